@@ -1,0 +1,1 @@
+"""Find the circuit behind a behaviour of one transformer, and judge it."""

@@ -1,0 +1,195 @@
+"""Which edges are the circuit, how does it compare with another, and how is it kept on disk?
+
+A `Circuit` is a choice of edges together with the scores it was chosen by and how well it does.  Choosing is here;
+scoring is in `circuits.attribution` and `circuits.patching`, judging in `circuits.evaluation`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool
+
+from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Circuit", "jaccard", "load_circuit", "prune", "save_circuit", "select_threshold", "select_top"]
+
+Status = Literal["performed", "not_performed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The chosen subgraph.
+
+    `status` says whether the model does the task at all: where the gap between clean and corrupted prompts is within
+    its own noise there is nothing to explain, `status` is `not_performed`, and no edge is kept.  `faithfulness` is
+    (m(circuit) - m(corrupted)) / (m(clean) - m(corrupted)); `None` where it was not measured.
+    """
+
+    scores: EdgeScores
+    kept: Bool[np.ndarray, "writer reader"]
+    faithfulness: Estimate | None = None
+    status: Status = "unknown"
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kept.shape != self.graph.edge_mask.shape:
+            raise ValueError(f"expected a mask of shape {self.graph.edge_mask.shape}, got {self.kept.shape}")
+        if (self.kept & ~self.graph.edge_mask).any():
+            raise ValueError("the circuit keeps an entry that is no edge of its graph")
+
+    @property
+    def graph(self) -> ModelGraph:
+        return self.scores.graph
+
+    @property
+    def task(self) -> str:
+        return self.scores.task
+
+    @property
+    def n_edges(self) -> int:
+        return int(self.kept.sum())
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        return tuple(self.graph.edge(int(writer), int(reader)) for writer, reader in np.argwhere(self.kept))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node with a kept edge in or out, in the order of the graph."""
+        used = {node for edge in self.edges for node in (edge.source, edge.target)}
+        return tuple(node for node in self.graph.nodes if node in used)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The kept edges. Columns: task, measure, source, target, slot, score, std_error."""
+        masked = replace(
+            self.scores,
+            estimate=replace(self.scores.estimate, value=np.where(self.kept, self.scores.values, np.nan)),
+        )
+        return masked.to_frame().dropna(subset=["score"]).reset_index(drop=True)
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """Nodes by name with `kind` and `layer`; edges keyed by slot with `score` and `std_error`."""
+        graph = nx.MultiDiGraph(task=self.task, measure=self.scores.measure)
+        for node in self.nodes:
+            graph.add_node(node.name, kind=node.kind, layer=node.layer)
+        for edge in self.edges:
+            index = self.graph.index(edge)
+            score, error = float(self.scores.values[index]), float(self.scores.std_error[index])
+            graph.add_edge(
+                edge.source.name, edge.target.name, key=edge.slot or "in", score=score, std_error=error
+            )
+        return graph
+
+
+def select_top(scores: EdgeScores, n_edges: int, *, absolute: bool = True) -> Circuit:
+    """The `n_edges` edges of largest score (magnitude unless `absolute=False`), dead ends pruned.
+
+    Ties are broken by the order of the graph, so that the choice is the same everywhere.
+    """
+    mask = scores.graph.edge_mask
+    if not 0 <= n_edges <= scores.graph.n_edges:
+        raise ValueError(f"expected between 0 and {scores.graph.n_edges} edges, got {n_edges}")
+    ranked = (np.abs(scores.values) if absolute else scores.values)[mask]
+    order = np.argsort(-ranked, kind="stable")[:n_edges]
+    chosen = np.zeros(len(ranked), dtype=bool)
+    chosen[order] = True
+    kept = np.zeros_like(mask)
+    kept[mask] = chosen
+    return Circuit(scores, prune(scores.graph, kept))
+
+
+def select_threshold(scores: EdgeScores, threshold: float, *, absolute: bool = True) -> Circuit:
+    """Every edge whose score (magnitude unless `absolute=False`) is at least `threshold`, dead ends pruned."""
+    ranked = np.abs(scores.values) if absolute else scores.values
+    return Circuit(scores, prune(scores.graph, (ranked >= threshold) & scores.graph.edge_mask))
+
+
+def prune(graph: ModelGraph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:
+    """`kept` without edges that lie on no path from `input` to `logits`; they cannot change the output.
+
+    A head's output depends on the input through any of its three slots, so one kept slot makes it reachable.
+    """
+    target = np.array([graph.writer_index.get(reader.node, -1) for reader in graph.readers])
+    kept = kept & graph.edge_mask
+    while True:
+        fed = np.zeros(len(graph.writers), dtype=bool)
+        fed[0] = True
+        fed[target[kept.any(axis=0) & (target >= 0)]] = True
+        used = kept.any(axis=1)
+        reads_on = np.where(target >= 0, used[target], True)
+        pruned = kept & fed[:, None] & reads_on[None, :]
+        if (pruned == kept).all():
+            return pruned
+        kept = pruned
+
+
+def jaccard(first: Circuit, second: Circuit) -> float:
+    """Shared edges over edges of either; 1 for two empty circuits."""
+    if first.graph != second.graph:
+        raise ValueError("expected two circuits of one graph; match them first (tracking.matching)")
+    union = (first.kept | second.kept).sum()
+    return float((first.kept & second.kept).sum() / union) if union else 1.0
+
+
+def save_circuit(circuit: Circuit, path: "str | Path") -> None:
+    """Write one safetensors file, beside its place and then moved into it."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    estimate = circuit.scores.estimate
+    arrays = {
+        "value": estimate.value,
+        "std_error": estimate.std_error,
+        "folds": estimate.folds,
+        "kept": circuit.kept,
+    }
+    if (faithful := circuit.faithfulness) is not None:
+        arrays |= {
+            "faithfulness": np.array([faithful.value, faithful.std_error]),
+            "faithfulness_folds": faithful.folds,
+        }
+    header = {
+        "graph": asdict(circuit.graph),
+        "measure": circuit.scores.measure,
+        "task": circuit.task,
+        "status": circuit.status,
+        "target": circuit.target,
+        "n_prompts": estimate.n_prompts,
+    }
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(
+        save(
+            {key: np.ascontiguousarray(array) for key, array in arrays.items()},
+            {"circuit": json.dumps(header)},
+        )
+    )
+    beside.replace(path)
+
+
+def load_circuit(path: "str | Path") -> Circuit:
+    """Read what `save_circuit` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="numpy") as file:
+        header = json.loads((file.metadata() or {}).get("circuit", "null"))
+        if header is None:
+            raise ValueError(
+                f"expected a circuit written by save_circuit, got {path}, which has no such header"
+            )
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    estimate = Estimate(arrays["value"], arrays["std_error"], arrays["folds"], header["n_prompts"])
+    scores = EdgeScores(ModelGraph(**header["graph"]), estimate, header["measure"], header["task"])
+    faithful = None
+    if "faithfulness" in arrays:
+        value, error = arrays["faithfulness"]
+        faithful = Estimate(
+            np.asarray(value), np.asarray(error), arrays["faithfulness_folds"], header["n_prompts"]
+        )
+    return Circuit(scores, arrays["kept"], faithful, header["status"], header["target"])

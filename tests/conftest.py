@@ -1,0 +1,33 @@
+"""What every test stands on: no network, one thread, shapes checked."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Every array shape in a signature is checked while the tests run.
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook(["circuits", "tracking"], "beartype.beartype")
+_hook.__enter__()
+
+SHARED = Path(os.environ.get("FORMATION_TEST_DATA", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads are slower than one on models this small."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def shared_path(relative: str) -> Path:
+    """A file of the measurements that lie beside the project; skips the test where they are absent."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"needs {relative}, which is not part of the project")
+    return path
