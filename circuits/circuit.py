@@ -82,9 +82,7 @@ class Circuit:
         for edge in self.edges:
             index = self.graph.index(edge)
             score, error = float(self.scores.values[index]), float(self.scores.std_error[index])
-            graph.add_edge(
-                edge.source.name, edge.target.name, key=edge.slot or "in", score=score, std_error=error
-            )
+            graph.add_edge(edge.source.name, edge.target.name, key=edge.slot or "in", score=score, std_error=error)
         return graph
 
 
@@ -180,16 +178,12 @@ def load_circuit(path: "str | Path") -> Circuit:
     with safe_open(str(path), framework="numpy") as file:
         header = json.loads((file.metadata() or {}).get("circuit", "null"))
         if header is None:
-            raise ValueError(
-                f"expected a circuit written by save_circuit, got {path}, which has no such header"
-            )
+            raise ValueError(f"expected a circuit written by save_circuit, got {path}, which has no such header")
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     estimate = Estimate(arrays["value"], arrays["std_error"], arrays["folds"], header["n_prompts"])
     scores = EdgeScores(ModelGraph(**header["graph"]), estimate, header["measure"], header["task"])
     faithful = None
     if "faithfulness" in arrays:
         value, error = arrays["faithfulness"]
-        faithful = Estimate(
-            np.asarray(value), np.asarray(error), arrays["faithfulness_folds"], header["n_prompts"]
-        )
+        faithful = Estimate(np.asarray(value), np.asarray(error), arrays["faithfulness_folds"], header["n_prompts"])
     return Circuit(scores, arrays["kept"], faithful, header["status"], header["target"])

@@ -166,9 +166,7 @@ class ModelGraph:
         if self.n_layers < 1 or self.n_heads < 1:
             raise ValueError(f"expected at least one layer and head, got {self.n_layers} and {self.n_heads}")
         if groups is not None and (groups < 1 or self.n_heads % groups):
-            raise ValueError(
-                f"expected a number of key-value heads that divides {self.n_heads}, got {groups}"
-            )
+            raise ValueError(f"expected a number of key-value heads that divides {self.n_heads}, got {groups}")
 
     @cached_property
     def writers(self) -> tuple[Node, ...]:
@@ -270,9 +268,7 @@ class Estimate:
     n_prompts: int = 0
 
     @staticmethod
-    def from_prompts(
-        per_prompt: Float[np.ndarray, "prompt *shape"], n_folds: int = DEFAULT_FOLDS
-    ) -> "Estimate":
+    def from_prompts(per_prompt: Float[np.ndarray, "prompt *shape"], n_folds: int = DEFAULT_FOLDS) -> "Estimate":
         """Mean, standard error (sd / sqrt(n), NaN for one prompt) and fold means of per-prompt values."""
         per_prompt = np.asarray(per_prompt, dtype=np.float64)
         n_prompts = len(per_prompt)
@@ -288,9 +284,7 @@ class Estimate:
         )
 
     @staticmethod
-    def exact(
-        value: "Float[np.ndarray, '*shape'] | float", std_error: "np.ndarray | float" = np.nan
-    ) -> "Estimate":
+    def exact(value: "Float[np.ndarray, '*shape'] | float", std_error: "np.ndarray | float" = np.nan) -> "Estimate":
         """A value that came without folds: a statistic of the weights, or somebody else's measurement."""
         array = np.asarray(value, dtype=np.float64)
         error = np.broadcast_to(np.asarray(std_error, dtype=np.float64), array.shape).copy()
@@ -308,9 +302,7 @@ class NodeScores:
 
     def __post_init__(self) -> None:
         if self.estimate.value.shape != (len(self.nodes),):
-            raise ValueError(
-                f"expected {len(self.nodes)} values, one a node, got shape {self.estimate.value.shape}"
-            )
+            raise ValueError(f"expected {len(self.nodes)} values, one a node, got shape {self.estimate.value.shape}")
 
     @property
     def values(self) -> Float[np.ndarray, "node"]:

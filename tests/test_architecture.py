@@ -82,9 +82,7 @@ def test_imports_go_left(path: Path) -> None:
 def test_no_import_cycle() -> None:
     import networkx as nx
 
-    graph = nx.DiGraph(
-        (name_of(path), ".".join(name.split(".")[:2])) for path in modules() for name in imported(path)
-    )
+    graph = nx.DiGraph((name_of(path), ".".join(name.split(".")[:2])) for path in modules() for name in imported(path))
     graph.remove_nodes_from(["circuits", "tracking", "circuits.__init__", "tracking.__init__"])
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     assert list(nx.simple_cycles(graph)) == []
