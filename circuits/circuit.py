@@ -94,7 +94,7 @@ def select_top(scores: EdgeScores, n_edges: int, *, absolute: bool = True) -> Ci
     mask = scores.graph.edge_mask
     if not 0 <= n_edges <= scores.graph.n_edges:
         raise ValueError(f"expected between 0 and {scores.graph.n_edges} edges, got {n_edges}")
-    ranked = (np.abs(scores.values) if absolute else scores.values)[mask]
+    ranked = np.abs(scores.values[mask]) if absolute else scores.values[mask]
     order = np.argsort(-ranked, kind="stable")[:n_edges]
     chosen = np.zeros(len(ranked), dtype=bool)
     chosen[order] = True

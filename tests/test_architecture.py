@@ -19,6 +19,8 @@ CIRCUITS = [
 ]
 TRACKING = [
     ["runs"],
+    ["records"],
+    ["tables"],
     ["audit", "history"],
     ["recording", "training", "live"],
     ["matching"],

@@ -1,0 +1,143 @@
+"""A history keeps what it was given: on disk, in tables, and when something is missing or broken."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuits.circuit import Circuit, select_top
+from circuits.graph import EdgeScores, Estimate, ModelGraph, NodeScores
+from tracking.history import History, create_history
+from tracking.records import Record, read_record, write_record
+
+GRAPH = ModelGraph(n_layers=2, n_heads=2, mlp=False)
+
+
+def record(step: int, seed: int = 0) -> Record:
+    rng = np.random.default_rng([step, seed])
+    heads = NodeScores(GRAPH.heads, Estimate.from_prompts(rng.random((16, 4))), "induction", "repeats")
+    edges = Estimate.from_prompts(rng.normal(size=(16, *GRAPH.edge_mask.shape)) * GRAPH.edge_mask)
+    chosen = select_top(EdgeScores(GRAPH, edges, "eap", "repeats"), 6)
+    circuit = Circuit(chosen.scores, chosen.kept, Estimate.from_prompts(rng.random(16)), "performed", 0.85)
+    metrics = {"loss": Estimate.from_prompts(rng.random(16))}
+    return Record(step, "repeats", 64.0 * step, {"induction": heads}, circuit, metrics, "performed", "", {"seed": 0})
+
+
+def history(*steps: int) -> History:
+    return History(
+        "small", GRAPH, {(step, "repeats"): record(step) for step in steps}, {"lr": 0.003}, {"n_prompts": 16}
+    )
+
+
+def test_save_then_open_is_identity(tmp_path: Path) -> None:
+    before = history(0, 10, 200)
+    before.save(tmp_path / "h")
+    after = History.open(tmp_path / "h")
+    assert (after.name, after.graph, after.steps) == (before.name, before.graph, before.steps)
+    assert (after.hyperparameters, after.settings) == ({"lr": 0.003}, {"n_prompts": 16})
+    for table in ("scores", "metrics"):
+        pd.testing.assert_frame_equal(before.to_frame(table), after.to_frame(table), check_exact=True)
+    pd.testing.assert_frame_equal(before.to_frame("edges"), after.to_frame("edges"), rtol=1e-6)
+    old, new = before.circuit(10, "repeats"), after.circuit(10, "repeats")
+    assert (old.kept == new.kept).all()
+    assert new.status == "performed"
+    assert new.target == 0.85
+    assert old.faithfulness is not None
+    assert new.faithfulness is not None
+    np.testing.assert_array_equal(old.faithfulness.folds, new.faithfulness.folds)
+    # Fold means of edges are rounded to a small part of their standard error.
+    away = np.abs(old.scores.folds - new.scores.folds)[:, GRAPH.edge_mask] / old.scores.std_error[GRAPH.edge_mask]
+    assert away.max() < 2e-3
+
+
+def test_equal_records_are_equal_files(tmp_path: Path) -> None:
+    for name in "ab":
+        create_history(tmp_path / name, "run", GRAPH)
+        write_record(tmp_path / name, record(3))
+    first, second = ((tmp_path / name / "records" / "000000003.repeats.safetensors").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_frame_and_back(tmp_path: Path) -> None:
+    before = history(0, 5)
+    frames = {table: before.to_frame(table) for table in ("scores", "edges", "metrics")}
+    after = History.from_frame(frames["scores"], edges=frames["edges"], metrics=frames["metrics"])
+    assert after.name == "small"
+    for table, frame in frames.items():
+        columns = list(frame.columns)
+        key = [c for c in ("step", "measure", "component", "source", "target", "slot", "name") if c in columns]
+        first, second = (f.sort_values(key, ignore_index=True) for f in (frame, after.to_frame(table)))
+        pd.testing.assert_frame_equal(first, second, check_dtype=False)
+
+
+def test_scores_over_time_have_named_axes() -> None:
+    data = history(0, 5).score("induction")
+    assert data.value.dims == ("step", "component")
+    assert data.folds.dims == ("fold", "step", "component")
+    assert data.sizes == {"step": 2, "component": 4, "fold": 8}
+    expected = record(5).scores["induction"]["a1.h0"]
+    assert data.value.sel(step=5, component="a1.h0").item() == expected
+    assert data.tokens.sel(step=5).item() == 320
+
+
+def test_a_step_that_was_not_measured_is_nan() -> None:
+    known = history(0, 5)
+    gap = Record(3, "repeats", 192.0, status="failed", reason="the file is truncated")
+    with_gap = History("small", GRAPH, {**known.records, (3, "repeats"): gap})
+    assert with_gap.steps == (0, 3, 5)
+    assert with_gap.score("induction").value.sel(step=3).isnull().all()
+    assert not with_gap.edge_scores("repeats").kept.sel(step=3).any()
+    assert [record.reason for record in with_gap.failures] == ["the file is truncated"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.drop(columns="measure"), "measure is not among"),
+        (lambda f: f.assign(value="high"), "must hold numbers, got 'high'"),
+        (lambda f: f.assign(step=0.5), "whole numbers"),
+        (lambda f: pd.concat([f, f]), "two rows for"),
+        (lambda f: f.iloc[:0], "no rows"),
+        (lambda f: f.assign(component="head " + f.component), "expected a component such as"),
+        (lambda f: f.assign(run=["a"] * 4 + ["b"] * 4), "the rows of one run, got 2"),
+    ],
+)
+def test_a_table_that_does_not_fit_gets_a_sentence(change, words: str) -> None:
+    frame = history(0, 5).to_frame("scores")
+    with pytest.raises(ValueError, match=words):
+        History.from_frame(change(frame))
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    known = history(0, 300, 400)
+    with pytest.raises(KeyError, match=r"no snapshot at step 350 .* nearest are \[300, 400\]"):
+        known[350]
+    with pytest.raises(KeyError, match="no measure 'copying'"):
+        known.score("copying")
+    with pytest.raises(KeyError, match=r"no metric 'accuracy'.*repeats/loss"):
+        known.metric("accuracy")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        History.open(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no history"):
+        History.open(tmp_path)
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    history(0, 5).save(tmp_path)
+    place = tmp_path / "records" / "000000005.repeats.safetensors"
+    place.write_bytes(place.read_bytes()[:200])
+    opened = History.open(tmp_path)
+    assert opened.records[0, "repeats"].step == 0
+    with pytest.raises(ValueError, match=r"000000005.*is damaged .*record that step again"):
+        read_record(place)
+    (tmp_path / "history.json").write_text("{")
+    with pytest.raises(ValueError, match=r"history\.json is damaged"):
+        History.open(tmp_path)
+
+
+def test_two_recordings_do_not_mix(tmp_path: Path) -> None:
+    create_history(tmp_path, "run", GRAPH, settings={"n_prompts": 16})
+    create_history(tmp_path, "run", GRAPH, settings={"n_prompts": 16})
+    with pytest.raises(ValueError, match="choose another folder"):
+        create_history(tmp_path, "run", GRAPH, settings={"n_prompts": 32})

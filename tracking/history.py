@@ -1,0 +1,355 @@
+"""What was measured of every component, at every step, with what error?
+
+A **snapshot** is every record of one step (`tracking.records`); a **history** is all snapshots of one run.  Everything
+to the right of this module works from a history alone and needs no model.  On disk a history is a folder:
+`history.json` (the run's name, graph, hyperparameters and how it was recorded) and
+`records/<step>.<task>.safetensors`.
+
+Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.graph import Estimate, ModelGraph
+from tracking.records import (
+    SCHEMA_VERSION,
+    Record,
+    edges_frame,
+    metrics_frame,
+    read_record,
+    scores_frame,
+    write_beside,
+    write_record,
+)
+from tracking.tables import check_tables, infer_graph, records_from_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "tool_version"]
+
+
+def tool_version() -> str:
+    try:
+        return version("circuit-formation-tracker")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All records of one step, by task."""
+
+    step: int
+    tokens: float | None
+    records: Mapping[str, Record]
+
+    def circuit(self, task: str) -> Circuit | None:
+        return self.records[task].circuit if task in self.records else None
+
+
+@dataclass(frozen=True)
+class History:
+    """All snapshots of one run.
+
+    `records` maps (step, task) to its record and reads it when it is asked for.  `hyperparameters` are those of the
+    run; `settings` are those of the recording (prompts, seed, method, versions).
+    """
+
+    name: str
+    graph: ModelGraph
+    records: Mapping[tuple[int, str], Record]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def open(folder: "str | Path") -> "History":
+        """A history from disk; records are read when they are asked for.
+
+        Raises:
+            FileNotFoundError: the folder does not exist or holds no history.
+            ValueError: it was written by a later version of this tool.
+        """
+        folder = Path(folder)
+        about = _read_about(folder)
+        records = _FolderRecords(folder / "records")
+        graph = ModelGraph(**about["graph"])
+        return History(about["name"], graph, records, about["hyperparameters"], about["settings"])
+
+    @staticmethod
+    def from_frame(
+        scores: "pd.DataFrame",
+        *,
+        edges: "pd.DataFrame | None" = None,
+        metrics: "pd.DataFrame | None" = None,
+        name: str | None = None,
+        graph: ModelGraph | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> "History":
+        """A history from long tables with the columns of `to_frame` (those of DESIGN's tables).
+
+        `run`, `tokens`, `task` and `std_error` may be absent.  Edges listed in `edges` are the circuit, unless a
+        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.
+
+        Raises:
+            ValueError: a column is missing, a value is not a number, a row stands twice, or there are several runs.
+        """
+        tables = check_tables({"scores": scores, "edges": edges, "metrics": metrics})
+        runs = {str(run) for table in tables.values() if "run" in table for run in table["run"].unique()}
+        if len(runs) > 1:
+            raise ValueError(f"expected the rows of one run, got {len(runs)}: {', '.join(sorted(runs))}; select one")
+        graph = graph or infer_graph(tables)
+        records = records_from_tables(tables, graph)
+        return History(name or next(iter(runs), "imported"), graph, records, hyperparameters or {})
+
+    def save(self, folder: "str | Path") -> None:
+        """Write every record; the folder must not hold another history."""
+        create_history(folder, self.name, self.graph, hyperparameters=self.hyperparameters, settings=self.settings)
+        for record in self.records.values():
+            write_record(folder, record)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps with at least one record, failed ones included, in order."""
+        return tuple(sorted({step for step, _ in self.records}))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(sorted({task for _, task in self.records}))
+
+    @property
+    def tokens(self) -> dict[int, float | None]:
+        """Tokens seen at each step; None where unknown."""
+        known: dict[int, float | None] = dict.fromkeys(self.steps)
+        for (step, _), record in self.records.items():
+            known[step] = record.tokens if record.tokens is not None else known[step]
+        return known
+
+    @property
+    def failures(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records.values() if record.status == "failed")
+
+    @property
+    def measures(self) -> tuple[tuple[str, str], ...]:
+        """(task, measure) of every node score that some record holds."""
+        return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.scores}))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all single numbers, as `task/name`."""
+        return tuple(sorted({f"{r.task}/{name}" for r in self.records.values() for name in r.metrics}))
+
+    def __getitem__(self, step: int) -> Snapshot:
+        """The snapshot of a step.
+
+        Raises:
+            KeyError: there is none; the message names the nearest.
+        """
+        if step not in self.steps:
+            near = sorted(self.steps, key=lambda other: abs(other - step))[:2]
+            raise KeyError(f"no snapshot at step {step} in history {self.name!r}; the nearest are {near}")
+        records = {task: record for (at, task), record in self.records.items() if at == step}
+        return Snapshot(step, self.tokens[step], records)
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self[step] for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def score(self, measure: str, *, task: str | None = None) -> "xr.Dataset":
+        """One measure of all components over all steps: `value`, `std_error` (step, component), `folds`
+        (fold, step, component); NaN where it was not measured.  `task` may be left out where only one has it.
+
+        Raises:
+            KeyError: no task, or more than one, has that measure.
+        """
+        task = self._task_of(measure, task)
+        names = tuple(node.name for node in self.graph.writers)
+
+        def row(record: Record) -> Estimate | None:
+            if measure not in record.scores:
+                return None
+            found = record.scores[measure]
+            places = [self.graph.writer_index[node] for node in found.nodes]
+            return _spread(found.estimate, len(names), places)
+
+        data = self._stack(task, row, {"component": names})
+        present = data.value.notnull().any("step").values
+        return data.isel(component=np.flatnonzero(present)).assign_attrs(task=task, measure=measure)
+
+    def edge_scores(self, task: str) -> "xr.Dataset":
+        """Edge scores over all steps: `value`, `std_error`, `kept` (step, writer, reader), `folds` (fold, ...)."""
+        import xarray as xr
+
+        axes = {
+            "writer": tuple(node.name for node in self.graph.writers),
+            "reader": tuple(reader.name for reader in self.graph.readers),
+        }
+        data = self._stack(task, lambda record: record.circuit.scores.estimate if record.circuit else None, axes)
+        empty = np.zeros(self.graph.edge_mask.shape, dtype=bool)
+        circuits = [self.records[step, task].circuit for step in data.step.values.tolist()]
+        kept = np.array([circuit.kept if circuit else empty for circuit in circuits]).reshape(-1, *empty.shape)
+        return data.assign(kept=xr.DataArray(kept, dims=("step", "writer", "reader"))).assign_attrs(task=task)
+
+    def metric(self, name: str) -> "xr.Dataset":
+        """One number over all steps, by `task/name`: `value`, `std_error` (step) and `folds` (fold, step).
+
+        Raises:
+            KeyError: no record has it; the message names those there are.
+        """
+        if name not in self.metrics:
+            raise KeyError(f"no metric {name!r} in history {self.name!r}; it has {', '.join(self.metrics) or 'none'}")
+        task, _, short = name.rpartition("/")
+        return self._stack(task, lambda record: record.metrics.get(short), {}).assign_attrs(task=task, name=short)
+
+    def circuit(self, step: int, task: str) -> Circuit:
+        """The circuit of a task at a step.
+
+        Raises:
+            KeyError: it was not recorded.
+        """
+        found = self[step].circuit(task)
+        if found is None:
+            raise KeyError(f"no circuit of task {task!r} at step {step} in history {self.name!r}")
+        return found
+
+    def to_frame(self, table: Literal["scores", "edges", "metrics"] = "scores") -> "pd.DataFrame":
+        """One of the long tables of this history.
+
+        `scores`: run, step, tokens, component, task, measure, value, std_error;
+        `edges`: run, step, task, source, target, slot, score, std_error, in_circuit;
+        `metrics`: run, step, tokens, name, value, std_error.
+        """
+        import pandas as pd
+
+        rows = {"scores": scores_frame, "edges": edges_frame, "metrics": metrics_frame}[table]
+        frames = [rows(self.records[key]) for key in sorted(self.records)]
+        frames = [frame for frame in frames if len(frame)] or [rows(Record(0, ""))]
+        frame = pd.concat(frames, ignore_index=True)
+        frame.insert(0, "run", self.name)
+        return frame
+
+    def _task_of(self, measure: str, task: str | None) -> str:
+        having = [name for name, known in self.measures if known == measure and task in (None, name)]
+        if len(having) == 1:
+            return having[0]
+        known = ", ".join(f"{measure} (task {name})" for name, measure in self.measures) or "none"
+        if not having:
+            asked = measure if task is None else f"{measure} on task {task}"
+            raise KeyError(f"no measure {asked!r} in history {self.name!r}; it has {known}")
+        raise KeyError(f"measure {measure!r} was taken on several tasks, {', '.join(having)}; say which with task=")
+
+    def _stack(self, task: str, row: Callable[[Record], Estimate | None], axes: dict[str, tuple[str, ...]]):
+        """A dataset over the steps of one task from one estimate a record (NaN where there is none)."""
+        import xarray as xr
+
+        steps = [step for step, known in sorted(self.records) if known == task]
+        rows = [row(self.records[step, task]) for step in steps]
+        shape = tuple(len(names) for names in axes.values())
+        n_folds = max((len(found.folds) for found in rows if found is not None), default=0)
+        value, error = np.full((len(steps), *shape), np.nan), np.full((len(steps), *shape), np.nan)
+        folds = np.full((n_folds, len(steps), *shape), np.nan)
+        for index, found in enumerate(rows):
+            if found is not None:
+                value[index], error[index] = found.value, found.std_error
+                folds[: len(found.folds), index] = found.folds
+        tokens = [self.records[step, task].tokens for step in steps]
+        coords = {"step": steps, "tokens": ("step", np.array([np.nan if t is None else t for t in tokens]))}
+        dims = ("step", *axes)
+        return xr.Dataset(
+            {"value": (dims, value), "std_error": (dims, error), "folds": (("fold", *dims), folds)},
+            {**coords, **{axis: list(names) for axis, names in axes.items()}},
+        )
+
+
+def _spread(estimate: Estimate, size: int, places: list[int]) -> Estimate:
+    """The estimate on a longer axis, NaN where it says nothing."""
+    value, error = np.full(size, np.nan), np.full(size, np.nan)
+    folds = np.full((len(estimate.folds), size), np.nan)
+    value[places], error[places], folds[:, places] = estimate.value, estimate.std_error, estimate.folds
+    return Estimate(value, error, folds, estimate.n_prompts)
+
+
+def create_history(
+    folder: "str | Path",
+    name: str,
+    graph: ModelGraph,
+    *,
+    hyperparameters: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Make the folder of a history, or check that it is already there with the same graph and settings.
+
+    Raises:
+        ValueError: the folder holds a history of another run or one recorded otherwise.
+    """
+    folder = Path(folder)
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "name": name,
+        "graph": asdict(graph),
+        "hyperparameters": dict(hyperparameters or {}),
+        "settings": dict(settings or {}),
+    }
+    (folder / "records").mkdir(parents=True, exist_ok=True)
+    place = folder / "history.json"
+    if place.exists():
+        known, asked = _read_about(folder), json.loads(json.dumps(about))
+        for key in ("name", "graph", "settings"):
+            if known[key] != asked[key]:
+                raise ValueError(
+                    f"{folder} holds a history with {key} {known[key]}, and this one has {asked[key]}; "
+                    "choose another folder, or the same settings"
+                )
+        return
+    write_beside(place, json.dumps(about, indent=2, sort_keys=True).encode())
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    place = folder / "history.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}; expected a history, as `formation record` writes it")
+    if not place.is_file():
+        raise FileNotFoundError(f"{folder} holds no history (no history.json); make one with `formation record` first")
+    try:
+        about = json.loads(place.read_text())
+        newer = about["schema_version"] > SCHEMA_VERSION
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is damaged ({error}); record the history again into another folder") from error
+    if newer:
+        raise ValueError(f"{folder} was written by version {about['tool_version']} of this tool; install that or later")
+    return about
+
+
+class _FolderRecords(Mapping[tuple[int, str], Record]):
+    """The records of a folder, each read when it is asked for and then kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[tuple[int, str], Path] = {}
+        for place in sorted(folder.glob("*.safetensors")):
+            step, _, task = place.name.removesuffix(".safetensors").partition(".")
+            if step.isdigit():
+                self._places[int(step), task] = place
+        self._read: dict[tuple[int, str], Record] = {}
+
+    def __getitem__(self, key: tuple[int, str]) -> Record:
+        if key not in self._read:
+            self._read[key] = read_record(self._places[key])
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
