@@ -22,6 +22,7 @@ TRACKING = [
     ["records"],
     ["tables"],
     ["audit", "history"],
+    ["importing"],
     ["recording", "training", "live"],
     ["matching"],
     ["lifelines"],
