@@ -31,6 +31,7 @@ TRACKING = [
     ["sweep", "design"],
     ["timeline"],
     ["report", "viewer"],
+    ["demo", "doctor"],
     ["cli"],
 ]
 LAYERS = {

@@ -1,0 +1,425 @@
+"""What can be asked for on the command line?
+
+Each verb is one call of the Python interface.  Results go to stdout (`--json` for machines), progress and warnings to
+stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.
+"""
+
+import errno
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.progress import Progress
+
+    from tracking.timeline import Timeline
+
+__all__ = ["app", "main"]
+
+# The base of every wrong option or argument; where it is defined differs between versions of typer.
+_UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="formation",
+    help="Follow circuits through training: when each component forms, and what takes over from what.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+HistoryFolder = Annotated[Path, typer.Argument(help="A history's folder, as `record` or `import` writes it.")]
+HistoryFolders = Annotated[list[Path], typer.Argument(help="One or more histories' folders.")]
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option("--threshold", help="MEASURE=VALUE (or VALUE for all): a component above it plays the role."),
+]
+Task = Annotated[str | None, typer.Option("--task", help="Use the scores of this task or probe only.")]
+MaxGap = Annotated[int, typer.Option("--max-gap", min=0, help="Snapshots that a component may be missing unharmed.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; every failure is one sentence on stderr and an exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command."""
+    try:
+        return int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _UsageError as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped; what was finished is on disk, and the same command goes on from there", 1)
+    except FileNotFoundError as error:
+        return _fail(_sentence(error), 2)
+    except (ValueError, KeyError, NotADirectoryError) as error:
+        return _fail(_sentence(error), 2)
+    except ImportError as error:
+        return _fail(f"{error}; `formation doctor` says what is missing", 1)
+    except OSError as error:
+        return _fail(_trouble_with_disk(error), 1)
+    except (RuntimeError, MemoryError) as error:
+        return _fail(f"the work failed: {_sentence(error) or type(error).__name__}", 1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run, its history, the timeline and the page.")] = Path(
+        "formation-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the model, the data and the prompts.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and checkpoints: under half a minute.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small transformer, watch an induction circuit form, and write the timeline and the page.
+
+    Example: `formation demo --out demo`
+    """
+    from tracking.demo import run_demo
+
+    with _progress() as progress:
+        result = run_demo(out, seed=seed, quick=quick, progress=_reporter(progress))
+    if as_json:
+        return _print_json({"files": [str(path) for path in result.files], "sentences": list(result.sentences)})
+    for sentence in result.sentences:
+        typer.echo(sentence)
+    typer.echo("\nWritten:")
+    for path in result.files:
+        typer.echo(f"  {path}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file of training options.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run; an unfinished run there goes on.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of the file's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small transformer on synthetic data, with dense checkpoints and exact resume.
+
+    Example: `formation train config.toml --out runs/a --set learning_rate=0.001`
+    """
+    from tracking.training import TrainingConfig
+    from tracking.training import train as train_run
+
+    settings = TrainingConfig.from_toml(config, overrides=_pairs(changes, "--set"))
+    with _progress() as progress:
+        run = train_run(settings, out, progress=_reporter(progress))
+    steps = [checkpoint.step for checkpoint in run.checkpoints]
+    if as_json:
+        return _print_json({"run": str(out), "name": run.name, "steps": steps})
+    typer.echo(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
+
+
+@app.command()
+def record(
+    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
+    task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
+    steps: Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | first:N | FROM..TO.")] = "all",
+    method: Annotated[str, typer.Option(help="How edges are scored: eap | eap-ig | exact.")] = "eap",
+    n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,
+    as_json: Json = False,
+) -> None:
+    """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
+
+    Example: `formation record runs/a --task induction --out histories/a`
+    """
+    from tracking.recording import record as record_run
+
+    tasks = tuple(part.strip() for part in task.split(",") if part.strip())
+    options = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
+    with _progress() as progress:
+        summary = record_run(source, out, tasks=tasks, steps=steps, progress=_reporter(progress), **options)
+    failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
+    if as_json:
+        _print_json({"history": str(out), "done": len(summary.done), "skipped": len(summary.skipped), "failed": failed})
+    else:
+        typer.echo(f"{out}: {len(summary.done)} records written, {len(summary.skipped)} were there already")
+    for what, reason in failed.items():
+        typer.echo(f"not recorded: {what}: {reason}", err=True)
+    if failed:
+        raise typer.Exit(3 if summary.done or summary.skipped else 1)
+
+
+@app.command(name="import")
+def import_(
+    table: Annotated[Path, typer.Argument(help="Scores: CSV, TSV (gzipped or not) or Parquet, one row a score.")],
+    out: Annotated[Path, typer.Option(help="Folder for the history.")],
+    edges: Annotated[Path | None, typer.Option(help="A table of edge scores.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="A table of single numbers (loss, accuracy).")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, or OURS=FACTOR*THEIRS.")] = None,
+    constant: Annotated[list[str] | None, typer.Option(help="OURS=VALUE for every row.")] = None,
+    select: Annotated[list[str] | None, typer.Option(help="THEIRS=VALUE: keep only these rows.")] = None,
+    hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+) -> None:
+    """Make a history from long tables of scores that somebody else computed.
+
+    Example: `formation import scores.csv --out histories/mine --column step=training_step --constant measure=induction`
+    """
+    from tracking.importing import import_history
+
+    history = import_history(
+        table,
+        edges=edges,
+        metrics=metrics,
+        columns=_pairs(column, "--column"),
+        constants=_pairs(constant, "--constant"),
+        select=_pairs(select, "--select"),
+        hyperparameters={key: _value(text) for key, text in _pairs(hyperparameter, "--hyperparameter").items()},
+        name=name,
+    )
+    history.save(out)
+    measures = ", ".join(f"{measure} ({task})" for task, measure in history.measures)
+    typer.echo(f"{out}: {len(history)} steps of {history.name}, {len(history.graph.heads)} heads; {measures}")
+
+
+@app.command()
+def track(
+    folder: HistoryFolder,
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+    as_json: Json = False,
+) -> None:
+    """Link components from step to step: lifelines, events, and when each role formed, with intervals.
+
+    Example: `formation track histories/a`
+    """
+    timeline = _timeline([folder], threshold, task, max_gap)
+    run = timeline.runs[0]
+    if as_json:
+        tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
+        return _print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
+    _print_table("Formation", run.formation)
+    _print_table("Events", run.events)
+    for sentence in run.sentences:
+        typer.echo(sentence)
+
+
+@app.command()
+def match(
+    before: Annotated[Path, typer.Argument(help="A history's folder.")],
+    after: Annotated[Path, typer.Argument(help="The same history, or another run's.")],
+    step: Annotated[
+        list[int] | None, typer.Option("--step", help="Steps of the two, given twice; the last ones if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which component of one snapshot is which of another, and how sure that is.
+
+    Example: `formation match histories/seed0 histories/seed1 --step 1000 --step 1000`
+    """
+    from tracking.history import History
+    from tracking.matching import match as match_snapshots
+
+    first, second = History.open(before), History.open(after)
+    steps = step or [first.steps[-1], second.steps[-1]]
+    if len(steps) != 2:
+        raise ValueError(f"expected --step twice, one for each history, got {len(steps)}")
+    same_run = before.resolve() == after.resolve()
+    matching = match_snapshots(_snapshot(first, steps[0]), _snapshot(second, steps[1]), same_run=same_run)
+    frame = matching.to_frame()
+    if as_json:
+        pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
+        gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
+        return _print_json({"pairs": pairs, **gone})
+    _print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
+    typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
+    typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
+
+
+@app.command()
+def export(
+    folders: HistoryFolders,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    formats: Annotated[str, typer.Option("--format", help="Formats, with commas between them.")] = "json,csv,parquet",
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+) -> None:
+    """Write everything found as files that other tools read.
+
+    Example: `formation export histories/a --format csv,parquet --out timeline`
+    """
+    from tracking.timeline import export_timeline
+
+    wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
+    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
+        typer.echo(path)
+
+
+@app.command()
+def report(
+    folders: HistoryFolders,
+    out: Annotated[Path, typer.Option(help="The page, one file that needs no network.")] = Path("report.html"),
+    figure: Annotated[Path | None, typer.Option(help="Also a figure: PNG, SVG or PDF, by its ending.")] = None,
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+) -> None:
+    """Make one self-contained page to look at.
+
+    Example: `formation report histories/a --out report.html`
+    """
+    from tracking.report import report as write_report
+
+    timeline = _timeline(folders, threshold, task, max_gap)
+    typer.echo(write_report(timeline, out))
+    if figure is not None:
+        from tracking.figures import plot
+
+        plot(timeline).savefig(figure)
+        typer.echo(figure)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what clashes, which devices there are, and what to do.
+
+    Example: `formation doctor`
+    """
+    from tracking.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        _print_json([finding.to_dict() for finding in findings])
+    else:
+        for finding in findings:
+            advice = f"  ({finding.advice})" if finding.advice else ""
+            typer.echo(f"{finding.level:8}{finding.subject}: {finding.text}{advice}")
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+# What the verbs share --------------------------------------------------------------------------------------------
+
+
+def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
+    from tracking.history import History
+    from tracking.timeline import build_timeline
+
+    histories = [History.open(folder) for folder in folders]
+    return build_timeline(histories, thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
+
+
+def _snapshot(history: Any, step: int) -> Any:
+    return history[step]
+
+
+def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:
+    """`["30"]` is 30 for every measure; `["induction=30"]` is for one."""
+    if not given:
+        return None
+    if len(given) == 1 and "=" not in given[0]:
+        return _number(given[0], "--threshold")
+    return {measure: _number(value, "--threshold") for measure, value in _pairs(given, "--threshold").items()}
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"expected a number in {option}, got {text!r}") from error
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ValueError(f"expected {option} NAME=VALUE, got {text!r}")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """A number or a truth value where the text is one, the text itself where not."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _print_table(title: str, frame: "pd.DataFrame") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for column in frame.columns:
+        table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    # A file or a pipe has no width: let no column be cut there.
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    console.print(table if len(frame) else f"{title}: none")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def _reporter(progress: "Progress") -> Any:
+    """A callback (what, done, total) that keeps one bar a stage."""
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    return show
+
+
+def _fail(sentence: str, code: int) -> int:
+    typer.echo(f"formation: {sentence}", err=True)
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    # KeyError shows its message in quotes.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
+def _trouble_with_disk(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "no space left on the disk; make room, and the same command goes on from where it stopped",
+        errno.EDQUOT: "the disk quota is used up; make room, and the same command goes on from where it stopped",
+        errno.EROFS: "the disk is read-only; choose another folder",
+        errno.EACCES: "permission denied; choose a folder that you may write to",
+        errno.EPERM: "permission denied; choose a folder that you may write to",
+    }.get(error.errno or 0, _sentence(error))
+    return f"{remedy}{where}"
