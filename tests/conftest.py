@@ -31,3 +31,13 @@ def shared_path(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {relative}, which is not part of the project")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `formation demo --quick` leaves; made once, and not to be written to."""
+    from tracking.demo import run_demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    run_demo(folder, quick=True)
+    return folder
