@@ -1,0 +1,197 @@
+"""Timelines to look at: a run shaped like the demo, and published head scores of two language models.
+
+The demo-shaped run, drawn (`.` nothing, `-` weak, `#` strong; 45 steps from 0 to 1000):
+
+    previous-token   a0.h1   .......----#################################
+    duplicate-token  a0.h2   ....----####------..........................
+    induction        a1.h0   ...........---#########-----................
+    induction        a1.h2   ....................----####################   hand-off from a1.h0
+    first-token      a1.h3   .............-----##########################   still there at the end
+"""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from circuits.circuit import Circuit, select_top
+from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
+from tests.conftest import shared_path
+from tracking.history import History
+from tracking.records import Record
+from tracking.timeline import COLUMNS, RunTimeline, Timeline
+
+MEASURES = ("previous-token", "induction", "duplicate-token", "first-token", "self")
+STEPS = (0, 1, 2, 4, 8, 16, 25, 40, 55, 70, 85, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230)
+STEPS += (240, 250, 265, 280, 300, 320, 345, 375, 400, 440, 480, 520, 560, 600, 660, 720, 800, 860, 930, 1000)
+
+
+def rise(step: float, midpoint: float, width: float = 0.12) -> float:
+    return float(1 / (1 + np.exp(-(np.log1p(step) - np.log1p(midpoint)) / width)))
+
+
+def strength(measure: str, component: str, step: int, late: float = 1.0) -> float:
+    """The noiseless score of a head; `late` multiplies every midpoint."""
+    at = {
+        ("previous-token", "a0.h1"): 0.82 * rise(step, 150 * late),
+        ("previous-token", "a0.h3"): 0.31 * rise(step, 260 * late),
+        ("duplicate-token", "a0.h2"): 0.44 * rise(step, 60 * late) * (1 - 0.8 * rise(step, 190 * late)),
+        ("induction", "a1.h0"): 0.86 * rise(step, 185 * late, 0.08) * (1 - 0.85 * rise(step, 420 * late)),
+        ("induction", "a1.h2"): 0.9 * rise(step, 390 * late),
+        ("first-token", "a1.h3"): 0.7 * rise(step, 210 * late, 0.3),
+        ("self", "a0.h0"): 0.25 * rise(step, 30 * late) * (1 - 0.7 * rise(step, 120 * late)),
+    }
+    return at.get((measure, component), 0.0) + 0.03
+
+
+@cache
+def demo_history(name: str = "demo", late: float = 1.0, learning_rate: float = 3e-3) -> History:
+    graph = ModelGraph(n_layers=2, n_heads=4, mlp=False)
+    rng = np.random.default_rng(7)
+    records: dict[tuple[int, str], Record] = {}
+    for step in STEPS:
+        tokens = 64.0 * 32 * step
+        found = {}
+        for measure in MEASURES:
+            mean = np.array([strength(measure, head.name, step, late) for head in graph.heads])
+            prompts = np.clip(rng.normal(mean, 0.12, (64, len(mean))), 0, 1)
+            found[measure] = NodeScores(graph.heads, Estimate.from_prompts(prompts), measure, "repeated-tokens")
+        learned = rise(step, 200 * late, 0.1)
+
+        def number(mean: float, spread: float = 0.1) -> Estimate:
+            return Estimate.from_prompts(rng.normal(mean, spread, 64))
+
+        first, second = 4.16 - 0.12 * rise(step, 40), 4.16 - 0.12 * rise(step, 40) - 3.3 * learned
+        metrics = {
+            "loss_first_half": number(first),
+            "loss_second_half": number(second, 0.3),
+            "in_context_learning_score": number(second - first, 0.3),
+        }
+        records[step, "repeated-tokens"] = Record(step, "repeated-tokens", tokens, found, metrics=metrics)
+        records[step, "training"] = Record(step, "training", tokens, metrics={"loss": number((first + second) / 2)})
+        records[step, "induction"] = induction_record(graph, step, tokens, learned, late)
+    parameters = {"learning_rate": learning_rate, "batch_size": 64, "d_model": 64, "seed": 0}
+    settings = {"n_prompts": 64, "seed": 0, "method": "eap"}
+    return History(name, graph, records, parameters, settings)
+
+
+def induction_record(graph: ModelGraph, step: int, tokens: float, learned: float, late: float) -> Record:
+    rng = np.random.default_rng([step, 3])
+    mean = np.zeros(graph.edge_mask.shape)
+    previous, other = strength("previous-token", "a0.h1", step, late), strength("previous-token", "a0.h3", step, late)
+    for head in ("a1.h0", "a1.h2"):
+        does = strength("induction", head, step, late)
+        edges = {f"a0.h1->{head}<k>": previous * does, f"a0.h3->{head}<k>": other * does, f"{head}->logits": does}
+        edges |= {f"input->{head}<q>": 0.4 * does, f"input->{head}<v>": 0.7 * does}
+        for edge, value in edges.items():
+            mean[graph.index(Edge.parse(edge))] = 3 * value * learned
+    for edge, value in {"input->a0.h1<k>": previous, "input->a0.h1<v>": 0.8 * previous, "input->logits": 0.1}.items():
+        mean[graph.index(Edge.parse(edge))] = 2 * value * learned
+    prompts = rng.normal(mean, 0.15 + 0.4 * np.abs(mean), (64, *mean.shape)) * graph.edge_mask
+    scores = EdgeScores(graph, Estimate.from_prompts(prompts), "eap", "induction")
+    performed = learned > 0.1
+    chosen = select_top(scores, round(6 + 8 * learned)) if performed else None
+    kept = chosen.kept if chosen else np.zeros_like(graph.edge_mask)
+    faithful = Estimate.from_prompts(rng.normal(0.87, 0.2, 64)) if performed else None
+    status = "performed" if performed else "not_performed"
+    circuit = Circuit(scores, kept, faithful, status, 0.85)
+    metrics = {"metric_clean": Estimate.from_prompts(rng.normal(4 * learned, 0.5, 64))}
+    metrics |= {"faithfulness": faithful} if faithful else {}
+    return Record(step, "induction", tokens, circuit=circuit, metrics=metrics, status=status)
+
+
+def published_history(model: str) -> History:
+    """Head-role selectivities of one public model; a role is a measure, the probe text a task."""
+    frame = pd.read_csv(shared_path(f"data/head_roles/{model}.csv.gz"))
+    scores = pd.DataFrame(
+        {
+            "run": frame["model"].str.replace("_", "-"),
+            "step": frame["step"],
+            "tokens": frame["tokens_B"] * 1e9,
+            "component": "a" + frame["layer"].astype(str) + ".h" + frame["head"].astype(str),
+            "task": frame["batch"],
+            "measure": frame["role"],
+            "value": frame["selectivity"],
+        }
+    )
+    graph = ModelGraph(16, int(frame["head"].max()) + 1)
+    return History.from_frame(scores, graph=graph)
+
+
+def found_in(history: History, threshold: float, task: str, hand_over: tuple[str, str] | None = None) -> RunTimeline:
+    """Lifelines by plain threshold, one a head and measure; `hand_over` joins two heads of one measure into one."""
+    lifelines, events, formation = [], [], []
+    measures = [measure for known, measure in history.measures if known == task and measure not in ("local", "self")]
+    steps = np.array(history.steps)
+    for measure in measures:
+        data = history.score(measure, task=task)
+        first_of_role: list[tuple[float, float]] = []
+        for component in data.component.values.tolist():
+            if hand_over and component == hand_over[1]:
+                continue
+            names, values = [component] * len(steps), data.value.sel(component=component).values
+            if hand_over and component == hand_over[0]:
+                other = data.value.sel(component=hand_over[1]).values
+                names = [hand_over[1] if o > v else component for v, o in zip(values, other, strict=True)]
+                values = np.maximum(values, other)
+            over = np.flatnonzero(values >= threshold)
+            if len(over) < 2:
+                continue
+            identity, first, last = f"{measure}/{component}", int(over[0]), int(over[-1])
+            for place in range(first, last + 1):
+                sure = float(min(1.0, values[place] / (2 * threshold) + 0.3))
+                lifelines.append((identity, measure, steps[place], names[place], values[place], sure))
+            events += happened(identity, measure, steps, names, first, last)
+            low = steps[first - 1] if first else np.nan
+            high = steps[first]
+            first_of_role.append((low, high))
+            middle = float(np.sqrt(max(low, 0.5) * high)) if first else np.nan
+            for shift, rule in ((0, f"threshold ≥ {threshold:g}"), (1, f"threshold ≥ {1.6 * threshold:g}")):
+                place = min(first + shift, len(steps) - 1)
+                before = steps[place - 1] if place else np.nan
+                censored = "no" if place else "left"
+                when = (middle, middle, steps[last], before, steps[place], before, steps[place], censored)
+                name = f"{measure} on {task}, {rule}"
+                formation.append((identity, measure, component, "form", name, *when, "formed"))
+    run = history.name
+    tables = (("lifelines", lifelines), ("events", events), ("formation", formation))
+    frames = {name: pd.DataFrame([(run, *row) for row in rows], columns=list(COLUMNS[name])) for name, rows in tables}
+    return RunTimeline(history, **frames, sentences=in_words(frames["formation"], history))
+
+
+def happened(identity: str, role: str, steps: np.ndarray, names: list[str], first: int, last: int) -> list[tuple]:
+    rows = []
+    if first:
+        rows.append((identity, "birth", steps[first - 1], steps[first], None, role, None, names[first], 0.97))
+    for place in range(first + 1, last + 1):
+        if names[place] != names[place - 1]:
+            pair = (names[place - 1], names[place])
+            rows.append((identity, "hand-off", steps[place - 1], steps[place], role, role, *pair, 0.91))
+    if last + 1 < len(steps):
+        rows.append((identity, "death", steps[last], steps[last + 1], role, None, names[last], None, 0.88))
+    return rows
+
+
+def in_words(formation: pd.DataFrame, history: History) -> tuple[str, ...]:
+    sentences = []
+    for role, rows in formation.groupby("role", sort=False):
+        first = rows.sort_values("interval_after").iloc[0]
+        when = f"between steps {first.interval_before:,.0f} and {first.interval_after:,.0f}"
+        if first.censored == "left":
+            when = f"at or before step {first.interval_after:,.0f}, the first checkpoint"
+        sentences.append(f"The first {role} head, {first.component}, formed {when} ({first.definition}).")
+    return tuple(sentences)
+
+
+def demo_timeline() -> Timeline:
+    return Timeline((found_in(demo_history(), 0.3, "repeated-tokens", ("a1.h0", "a1.h2")),))
+
+
+def two_runs() -> Timeline:
+    slow = demo_history("demo-slow", 1.7, 1e-3)
+    runs = [found_in(history, 0.3, "repeated-tokens", ("a1.h0", "a1.h2")) for history in (demo_history(), slow)]
+    return Timeline(tuple(runs))
+
+
+def published_timeline(model: str) -> Timeline:
+    return Timeline((found_in(published_history(model), 30, "synthetic"),))

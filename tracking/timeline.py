@@ -1,0 +1,372 @@
+"""What was found in one run or several, as one value, and how does it lie in files that other tools read?
+
+A **timeline** is everything there is to say about some runs: each run's history, the lifelines and events found in it,
+its formation table, and the findings in words.  On disk it is a folder: `timeline.json` holds all of it, and each of
+the six tables lies beside it as CSV and as Parquet.  Numbers are written to the last digit, and equal timelines are
+equal files.  Folds over prompts are not tables: they stay in the history.
+"""
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.graph import Estimate, ModelGraph
+from tracking.history import SCHEMA_VERSION, History, tool_version
+from tracking.records import Record, write_beside
+from tracking.tables import check_tables, records_from_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "RunTimeline", "Timeline", "build_timeline", "export_timeline", "load_timeline"]
+
+FORMATS = ("json", "csv", "parquet")
+Kind = Literal["text", "integer", "number", "flag"]
+MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
+TABLES = (*MEASURED, "lifelines", "events", "formation")
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    table: tuple(columns.split())
+    for table, columns in {
+        "scores": "run step tokens component task measure value std_error",
+        "edges": "run step task source target slot score std_error in_circuit",
+        "metrics": "run step tokens name value std_error",
+        "lifelines": "run lifeline role step component strength confidence",
+        "events": "run lifeline event step_before step_after role_before role_after components_before components_after "
+        "confidence",
+        "formation": "run lifeline role component clock definition onset midpoint plateau low high interval_before "
+        "interval_after censored status",
+    }.items()
+}
+# A step is a whole number; a time that was interpolated or resampled is not.
+WHOLE = ("step", "step_before", "step_after")
+NUMBERS = ("tokens", "value", "std_error", "score", "strength", "confidence", "onset", "midpoint", "plateau")
+NUMBERS += ("low", "high", "interval_before", "interval_after")
+
+
+def kind_of(column: str) -> Kind:
+    """What a column of any of the tables holds."""
+    if column in WHOLE:
+        return "integer"
+    return "number" if column in NUMBERS else "flag" if column == "in_circuit" else "text"
+
+
+@dataclass(frozen=True)
+class RunTimeline:
+    """One run: what was measured, what was found in it, and the findings as sentences."""
+
+    history: History
+    lifelines: "pd.DataFrame"
+    events: "pd.DataFrame"
+    formation: "pd.DataFrame"
+    sentences: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lifelines", "events", "formation"):
+            expected, got = list(COLUMNS[name]), list(getattr(self, name).columns)
+            if missing := [column for column in expected if column not in got]:
+                raise ValueError(
+                    f"expected a table of {name} with the columns {', '.join(expected)}; {', '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} not among {', '.join(map(str, got)) or 'none'}"
+                )
+
+    @property
+    def name(self) -> str:
+        return self.history.name
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of the six tables of this run, its columns in order and of one type each.
+
+        Raises:
+            ValueError: there is no such table.
+        """
+        if name not in TABLES:
+            raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}")
+        frame = self.history.to_frame(name) if name in MEASURED else getattr(self, name)
+        if name == "scores":
+            place = {node.name: index for node, index in self.history.graph.writer_index.items()}
+            frame = frame.assign(place=frame["component"].map(place)).sort_values(["step", "task", "measure", "place"])
+        if name == "metrics":
+            frame = frame.sort_values(["step", "name"], kind="stable")
+        return _typed(frame, name)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Everything found in some runs."""
+
+    runs: tuple[RunTimeline, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("expected at least one run, got none")
+        names = [run.name for run in self.runs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two runs are called {twice[0]!r}; rename one, so that the tables tell them apart")
+
+    def __getitem__(self, name: str) -> RunTimeline:
+        """The run of that name.
+
+        Raises:
+            KeyError: there is none; the message names those there are.
+        """
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise KeyError(f"no run {name!r} in this timeline; it has {', '.join(run.name for run in self.runs)}")
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of the six tables, run after run."""
+        import pandas as pd
+
+        return _typed(pd.concat([run.table(name) for run in self.runs], ignore_index=True), name)
+
+
+def build_timeline(histories: "History | Iterable[History]", **options: Any) -> Timeline:
+    """Link, date and put into words what some histories hold.
+
+    Args:
+        histories: one history or several, each of another run.
+        options: passed on to `tracking.formation.formation_table`.
+    """
+    from tracking.formation import formation_table
+    from tracking.lifelines import link_lifelines
+
+    runs = []
+    for history in [histories] if isinstance(histories, History) else histories:
+        linked = link_lifelines(history)
+        formed = formation_table(history, linked, **options)
+        frames = (linked.lifelines_frame(), linked.events_frame(), formed.to_frame())
+        runs.append(RunTimeline(history, *frames))
+    return Timeline(tuple(runs))
+
+
+def _typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
+    """The frame with exactly the table's columns; text as objects with None, numbers as float64 with NaN."""
+    import pandas as pd
+
+    columns = {}
+    for name in COLUMNS[table]:
+        column, kind = frame[name], kind_of(name)
+        if kind == "text":
+            texts = [_text(value) for value in column.tolist()]
+            columns[name] = pd.Series(np.array(texts, dtype=object), dtype=object)
+        elif kind == "flag":
+            columns[name] = column.astype(bool).reset_index(drop=True)
+        else:
+            numbers = pd.to_numeric(column).astype("float64").reset_index(drop=True)
+            whole = kind == "integer" and not numbers.isna().any()
+            columns[name] = numbers.astype("int64") if whole else numbers
+    return pd.DataFrame(columns)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return " ".join(str(part) for part in value)
+    return str(value)
+
+
+def export_timeline(
+    timeline: Timeline, folder: "str | Path", *, formats: Sequence[str] = ("json", "csv", "parquet")
+) -> list[Path]:
+    """Write a timeline as files, each beside its place and then moved into it.
+
+    `json` writes `timeline.json`, all of it in one file; `csv` and `parquet` write one file a table (and `tables.json`
+    beside the CSV files).  Every file carries `schema_version` and the tool's version.
+
+    Returns:
+        The files written, in the order of `formats`.
+
+    Raises:
+        ValueError: a format is not one of these.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown[0]!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in formats:
+        if name == "json":
+            written.append(_write(folder / "timeline.json", _to_json(timeline)))
+            continue
+        to_bytes = {"csv": _to_csv, "parquet": _to_parquet}[name]
+        for table in TABLES:
+            written.append(_write(folder / f"{table}.{name}", to_bytes(timeline.table(table), table)))
+        if name == "csv":
+            about = {
+                **_versions(),
+                "tables": {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES},
+            }
+            written.append(_write(folder / "tables.json", (json.dumps(about, indent=2) + "\n").encode()))
+    return written
+
+
+def load_timeline(path: "str | Path") -> Timeline:
+    """Read a `timeline.json`, or the folder that holds one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is no timeline, is damaged, or was written by a later version of this tool.
+    """
+    place = Path(path)
+    place = place / "timeline.json" if place.is_dir() else place
+    if not place.is_file():
+        raise FileNotFoundError(f"no timeline at {place}; write one with `formation export` first")
+    try:
+        about = json.loads(place.read_text(encoding="utf-8"))
+        newer, tool = about["schema_version"] > SCHEMA_VERSION, about["tool_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{place} is no timeline, or is damaged ({error}); export it again") from error
+    if newer:
+        raise ValueError(f"{place} was written by version {tool} of this tool; install that or later")
+    try:
+        return Timeline(tuple(_run_from_json(run) for run in about["runs"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{place} is damaged ({error}); export it again") from error
+
+
+def _write(place: Path, content: bytes) -> Path:
+    write_beside(place, content)
+    return place
+
+
+def _versions() -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
+
+
+def _to_csv(frame: "pd.DataFrame", table: str) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+
+
+def _to_parquet(frame: "pd.DataFrame", table: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
+    schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]])
+    data = pa.Table.from_pandas(frame, schema, preserve_index=False)
+    about = {key: str(value) for key, value in _versions().items()} | {"table": table}
+    file = io.BytesIO()
+    pq.write_table(data.replace_schema_metadata(about), file, compression="zstd")
+    return file.getvalue()
+
+
+def _to_json(timeline: Timeline) -> bytes:
+    """One column a line, so that two timelines can be compared by any tool that compares lines."""
+    runs = ",\n".join(_run_to_json(run) for run in timeline.runs)
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in _versions().items())
+    return f'{{\n{head},\n "runs": [\n{runs}\n ]\n}}\n'.encode()
+
+
+def _run_to_json(run: RunTimeline) -> str:
+    history = run.history
+    tokens = history.tokens
+    parts = {
+        "name": history.name,
+        "graph": asdict(history.graph),
+        "hyperparameters": _plain(history.hyperparameters),
+        "settings": _plain(history.settings),
+        "steps": list(history.steps),
+        "tokens": [_plain(tokens[step]) for step in history.steps],
+        "sentences": list(run.sentences),
+    }
+    tables = {"records": _records_columns(history), **{name: _columns(run.table(name)) for name in TABLES}}
+    records = tables.pop("records")
+    lines = [f"   {json.dumps(key)}: {_dump(value)}" for key, value in parts.items()]
+    lines.append(f'   "records": {_columns_text(records, "    ")}')
+    texts = [f"    {json.dumps(name)}: {_columns_text(columns, '     ')}" for name, columns in tables.items()]
+    return "  {\n" + ",\n".join(lines) + ',\n   "tables": {\n' + ",\n".join(texts) + "\n   }\n  }"
+
+
+def _columns_text(columns: Mapping[str, list[Any]], indent: str) -> str:
+    lines = [f"{indent}{json.dumps(name)}: {_dump(values)}" for name, values in columns.items()]
+    return "{\n" + ",\n".join(lines) + "}"
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True)
+
+
+def _columns(frame: "pd.DataFrame") -> dict[str, list[Any]]:
+    return {str(name): _plain(frame[name].tolist()) for name in frame.columns}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: what is not a finite number is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+RECORD_COLUMNS: tuple[str, ...] = ("step", "task", "tokens", "status", "reason", "measure", "target", "circuit_status")
+RECORD_COLUMNS += ("faithfulness", "faithfulness_std_error", "n_prompts")
+
+
+def _records_columns(history: History) -> dict[str, list[Any]]:
+    """What a record holds beside its tables: whether the task is done, why it failed, on how many prompts."""
+    rows = []
+    for key in sorted(history.records):
+        record, circuit = history.records[key], history.records[key].circuit
+        faithful = circuit.faithfulness if circuit else None
+        estimates = [scores.estimate for scores in record.scores.values()] + list(record.metrics.values())
+        estimates += [circuit.scores.estimate] if circuit else []
+        about = (circuit.scores.measure, circuit.target, circuit.status) if circuit else (None, None, None)
+        value = (float(faithful.value), float(faithful.std_error)) if faithful else (None, None)
+        prompts = max((estimate.n_prompts for estimate in estimates), default=0)
+        rows.append((record.step, record.task, record.tokens, record.status, record.reason, *about, *value, prompts))
+    return {name: [_plain(row[place]) for row in rows] for place, name in enumerate(RECORD_COLUMNS)}
+
+
+def _run_from_json(about: Mapping[str, Any]) -> RunTimeline:
+    import pandas as pd
+
+    frames = {name: _typed(pd.DataFrame(about["tables"][name]), name) for name in TABLES}
+    graph = ModelGraph(**about["graph"])
+    records = records_from_tables(check_tables({n: frames[n] for n in MEASURED if len(frames[n])}), graph)
+    rows = zip(*(about["records"][name] for name in RECORD_COLUMNS), strict=True)
+    restored = {}
+    for row in rows:
+        kept = dict(zip(RECORD_COLUMNS, row, strict=True))
+        key = (kept["step"], kept["task"])
+        restored[key] = _restored(records.get(key, Record(*key)), kept)
+    history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"])
+    found = (frames[name] for name in ("lifelines", "events", "formation"))
+    return RunTimeline(history, *found, sentences=tuple(about["sentences"]))
+
+
+def _restored(record: Record, kept: Mapping[str, Any]) -> Record:
+    n_prompts = kept["n_prompts"]
+    scores = {
+        name: replace(found, estimate=replace(found.estimate, n_prompts=n_prompts))
+        for name, found in record.scores.items()
+    }
+    metrics = {name: replace(found, n_prompts=n_prompts) for name, found in record.metrics.items()}
+    circuit = record.circuit
+    if circuit is not None:
+        estimate = replace(circuit.scores.estimate, n_prompts=n_prompts)
+        edges = replace(circuit.scores, estimate=estimate, measure=kept["measure"] or circuit.scores.measure)
+        faithful = None
+        if kept["faithfulness"] is not None:
+            error = kept["faithfulness_std_error"]
+            faithful = replace(
+                Estimate.exact(np.asarray(kept["faithfulness"]), np.nan if error is None else error),
+                n_prompts=n_prompts,
+            )
+        circuit = Circuit(edges, circuit.kept, faithful, kept["circuit_status"], kept["target"])
+    about = {key: kept[key] for key in ("tokens", "status", "reason")}
+    return replace(record, scores=scores, metrics=metrics, circuit=circuit, **about)
