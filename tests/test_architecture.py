@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[1]
 # Left to right; a module may import from layers to its left, and from its own layer only where no cycle results.
 CIRCUITS = [
     ["graph"],
+    ["checkpoint", "parts"],
+    ["layout", "transformer"],
     ["model"],
+    ["metrics"],
     ["tasks"],
     ["heads", "patching", "attribution"],
     ["circuit"],
@@ -23,8 +26,10 @@ TRACKING = [
     ["tables"],
     ["audit", "history"],
     ["importing"],
-    ["recording", "training", "live"],
+    ["sequences", "recording", "training", "live"],
+    ["synthetic"],
     ["matching"],
+    ["stints"],
     ["lifelines"],
     ["formation"],
     ["comparison", "forecast", "interventions"],
