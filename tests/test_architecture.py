@@ -26,7 +26,7 @@ TRACKING = [
     ["tables"],
     ["audit", "history"],
     ["importing"],
-    ["sequences", "recording", "training", "live"],
+    ["sequences", "hyperparameters", "recording", "training", "live"],
     ["synthetic"],
     ["matching"],
     ["stints"],
