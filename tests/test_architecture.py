@@ -10,11 +10,11 @@ ROOT = Path(__file__).parents[1]
 # Left to right; a module may import from layers to its left, and from its own layer only where no cycle results.
 CIRCUITS = [
     ["graph"],
-    ["checkpoint", "parts"],
-    ["layout", "transformer"],
+    ["checkpoint", "parts", "moments"],
+    ["layout", "transformer", "metrics"],
     ["model"],
-    ["metrics"],
     ["tasks"],
+    ["writes"],
     ["heads", "patching", "attribution"],
     ["circuit"],
     ["evaluation"],
