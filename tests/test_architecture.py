@@ -26,7 +26,7 @@ TRACKING = [
     ["tables"],
     ["audit", "history"],
     ["importing"],
-    ["sequences", "hyperparameters", "recording", "training", "live"],
+    ["sequences", "hyperparameters", "measuring", "recording", "training", "live"],
     ["synthetic"],
     ["matching"],
     ["stints"],
@@ -35,6 +35,9 @@ TRACKING = [
     ["comparison", "forecast", "interventions"],
     ["sweep", "design"],
     ["timeline"],
+    ["drawing"],
+    ["panels"],
+    ["figures"],
     ["report", "viewer"],
     ["demo", "doctor"],
     ["cli"],
@@ -45,7 +48,19 @@ LAYERS = {
     for number, layer in enumerate(layers)
     for module in layer
 }
-MODEL_FREE = ["matching", "lifelines", "formation", "comparison", "forecast", "timeline", "report", "viewer"]
+MODEL_FREE = [
+    "matching",
+    "lifelines",
+    "formation",
+    "comparison",
+    "forecast",
+    "timeline",
+    "drawing",
+    "panels",
+    "figures",
+    "report",
+    "viewer",
+]
 
 
 def modules() -> list[Path]:

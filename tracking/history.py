@@ -290,6 +290,8 @@ def create_history(
 ) -> None:
     """Make the folder of a history, or check that it is already there with the same graph and settings.
 
+    `settings["tasks"]` may grow, since a task changes nothing of the others, and `settings["versions"]` may differ.
+
     Raises:
         ValueError: the folder holds a history of another run or one recorded otherwise.
     """
@@ -307,13 +309,26 @@ def create_history(
     if place.exists():
         known, asked = _read_about(folder), json.loads(json.dumps(about))
         for key in ("name", "graph", "settings"):
-            if known[key] != asked[key]:
+            for part, there, here in _differing(known[key], asked[key]):
+                what = f"{key} {part}" if part else key
                 raise ValueError(
-                    f"{folder} holds a history with {key} {known[key]}, and this one has {asked[key]}; "
+                    f"{folder} holds a history with {what} {there!r}, and this one has {here!r}; "
                     "choose another folder, or the same settings"
                 )
+        if more := [task for task in asked["settings"].get("tasks", []) if task not in known["settings"]["tasks"]]:
+            known["settings"]["tasks"] += more
+            write_beside(place, json.dumps(known, indent=2, sort_keys=True).encode())
         return
     write_beside(place, json.dumps(about, indent=2, sort_keys=True).encode())
+
+
+def _differing(known: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(known, dict) and isinstance(asked, dict)):
+        known, asked = {"": known}, {"": asked}
+    may_differ = {"versions", "tasks"} if "tasks" in known and "tasks" in asked else {"versions"}
+    for part in sorted({*known, *asked} - may_differ):
+        if known.get(part) != asked.get(part):
+            yield part, known.get(part), asked.get(part)
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

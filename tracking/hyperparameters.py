@@ -23,13 +23,15 @@ __all__ = ["TrainingConfig"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What is trained, how, and on what; every field is a hyperparameter of the run.
+    """What is trained, how, and on what; every field but `name` is a hyperparameter of the run.
 
+    `name` is the run's; without one it is that of its folder.
     `checkpoints` says at which steps the state is kept, in the language of `tracking.runs.select_steps` over the steps
     0 to `steps`; the last step is always kept.  `seed` draws the weights, `data_seed` (`seed` where it is not given)
     the data.  `schedule` is that of the learning rate after the warm-up: constant, or falling to zero at `steps`.
     """
 
+    name: str = ""
     steps: int = 600
     checkpoints: str = "0..180:20,180..330:5,330..600:30"
     seed: int = 0

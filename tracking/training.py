@@ -198,8 +198,8 @@ def _write_about(config: TrainingConfig, folder: Path) -> None:
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
         "torch_version": torch.__version__,
-        "name": folder.resolve().name,
-        "hyperparameters": asdict(config),
+        "name": config.name or folder.resolve().name,
+        "hyperparameters": {key: value for key, value in asdict(config).items() if key != "name"},
         "tokens_per_step": config.tokens_per_step,
         "model": asdict(config.model),
     }

@@ -1,0 +1,235 @@
+"""A run becomes a history; a stop, a bad checkpoint or a repeated command changes nothing of what is measured."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circuits.checkpoint import checkpoint_hash
+from tracking.history import History
+from tracking.recording import RecordingSummary, record
+from tracking.training import TrainingConfig, train
+
+CONFIG = TrainingConfig(
+    steps=6, checkpoints="0..6:2", d_model=16, n_heads=2, vocabulary=24, context_length=12, batch_size=4,
+    longest_period=6,
+)  # fmt: skip
+UNITS = ("repeated-tokens", "induction")
+
+
+def content(history: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((history / "records").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "Lauf ä"
+    train(CONFIG, folder)
+    return folder
+
+
+def measured(run: Path, folder: Path, **options) -> RecordingSummary:
+    return record(run, folder, n_prompts=8, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    measured(run, folder)
+    return folder
+
+
+@pytest.fixture
+def broken(run: Path, tmp_path: Path) -> Callable[[Callable[[Path], None]], Path]:
+    """A copy of the run in which something was done to the checkpoint of step 4."""
+
+    def make(do: Callable[[Path], None]) -> Path:
+        shutil.copytree(run, tmp_path / run.name)
+        do(tmp_path / run.name / "checkpoints" / "step000004")
+        return tmp_path / run.name
+
+    return make
+
+
+def truncate(checkpoint: Path) -> None:
+    place = checkpoint / "model.safetensors"
+    place.write_bytes(place.read_bytes()[:-40])
+
+
+def poison(checkpoint: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["head.weight"][0, 0] = np.nan
+    save_file(weights, checkpoint / "model.safetensors")
+
+
+def widen(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "d_head": 4}))
+
+
+def deepen(checkpoint: Path) -> None:
+    other = checkpoint.parent.parent.parent / "other"
+    train(TrainingConfig(steps=1, checkpoints="0", n_layers=1, d_model=16, n_heads=2, vocabulary=24), other)
+    shutil.rmtree(checkpoint)
+    shutil.copytree(other / "checkpoints" / "step000000", checkpoint)
+
+
+def empty(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def test_everything_asked_for_is_there(whole: Path, run: Path) -> None:
+    history = History.open(whole)
+    assert history.steps == (0, 2, 4, 6)
+    assert set(history.tasks) == {*UNITS, "training"}
+    assert {"previous-token", "duplicate-token", "induction", "first-token", "self"} <= {
+        measure for task, measure in history.measures if task == "repeated-tokens"
+    }
+    assert ("induction", "attribution") in history.measures
+    wanted = {"metric_clean", "metric_corrupted", "n_edges"}
+    assert {f"induction/{name}" for name in wanted} <= set(history.metrics)
+    halves = {"loss_first_half", "loss_second_half", "in_context_learning_score"}
+    assert {f"repeated-tokens/{name}" for name in halves} <= set(history.metrics)
+    circuit = history.circuit(6, "induction")
+    assert circuit.graph == history.graph
+    assert np.isfinite(circuit.scores.std_error[circuit.graph.edge_mask]).all()
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    logged = history.metric("training/loss").value.values
+    assert logged.tolist() == [entry["loss"] for entry in lines if entry["step"] % 2 == 0]
+    assert history.tokens[4] == 4 * 48
+    hashes = {step: history.records[step, "induction"].provenance["hash"] for step in history.steps}
+    assert hashes == {step: checkpoint_hash(run / "checkpoints" / f"step{step:06d}") for step in history.steps}
+    assert history.settings["n_prompts"] == 8
+    assert "torch" in history.settings["versions"]
+    assert history.hyperparameters["d_model"] == 16
+
+
+def test_prompts_are_the_same_at_every_checkpoint(run: Path, whole: Path, tmp_path: Path) -> None:
+    measured(run, tmp_path, steps="4")
+    for name, here in content(tmp_path).items():
+        assert content(whole)[name] == here
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_stop_and_resume_is_no_stop(run: Path, whole: Path, tmp_path: Path, stop: int) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(run, tmp_path, progress=interrupt)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("records/*")}
+    summary = measured(run, tmp_path)
+    assert content(tmp_path) == content(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (len(summary.skipped), len(summary.done)) == (3 * stop, 12 - 3 * stop)
+
+
+def test_a_second_call_does_nothing(run: Path, whole: Path) -> None:
+    summary = measured(run, whole)
+    assert (summary.done, summary.failed, summary.changed) == ((), (), ())
+    assert len(summary.skipped) == 12
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (truncate, "cannot be read"),
+        (poison, "NaN or infinity"),
+        (widen, "shape"),
+        (deepen, "its layers or heads are not those"),
+        (empty, "found neither"),
+    ],
+)
+def test_a_bad_checkpoint_costs_itself_alone(run: Path, whole: Path, broken, tmp_path: Path, harm, words: str) -> None:
+    damaged = broken(harm)
+    summary = measured(damaged, tmp_path / "h")
+    assert [(step, task) for step, task, _ in summary.failed] == [(4, unit) for unit in UNITS]
+    assert words in summary.failed[0][2]
+    failures = History.open(tmp_path / "h").failures
+    assert {failure.reason for failure in failures} == {reason for _, _, reason in summary.failed}
+    before, after = content(whole), content(tmp_path / "h")
+    assert {name for name in before if before[name] != after[name]} == {
+        f"000000004.{unit}.safetensors" for unit in UNITS
+    }
+    again = measured(damaged, tmp_path / "h")
+    assert again.failed == summary.failed
+    shutil.rmtree(damaged / "checkpoints" / "step000004")
+    shutil.copytree(run / "checkpoints" / "step000004", damaged / "checkpoints" / "step000004")
+    repaired = measured(damaged, tmp_path / "h")
+    assert repaired.done == tuple((4, unit) for unit in UNITS)
+    assert content(tmp_path / "h") == before
+
+
+def test_the_first_checkpoint_may_be_the_bad_one(run: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / run.name)
+    truncate(tmp_path / run.name / "checkpoints" / "step000000")
+    summary = measured(tmp_path / run.name, tmp_path / "h")
+    assert {step for step, _, _ in summary.failed} == {0}
+    assert {step for step, _ in summary.done} == {0, 2, 4, 6}  # of step 0 the training's own log
+
+
+def test_nothing_readable_is_an_error(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / run.name)
+    for checkpoint in (tmp_path / run.name / "checkpoints").iterdir():
+        truncate(checkpoint)
+    with pytest.raises(ValueError, match=r"none of the 4 checkpoints .* can be read: .*cannot be read"):
+        measured(tmp_path / run.name, tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+
+
+def test_weights_that_changed_since_are_said(run: Path, broken, tmp_path: Path) -> None:
+    def exchange(checkpoint: Path) -> None:
+        shutil.copy(checkpoint.parent / "step000006" / "model.safetensors", checkpoint / "model.safetensors")
+
+    measured(run, tmp_path / "h")
+    summary = measured(broken(exchange), tmp_path / "h")
+    assert summary.changed == tuple((4, unit) for unit in UNITS)
+
+
+def test_other_settings_are_refused(run: Path, whole: Path) -> None:
+    before = content(whole)
+    with pytest.raises(ValueError, match=r"settings n_prompts 8, and this one has 16; choose another folder"):
+        record(run, whole, n_prompts=16)
+    with pytest.raises(ValueError, match=r"settings target 0\.85, and this one has 0\.5"):
+        measured(run, whole, target=0.5)
+    assert content(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": ("inductoin",)}, "no task 'inductoin'; the nearest is 'induction'"),
+        ({"tasks": ()}, "one or more different tasks, got none"),
+        ({"tasks": ("training",)}, "one or more different tasks"),
+        ({"target": 1.5}, "target faithfulness"),
+        ({"steps": "3"}, "no checkpoint at step 3; the nearest are 2 and 4"),
+        ({"method": "magic"}, "magic"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(run: Path, tmp_path: Path, options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        measured(run, tmp_path / "h", **options)
+    assert not (tmp_path / "h").exists()
+
+
+def test_a_vocabulary_too_small_for_the_task_is_one_sentence(tmp_path: Path) -> None:
+    small = TrainingConfig(steps=1, checkpoints="all", d_model=8, n_heads=2, vocabulary=2, context_length=12)
+    train(small, tmp_path / "run")
+    with pytest.raises(ValueError, match="vocabulary"):
+        measured(tmp_path / "run", tmp_path / "h")
+
+
+def test_a_full_disk_is_not_a_bad_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tracking.recording.write_record", full)
+    with pytest.raises(OSError, match="No space left"):
+        measured(run, tmp_path)
