@@ -89,7 +89,7 @@ def test_lists_of_components_become_text() -> None:
     run = demo_timeline().runs[0]
     events = run.events.assign(components_before=[("a0.h1", "a0.h2")] * len(run.events), components_after=None)
     table = RunTimeline(run.history, run.lifelines, events, run.formation).table("events")
-    assert set(table["components_before"]) == {"a0.h1 a0.h2"}
+    assert set(table["components_before"]) == {"a0.h1,a0.h2"}
     assert set(table["components_after"]) == {None}
 
 

@@ -10,6 +10,7 @@ The demo-shaped run, drawn (`.` nothing, `-` weak, `#` strong; 45 steps from 0 t
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from circuits.circuit import Circuit, select_top
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
 from tests.conftest import shared_path
 from tracking.history import History
+from tracking.lifelines import link_lifelines
 from tracking.records import Record
 from tracking.timeline import COLUMNS, RunTimeline, Timeline
 
@@ -118,80 +120,47 @@ def published_history(model: str) -> History:
     return History.from_frame(scores, graph=graph)
 
 
-def found_in(history: History, threshold: float, task: str, hand_over: tuple[str, str] | None = None) -> RunTimeline:
-    """Lifelines by plain threshold, one a head and measure; `hand_over` joins two heads of one measure into one."""
-    lifelines, events, formation = [], [], []
-    measures = [measure for known, measure in history.measures if known == task and measure not in ("local", "self")]
-    steps = np.array(history.steps)
-    for measure in measures:
-        data = history.score(measure, task=task)
-        first_of_role: list[tuple[float, float]] = []
-        for component in data.component.values.tolist():
-            if hand_over and component == hand_over[1]:
-                continue
-            names, values = [component] * len(steps), data.value.sel(component=component).values
-            if hand_over and component == hand_over[0]:
-                other = data.value.sel(component=hand_over[1]).values
-                names = [hand_over[1] if o > v else component for v, o in zip(values, other, strict=True)]
-                values = np.maximum(values, other)
-            over = np.flatnonzero(values >= threshold)
-            if len(over) < 2:
-                continue
-            identity, first, last = f"{measure}/{component}", int(over[0]), int(over[-1])
-            for place in range(first, last + 1):
-                sure = float(min(1.0, values[place] / (2 * threshold) + 0.3))
-                lifelines.append((identity, measure, steps[place], names[place], values[place], sure))
-            events += happened(identity, measure, steps, names, first, last)
-            low = steps[first - 1] if first else np.nan
-            high = steps[first]
-            first_of_role.append((low, high))
-            middle = float(np.sqrt(max(low, 0.5) * high)) if first else np.nan
-            for shift, rule in ((0, f"threshold ≥ {threshold:g}"), (1, f"threshold ≥ {1.6 * threshold:g}")):
-                place = min(first + shift, len(steps) - 1)
-                before = steps[place - 1] if place else np.nan
-                censored = "no" if place else "left"
-                when = (middle, middle, steps[last], before, steps[place], before, steps[place], censored)
-                name = f"{measure} on {task}, {rule}"
-                formation.append((identity, measure, component, "form", name, *when, "formed"))
-    run = history.name
-    tables = (("lifelines", lifelines), ("events", events), ("formation", formation))
-    frames = {name: pd.DataFrame([(run, *row) for row in rows], columns=list(COLUMNS[name])) for name, rows in tables}
-    return RunTimeline(history, **frames, sentences=in_words(frames["formation"], history))
+def found_in(history: History, **options: Any) -> RunTimeline:
+    """What linking finds, and a formation table as plain as can be: the first step with, by two thresholds."""
+    linked = link_lifelines(history, **options)
+    steps, rows = history.steps, []
+    for line in linked.roles:
+        first = next((place for place, nodes in enumerate(line.nodes) if nodes), None)
+        for later, rule in enumerate(("threshold", "half-rise")):
+            place = None if first is None else min(first + later, len(steps) - 1)
+            before = float(steps[-1] if place is None else steps[place - 1] if place else np.nan)
+            after = np.nan if place is None else float(steps[place])
+            middle = float(np.sqrt(max(before, 0.5) * after))
+            censored, status = ("right", "absent") if place is None else ("no" if place else "left", "formed")
+            when = (middle, middle, float(steps[-1]), before, after, before, after, censored, status)
+            name = f"{rule} ({line.measure} ≥ {line.threshold:.3g} on {line.task})"
+            rows.append((history.name, line.lifeline, line.role, None, "form", name, *when))
+    formation = pd.DataFrame(rows, columns=list(COLUMNS["formation"]))
+    sentences = in_words(formation)
+    return RunTimeline(history, linked.lifelines_frame(), linked.events_frame(), formation, sentences)
 
 
-def happened(identity: str, role: str, steps: np.ndarray, names: list[str], first: int, last: int) -> list[tuple]:
-    rows = []
-    if first:
-        rows.append((identity, "birth", steps[first - 1], steps[first], None, role, None, names[first], 0.97))
-    for place in range(first + 1, last + 1):
-        if names[place] != names[place - 1]:
-            pair = (names[place - 1], names[place])
-            rows.append((identity, "hand-off", steps[place - 1], steps[place], role, role, *pair, 0.91))
-    if last + 1 < len(steps):
-        rows.append((identity, "death", steps[last], steps[last + 1], role, None, names[last], None, 0.88))
-    return rows
-
-
-def in_words(formation: pd.DataFrame, history: History) -> tuple[str, ...]:
+def in_words(formation: pd.DataFrame) -> tuple[str, ...]:
     sentences = []
     for role, rows in formation.groupby("role", sort=False):
-        first = rows.sort_values("interval_after").iloc[0]
-        when = f"between steps {first.interval_before:,.0f} and {first.interval_after:,.0f}"
+        first = rows.iloc[0]
+        when = f"formed between steps {first.interval_before:,.0f} and {first.interval_after:,.0f}"
         if first.censored == "left":
-            when = f"at or before step {first.interval_after:,.0f}, the first checkpoint"
-        sentences.append(f"The first {role} head, {first.component}, formed {when} ({first.definition}).")
+            when = f"was there at the first checkpoint, step {first.interval_after:,.0f}"
+        elif first.censored == "right":
+            when = "did not form"
+        sentences.append(f"{str(role).capitalize()} {when} ({first.definition}).")
     return tuple(sentences)
 
 
 def demo_timeline() -> Timeline:
-    return Timeline((found_in(demo_history(), 0.3, "repeated-tokens", ("a1.h0", "a1.h2")),))
+    return Timeline((found_in(demo_history()),))
 
 
 def two_runs() -> Timeline:
-    slow = demo_history("demo-slow", 1.7, 1e-3)
-    runs = [found_in(history, 0.3, "repeated-tokens", ("a1.h0", "a1.h2")) for history in (demo_history(), slow)]
-    return Timeline(tuple(runs))
+    return Timeline(tuple(found_in(history) for history in (demo_history(), demo_history("demo-slow", 1.7, 1e-3))))
 
 
 def published_timeline(model: str) -> Timeline:
-    return Timeline((found_in(published_history(model), 30, "synthetic"),))
+    thresholds = dict.fromkeys(("induction", "previous-token", "duplicate-token", "first-token"), 30.0)
+    return Timeline((found_in(published_history(model), task="synthetic", thresholds=thresholds),))

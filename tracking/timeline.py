@@ -149,7 +149,7 @@ def build_timeline(histories: "History | Iterable[History]", **options: Any) -> 
 
 
 def _typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
-    """The frame with exactly the table's columns; text as objects with None, numbers as float64 with NaN."""
+    """The frame with exactly the table's columns; no text is None, as CSV cannot tell it from empty, no number NaN."""
     import pandas as pd
 
     columns = {}
@@ -171,8 +171,8 @@ def _text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, (list, tuple, set, frozenset)):
-        return " ".join(str(part) for part in value)
-    return str(value)
+        return ",".join(str(part) for part in value) or None
+    return str(value) or None
 
 
 def export_timeline(

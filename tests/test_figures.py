@@ -1,0 +1,86 @@
+"""A figure shows what the tables say: every role, every interval, and under which definition."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.timeline_examples import demo_timeline, published_timeline
+from tracking.drawing import Scale, lanes, role_colours, scale_of
+from tracking.timeline import Timeline
+
+pytest.importorskip("matplotlib")
+
+from tracking.figures import plot, plot_circuit, plot_formation, plot_lifelines, plot_scores
+
+
+@pytest.fixture(scope="module")
+def timeline() -> Timeline:
+    return demo_timeline()
+
+
+def texts(figure) -> str:
+    figure.canvas.draw()
+    found = [text.get_text() for axes in figure.axes for text in axes.findobj(lambda o: hasattr(o, "get_text"))]
+    return "\n".join([*found, *(text.get_text() for text in figure.texts)])
+
+
+@pytest.mark.parametrize("name", ["demo", "pythia_1b", "olmo_1b"])
+def test_the_figure_names_every_role_and_says_what_was_measured(name: str, tmp_path: Path) -> None:
+    timeline = demo_timeline() if name == "demo" else published_timeline(name)
+    figure = plot(timeline, axis="tokens")
+    shown = texts(figure)
+    run = timeline.runs[0]
+    for lane in lanes(run):
+        assert lane.lifeline in shown
+    assert f"{len(run.history.steps)} checkpoints" in shown
+    assert ("64 prompts" in shown) == (name == "demo")
+    assert ("No standard errors" in shown) == (name != "demo")
+    for suffix in ("png", "svg", "pdf"):
+        figure.savefig(tmp_path / f"figure.{suffix}")
+        assert (tmp_path / f"figure.{suffix}").stat().st_size > 10_000
+
+
+def test_formation_bars_reach_from_the_last_step_without_to_the_first_with(timeline: Timeline) -> None:
+    (axes,) = plot_formation(timeline).axes
+    bars = {tuple(np.asarray(line.get_xdata()).tolist()) for line in axes.lines if line.get_linewidth() == 5}
+    formation = timeline.runs[0].table("formation")
+    for lane in lanes(timeline.runs[0]):
+        row = formation[formation["lifeline"] == lane.lifeline].iloc[0]
+        assert (row["interval_before"], row["interval_after"]) in bars
+
+
+def test_each_friend_draws(timeline: Timeline) -> None:
+    assert "a1.h2" in texts(plot_lifelines(timeline))
+    assert "induction" in texts(plot_scores(timeline))
+    shown = texts(plot_circuit(timeline, 1000))
+    assert "a0.h1" in shown
+    assert "performed, faithfulness" in shown
+    assert "not performed" in texts(plot_circuit(timeline, 0, task="induction"))
+
+
+def test_the_scale_shows_the_checkpoints_evenly() -> None:
+    assert scale_of([0, 10, 20, 30]) == Scale("linear")
+    assert scale_of([2**k for k in range(12)]) == Scale("log")
+    scale = scale_of([0, *(2**k for k in range(11))])
+    places = np.log1p(np.array([0, 32, 1024]) / scale.constant)
+    assert scale.kind == "log1p"
+    assert places[1] == pytest.approx(places[2] / 2, rel=0.2)
+    assert scale_of([1, 2, 4], "linear") == Scale("linear")
+
+
+def test_known_roles_keep_their_colour_and_no_two_share_one() -> None:
+    roles = ["self", "induction", "my-role", "other", "previous-token"]
+    colours = role_colours(roles)
+    assert colours["induction"] == role_colours(["induction"])["induction"]
+    assert len(set(colours.values())) == len(roles)
+
+
+def test_a_run_without_tokens_cannot_be_drawn_over_tokens(timeline: Timeline) -> None:
+    from dataclasses import replace
+
+    run = timeline.runs[0]
+    records = {key: replace(record, tokens=None) for key, record in run.history.records.items()}
+    bare = Timeline((replace(run, history=replace(run.history, records=records)),))
+    with pytest.raises(ValueError, match="use axis='step'"):
+        plot(bare, axis="tokens")

@@ -1,0 +1,409 @@
+"""How is one panel of a figure drawn into given axes?
+
+Each function draws one thing of a run on the shared time axis (`Clock`).  Bands are two standard errors; an interval
+reaches from the last checkpoint without to the first one with.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.graph import Node
+from tracking.drawing import (
+    Curve,
+    Lane,
+    Scale,
+    Track,
+    first_formations,
+    measured_as,
+    role_colours,
+    short_number,
+    spans_decades,
+    unit_of,
+)
+from tracking.history import History
+from tracking.timeline import RunTimeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Clock", "curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "score_panel", "track_limit"]
+
+INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
+LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
+SLOT_COLOURS = {"q": "#E69F00", "k": "#0072B2", "v": "#009E73", None: "#6e6e6e"}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time axis: where each step lies on it."""
+
+    history: History
+    unit: Literal["step", "tokens"]
+    scale: Scale
+
+    def __call__(self, step: "float | int | None") -> float:
+        """Position of a step, also of one between two checkpoints; NaN stays NaN."""
+        if step is None or not np.isfinite(step):
+            return float("nan")
+        if self.unit == "step":
+            return float(step)
+        steps = np.array(self.history.steps, dtype=float)
+        return float(np.interp(step, steps, [self.history.tokens[at] or 0.0 for at in self.history.steps]))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self(self.history.steps[0]), self(self.history.steps[-1])
+
+    @property
+    def start(self) -> float:
+        """Left end of the axis, a little before the first checkpoint."""
+        return self.back(-0.02)
+
+    def across(self, time: float) -> float:
+        """Where a time lies between the first checkpoint (0) and the last (1)."""
+        first, last = (self._even(end) for end in self.ends)
+        return float((self._even(time) - first) / ((last - first) or 1.0))
+
+    def back(self, share: float) -> float:
+        """The time at that share of the axis."""
+        first, last = (self._even(end) for end in self.ends)
+        return float(self._uneven(first + share * (last - first)))
+
+    def _even(self, time: Any) -> Any:
+        if self.scale.kind == "linear":
+            return time
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(time) if self.scale.kind == "log" else np.log1p(np.asarray(time) / self.scale.constant)
+
+    def _uneven(self, place: Any) -> Any:
+        if self.scale.kind == "linear":
+            return place
+        return np.exp(place) if self.scale.kind == "log" else self.scale.constant * np.expm1(place)
+
+    def set_up(self, axes: "Axes") -> None:
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+        axes.set_xscale("function", functions=(self._even, self._uneven))
+        axes.set_xlim(self.start, self.back(1.015))
+        axes.xaxis.set_major_locator(FixedLocator(self.ticks()))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+
+    def ticks(self) -> list[float]:
+        """Round times, at least a tenth of the axis apart; powers of ten first."""
+        first, last = self.ends
+        exponents = range(int(np.floor(np.log10(max(last, 1)))), -1, -1)
+        if self.scale.kind == "linear":
+            size = 10.0 ** np.floor(np.log10(max(last - first, 1e-9)))
+            step = next(size * part for part in (0.1, 0.2, 0.25, 0.5, 1) if (last - first) / (size * part) <= 8)
+            return [float(t) for t in np.arange(np.ceil(first / step), np.floor(last / step) + 1) * step]
+        candidates = [0.0, *(10.0**e for e in exponents), *(part * 10.0**e for part in (3, 2, 5) for e in exponents)]
+        chosen: list[float] = []
+        for time in candidates:
+            if first <= time <= last and all(abs(self.across(time) - self.across(other)) > 0.09 for other in chosen):
+                chosen.append(time)
+        return sorted(chosen)
+
+    @property
+    def label(self) -> str:
+        log = "" if self.scale.kind == "linear" else ", log scale"
+        return f"training step{log}" if self.unit == "step" else f"tokens seen{log}"
+
+
+def curve_panel(run: RunTimeline, clock: Clock, family: str, some: Sequence[Curve]) -> Callable[["Axes"], None]:
+    def draw(axes: "Axes") -> None:
+        axes.set_title(unit_of(family).split(" (")[0].capitalize(), loc="left")
+        unit = unit_of(family)
+        axes.set_ylabel(unit[unit.find("(") + 1 : -1] if "(" in unit else "edges" if family == "n_edges" else "")
+        for colour, curve in zip(LINES * 9, some, strict=False):
+            x, y = [clock(step) for step in curve.steps], np.array(curve.values)
+            error = np.nan_to_num(np.array(curve.errors))
+            axes.fill_between(x, y - 2 * error, y + 2 * error, color=colour, alpha=0.18, lw=0)
+            axes.plot(x, y, color=colour, lw=1.3, label=curve.label)
+        if len(some) > 1:
+            axes.legend(frameon=False, fontsize=6.8, loc="best", handlelength=1.2, borderaxespad=0.1, labelspacing=0.25)
+        if family == "faithfulness":
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            axes.axhline(1, color=PALE, lw=0.7, zorder=0)
+        if family in ("faithfulness", "n_edges"):
+            _mark_not_performed(axes, run, clock)
+
+    return draw
+
+
+def _mark_not_performed(axes: "Axes", run: RunTimeline, clock: Clock) -> None:
+    """Grey where no task of the run is done yet, so that there is no circuit to speak of."""
+    judged = {}
+    for (step, _), record in run.history.records.items():
+        if record.circuit is not None:
+            judged.setdefault(step, []).append(record.circuit.status == "not_performed")
+    idle = [step for step, states in sorted(judged.items()) if all(states)]
+    if idle and len(idle) < len(judged):
+        axes.axvspan(clock.start, clock(idle[-1]), color="#f0f0f0", lw=0, zorder=0)
+        axes.text(0.015, 0.5, "task not done yet", transform=axes.transAxes, color=FAINT, fontsize=7, va="center")
+
+
+def score_panel(run: RunTimeline, clock: Clock, lane: Lane) -> Callable[["Axes"], None]:
+    def draw(axes: "Axes") -> None:
+        found = measured_as(run, lane)
+        assert found is not None
+        task, measure = found
+        data = run.history.score(measure, task=task)
+        steps, value, error = data.step.values.tolist(), data.value.values, np.nan_to_num(data.std_error.values)
+        x = [clock(step) for step in steps]
+        carriers = {track.component: track for track in lane.tracks}
+        colour = role_colours([lane.role])[lane.role]
+        for column, name in enumerate(data.component.values.tolist()):
+            if name not in carriers:
+                axes.plot(x, value[:, column], color=PALE, lw=0.4, alpha=0.7, zorder=1)
+        named = {track.component for track in lane.strongest(3)}
+        for column, name in enumerate(data.component.values.tolist()):
+            if name in carriers:
+                y, e = value[:, column], 2 * error[:, column]
+                faint = name not in named and len(carriers) > 6
+                axes.fill_between(x, y - e, y + e, color=colour, alpha=0.15, lw=0, zorder=2)
+                axes.plot(x, y, color=colour, lw=0.7 if faint else 1.3, alpha=0.45 if faint else 1, zorder=3)
+        if spans_decades(value):
+            axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+            axes.yaxis.set_major_formatter(lambda number, _: short_number(number))
+            axes.yaxis.set_minor_locator(_no_ticks())
+        on = "" if task in lane.lifeline else f" on {task}"
+        axes.set_title(f"{lane.lifeline}{on}", loc="left")
+        axes.set_ylabel("score")
+        _name_peaks(axes, clock, lane, colour, named)
+        _shade_first(axes, run, clock, lane, colour)
+
+    return draw
+
+
+def _no_ticks() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
+
+
+def _name_peaks(axes: "Axes", clock: Clock, lane: Lane, colour: str, named: set[str]) -> None:
+    """Name the strongest carriers at the right of their last point, apart from each other."""
+    steps = clock.history.steps
+    ends = [(t.strength[-1], t) for t in lane.tracks if t.component in named]
+    transform = axes.transData
+    taken: list[float] = []
+    for value, track in sorted(ends, key=lambda pair: -pair[0]):
+        x = clock(steps[track.places[-1]])
+        across, height = transform.transform((x, value))
+        while any(abs(height - other) < 9 for other in taken):
+            height -= 9
+        taken.append(height)
+        _, y = transform.inverted().transform((across, height))
+        axes.annotate(
+            track.component, (x, y), xytext=(3, 0), textcoords="offset points", fontsize=6.5, color=colour,
+            va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _shade_first(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, colour: str) -> None:
+    rows = first_formations(run, lane)
+    if not len(rows):
+        return
+    row = rows.iloc[0]
+    low = clock.start if row["censored"] == "left" else clock(row["interval_before"])
+    high = clock(row["interval_after"])
+    if np.isfinite([low, high]).all():
+        axes.axvspan(low, high, color=colour, alpha=0.13, lw=0, zorder=0)
+
+
+def draw_formation(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], *, limit: int = 18) -> None:
+    """Intervals of formation, one row a role, clock and definition."""
+    axes.set_title("Formation of each role, with its interval", loc="left")
+    colours = role_colours(lane.role for lane in found)
+    rows = [(lane, row) for lane in found for row in first_formations(run, lane).to_dict("records")][:limit]
+    for place, (lane, row) in enumerate(rows):
+        _draw_interval(axes, clock, row, -float(place), colours[lane.role])
+    again = [place > 0 and rows[place - 1][0] is lane for place, (lane, _) in enumerate(rows)]
+    names = ["" if known else lane.lifeline for known, (lane, _) in zip(again, rows, strict=True)]
+    axes.set_yticks([-place for place in range(len(rows))], names, fontsize=7, fontweight="bold")
+    for text, (lane, _) in zip(axes.get_yticklabels(), rows, strict=True):
+        text.set_color(colours[lane.role])
+    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color="#eeeeee", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _draw_interval(axes: "Axes", clock: Clock, row: dict[str, Any], y: float, colour: str) -> None:
+    """Thin: between checkpoints; thick: the resampled interval; tick: the midpoint; arrows: no bound on that side."""
+    first, last = clock.start, clock.ends[1]
+    before, after = clock(row["interval_before"]), clock(row["interval_after"])
+    left = first if row["censored"] == "left" or not np.isfinite(before) else before
+    right = last if row["censored"] == "right" or not np.isfinite(after) else after
+    if row["censored"] == "right":
+        axes.plot([last], [y], marker=">", color=colour, ms=4, mfc="white", clip_on=False)
+        _say(axes, f"not formed: {row['definition']}", last, y, left=True)
+        return
+    if row["censored"] == "left":
+        axes.plot([first], [y], marker="<", color=colour, ms=4, clip_on=False, zorder=5)
+    axes.plot([left, right], [y, y], color=colour, lw=5, alpha=0.32, solid_capstyle="butt")
+    low, high, middle = clock(row["low"]), clock(row["high"]), clock(row["midpoint"])
+    if np.isfinite([low, high]).all():
+        axes.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
+    if np.isfinite(middle):
+        axes.plot([middle], [y], marker="|", color=colour, ms=7, mew=1.6)
+    late = clock.across(right) > 0.55
+    _say(axes, str(row["definition"]), left if late else right, y, left=late)
+
+
+def _say(axes: "Axes", text: str, x: float, y: float, *, left: bool) -> None:
+    """A small note on the left or right of a mark."""
+    axes.annotate(
+        text, (x, y), xytext=(-6 if left else 6, 0), textcoords="offset points", ha="right" if left else "left",
+        va="center", fontsize=6, color=FAINT,
+    )  # fmt: skip
+
+
+def track_limit(found: Sequence[Lane], max_tracks: int) -> int:
+    """How many tracks each lane may show: what small lanes leave over goes to the large ones."""
+    limit = 1
+    while sum(min(len(lane.tracks), limit + 1) for lane in found) <= max_tracks and limit < max_tracks:
+        limit += 1
+    return limit
+
+
+def draw_lanes(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], max_tracks: int) -> None:
+    """Who carries each role: one lane a role, one track a component, marks where something happens."""
+    axes.set_title("Lifelines", loc="left")
+    colours = role_colours(lane.role for lane in found)
+    limit, y = track_limit(found, max_tracks), 0.0
+    ticks: list[tuple[float, str, str, bool]] = []
+    for lane in found:
+        colour, shown = colours[lane.role], lane.strongest(limit)
+        top = y
+        more = f"  {len(lane.tracks)} heads, {len(shown)} strongest shown" if len(shown) < len(lane.tracks) else ""
+        ticks.append((y, lane.lifeline, colour, True))
+        axes.annotate(more, (0, y), xycoords=axes.get_yaxis_transform(), fontsize=6.2, color=FAINT, va="center")
+        rows = {}
+        for track in shown:
+            y -= 1
+            rows[track.component] = y
+            ticks.append((y, track.component, "#444444", False))
+            _draw_track(axes, clock, track, y, colour)
+        _draw_events(axes, run, clock, lane, rows, colour)
+        _band(axes, run, clock, lane, (y - 0.5, top - 0.5), colour)
+        y -= 1.4
+    axes.set_yticks([place for place, *_ in ticks], [text for _, text, _, _ in ticks])
+    for label, (_, _, colour, head) in zip(axes.get_yticklabels(), ticks, strict=True):
+        label.set(color=colour, fontsize=7 if head else 6.2, fontweight="bold" if head else "normal")
+    axes.set_ylim(y + 0.8, 0.7)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color="#eeeeee", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _draw_track(axes: "Axes", clock: Clock, track: Track, y: float, colour: str) -> None:
+    """A line as strong as the score, thinner where it is unsure that the role is carried."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba
+
+    steps = clock.history.steps
+    score = np.array(track.strength)
+    level = np.log1p(score) / np.log1p(score.max()) if spans_decades(score) else score / max(score.max(), 1e-12)
+    pieces, inks = [], []
+    for index, place in enumerate(track.places):
+        end = place + 1 if index + 1 < len(track.places) and track.places[index + 1] == place + 1 else place
+        start = clock(steps[place])
+        stop = clock(steps[end]) if end > place else start
+        pieces.append([(start, y), (stop, y)])
+        inks.append(to_rgba(colour, 0.3 + 0.7 * float(np.clip(level[index], 0, 1))))
+    axes.add_collection(LineCollection(pieces, colors=inks, linewidths=3.2, capstyle="butt", zorder=3))
+    for first, last in track.stints:
+        if first == last:
+            axes.plot([clock(steps[first])], [y], marker="s", ms=3, color=colour, zorder=3, mew=0)
+
+
+def _draw_events(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, rows: dict[str, float], colour: str) -> None:
+    table = run.table("events")
+    for event in table[table["lifeline"] == lane.lifeline].to_dict("records"):
+        before = [rows[name] for name in names_in(event["components_before"]) if name in rows]
+        after = [rows[name] for name in names_in(event["components_after"]) if name in rows]
+        x0, x1 = clock(event["step_before"]), clock(event["step_after"])
+        faint = 0.35 if event["confidence"] < 0.5 else 1.0
+        if event["event"] == "birth":
+            for y in after:
+                axes.plot([x0, x1], [y, y], color=colour, lw=0.8, ls=(0, (1, 1)), alpha=0.8 * faint, zorder=2)
+                axes.plot([x1], [y], marker="o", ms=3.6, color=colour, mfc="white", mew=1, alpha=faint, zorder=5)
+        elif event["event"] == "death":
+            for y in before:
+                axes.plot([x0, x1], [y, y], color=colour, lw=0.8, ls=(0, (1, 1)), alpha=0.8 * faint, zorder=2)
+                axes.plot([x1], [y], marker="x", ms=3.6, color=colour, mew=1.1, alpha=faint, zorder=5)
+        else:
+            for start in before:
+                for end in after:
+                    axes.annotate(
+                        "", (x1, end), (x0, start), zorder=6, annotation_clip=False,
+                        arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 0.8, "mutation_scale": 6, "alpha": faint,
+                                    "connectionstyle": "arc3,rad=0.15", "shrinkA": 0, "shrinkB": 1.5},
+                    )  # fmt: skip
+
+
+def names_in(cell: "str | None") -> list[str]:
+    """The component names in a cell of the events table."""
+    return [name for name in str(cell or "").replace(",", " ").split() if name]
+
+
+def _band(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, span: tuple[float, float], colour: str) -> None:
+    rows = first_formations(run, lane)
+    if not len(rows) or span[0] >= span[1]:
+        return
+    row = rows.iloc[0]
+    low = clock.start if row["censored"] == "left" else clock(row["interval_before"])
+    high = clock(row["interval_after"])
+    if np.isfinite([low, high]).all():
+        axes.fill_between([low, high], *span, color=colour, alpha=0.14, lw=0, zorder=0)
+
+
+def draw_circuit(axes: "Axes", circuit: Circuit, colours: dict[str, str]) -> None:
+    """The kept edges as a layered graph, embedding below and logits above; width by score, faded by uncertainty."""
+    graph = circuit.graph
+    used = set(circuit.nodes)
+    for node in graph.nodes:
+        x, y = _place(node, graph.n_heads, graph.n_layers)
+        inside = node in used
+        colour = colours.get(node.name, "#555555") if inside else PALE
+        size = (620 if node.kind in ("input", "logits") else 480) if graph.n_heads <= 8 else 90
+        axes.scatter(
+            [x], [y], s=size, color="white" if not inside else colour, edgecolors=colour, linewidths=1, zorder=4
+        )
+        if graph.n_heads <= 8:
+            axes.annotate(node.name, (x, y), fontsize=6, ha="center", va="center", zorder=5,
+                          color="white" if inside else FAINT)  # fmt: skip
+    values, errors = circuit.scores.values, circuit.scores.std_error
+    largest = max((abs(float(values[graph.index(edge)])) for edge in circuit.edges), default=1.0) or 1.0
+    for edge in circuit.edges:
+        index = graph.index(edge)
+        score, error = float(values[index]), float(np.nan_to_num(errors[index]))
+        sure = float(np.clip(1 - error / max(abs(score), 1e-12), 0.2, 1))
+        start = _place(edge.source, graph.n_heads, graph.n_layers)
+        end = _place(edge.target, graph.n_heads, graph.n_layers)
+        bend = 0.12 + {"q": -0.08, "k": 0.0, "v": 0.08}.get(edge.slot or "", 0.0)
+        axes.annotate(
+            "", end, start, zorder=3,
+            arrowprops={"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.5 + 4 * abs(score) / largest,
+                        "ls": "-" if score >= 0 else (0, (3, 2)), "color": SLOT_COLOURS[edge.slot], "alpha": sure,
+                        "shrinkA": 12, "shrinkB": 12, "connectionstyle": f"arc3,rad={bend}"},
+        )  # fmt: skip
+    axes.set_axis_off()
+    axes.margins(0.08)
+
+
+def _place(node: Node, n_heads: int, n_layers: int) -> tuple[float, float]:
+    middle = (n_heads - 1) / 2
+    if node.kind == "input":
+        return middle, -1.0
+    if node.kind == "logits":
+        return middle, float(n_layers)
+    return (n_heads + 0.3, node.layer + 0.35) if node.kind == "mlp" else (float(node.index), float(node.layer))
