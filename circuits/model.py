@@ -7,11 +7,12 @@ architecture for which the two differ is refused by name, never scored wrongly.
 This is the only module that imports transformer_lens, and it does so when a model is wanted, since that takes seconds.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,17 @@ from circuits.layout import hugging_face_facts, lay_out, native_facts
 from circuits.parts import Parts
 from circuits.transformer import Model, check_fidelity
 
-__all__ = ["Model", "NativeConfig", "as_bridge", "checkpoint_hash", "load_model", "native_module", "save_checkpoint"]
+__all__ = [
+    "Model",
+    "NativeConfig",
+    "as_bridge",
+    "checkpoint_hash",
+    "drawn_anew",
+    "load_model",
+    "native_module",
+    "open_module",
+    "save_checkpoint",
+]
 
 NATIVE = "TransformerLensNative"
 
@@ -126,9 +137,9 @@ def load_model(
         ValueError: the weights cannot be read, do not fit the configuration, or are of an architecture whose parts
             this package cannot tell apart.
     """
+    wanted = _data_type(dtype) if dtype is not None else None
     folder = locate(source, revision=revision)
     config = read_config(folder)
-    wanted = _data_type(dtype) if dtype is not None else None
     if config.get("architecture") == NATIVE:
         try:
             module = native_module(NativeConfig.from_dict(config))
@@ -148,6 +159,46 @@ def load_model(
     model = Model(module, parts, folder)
     check_fidelity(model, _architecture(config))
     return model
+
+
+def open_module(module: nn.Module) -> Model:
+    """The model around a module in memory, such as one that is being trained.
+
+    Nothing is copied, so that what changes in the module changes in the model, and the module is left as it was.
+
+    Raises:
+        ValueError: it is neither a `native_module` nor a Hugging Face model, or its parts cannot be told apart.
+    """
+    native = type(module).__name__ == "NativeModel"
+    if not native and not hasattr(getattr(module, "config", None), "model_type"):
+        raise ValueError(f"expected a native or a Hugging Face model, got {type(module).__name__}")
+    name = NATIVE if native else type(module).__name__
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        dtype = next(module.parameters()).dtype
+        layout = _native_layout(module) if native else _hugging_face_layout(module, "memory", dtype)
+        model = Model(module, layout(), Path("memory"))
+        check_fidelity(model, name)
+    except (KeyError, AttributeError, AssertionError, TypeError) as error:
+        raise ValueError(f"cannot lay open a {name}: {error}") from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return model
+
+
+def drawn_anew(module: nn.Module, *, seed: int) -> nn.Module:
+    """A copy of a native or Hugging Face module whose weights are drawn as at its beginning, from this seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if type(module).__name__ != "NativeModel":
+            return type(module)(module.config)  # type: ignore[call-arg]
+        from transformer_lens.model_bridge.sources.native import initialize_native_model
+
+        fresh: Any = type(module)(copy.deepcopy(module.cfg))  # type: ignore[call-arg]
+        initialize_native_model(fresh, fresh.cfg, seed)
+        return fresh
 
 
 def _data_type(name: "torch.dtype | str") -> torch.dtype:
@@ -185,15 +236,13 @@ def _names(adapter: Any) -> dict[str, str]:
 def _native_layout(module: nn.Module) -> Callable[[], Parts]:
     from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
 
-    names = _names(ArchitectureAdapterFactory.select_architecture_adapter(module.cfg))
+    names = _names(ArchitectureAdapterFactory.select_architecture_adapter(cast(Any, module).cfg))
     return lambda: lay_out(module, names, native_facts(module))
 
 
 def _hugging_face(
     folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None
 ) -> tuple[nn.Module, Callable[[], Parts]]:
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
     from transformers import AutoModelForCausalLM
 
     if dtype is None:
@@ -202,7 +251,8 @@ def _hugging_face(
     refuse_unreadable(folder)
     with _quiet():
         try:
-            module, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            module, report = loaded
         except Exception as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
@@ -211,13 +261,20 @@ def _hugging_face(
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(str(key) for key in report[f"{kind}_keys"]):
             raise ValueError(f"the weights in {folder} do not fit its config: {kind} {keys[0]}")
+    return module, _hugging_face_layout(module, str(folder), dtype)
+
+
+def _hugging_face_layout(module: nn.Module, source: str, dtype: torch.dtype) -> Callable[[], Parts]:
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+
     name = type(module).__name__
     try:
-        bridge_config = build_bridge_config_from_hf(module.config, name, str(folder), dtype)
+        bridge_config = build_bridge_config_from_hf(module.config, name, source, dtype)
         names = _names(ArchitectureAdapterFactory.select_architecture_adapter(bridge_config))
     except Exception as error:
-        raise ValueError(f"cannot lay open the architecture {name} of {folder}: {error}") from error
-    return module, lambda: lay_out(module, names, hugging_face_facts(module, names))
+        raise ValueError(f"cannot lay open the architecture {name} of {source}: {error}") from error
+    return lambda: lay_out(module, names, hugging_face_facts(module, names))
 
 
 @contextmanager
@@ -238,8 +295,6 @@ def _quiet():
 
 def as_bridge(model: Model) -> Any:
     """A `TransformerBridge` around a copy of the model, for whatever TransformerLens offers beyond this package."""
-    import copy
-
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     module: Any = copy.deepcopy(model.module)

@@ -14,7 +14,7 @@ Axes: `batch pos d_model` the stream; `batch pos head d_head` queries, keys, val
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -41,7 +41,12 @@ class Norm:
     unit_offset: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.module(x)
+        if x.dtype != torch.float64 or isinstance(self.module, nn.LayerNorm) or self.kind == "none":
+            return self.module(x)
+        # Most libraries' norms go through float32, which would be all the precision that is left.
+        out = self.centred(x) * self.inverse_scale(x)
+        out = out if self.gain is None else out * self.gain
+        return out if self.bias is None else out + self.bias
 
     @property
     def gain(self) -> Tensor | None:
@@ -95,7 +100,7 @@ class Attention:
     """
 
     norm: Norm | None
-    maps: Mapping[str, nn.Module]
+    maps: Mapping[str, Any]
     packing: Literal["split", "columns", "heads"]
     n_heads: int
     n_key_value_heads: int
@@ -120,22 +125,22 @@ class Attention:
         if self.packing == "columns":
             weight = self.maps["qkv"].weight
             columns = weight.view(weight.shape[0], 3, self.n_heads, self.d_head)
-            return columns[:, "qkv".index(slot)].permute(1, 2, 0)  # type: ignore[return-value]
+            return columns[:, "qkv".index(slot)].permute(1, 2, 0)
         if self.packing == "heads":
             weight = self.maps["qkv"].weight
-            return weight.view(self.n_heads, 3, self.d_head, -1)[:, "qkv".index(slot)]  # type: ignore[operator]
+            return weight.view(self.n_heads, 3, self.d_head, -1)[:, "qkv".index(slot)]
         weight = self.maps[slot].weight
-        return weight.view(-1, self.d_head, weight.shape[1])  # type: ignore[operator]
+        return weight.view(-1, self.d_head, weight.shape[1])
 
     def bias(self, slot: Slot) -> Float[Tensor, "head d_head"] | None:
         packed = self.maps["qkv" if self.packing != "split" else slot].bias
         if packed is None:
             return None
         if self.packing == "columns":
-            return packed.view(3, self.n_heads, self.d_head)["qkv".index(slot)]  # type: ignore[operator]
+            return packed.view(3, self.n_heads, self.d_head)["qkv".index(slot)]
         if self.packing == "heads":
-            return packed.view(self.n_heads, 3, self.d_head)[:, "qkv".index(slot)]  # type: ignore[operator]
-        return packed.view(-1, self.d_head)  # type: ignore[operator]
+            return packed.view(self.n_heads, 3, self.d_head)[:, "qkv".index(slot)]
+        return packed.view(-1, self.d_head)
 
     @property
     def output_weight(self) -> Float[Tensor, "head d_head d_model"]:
@@ -152,7 +157,7 @@ class Attention:
 
     @property
     def output_bias(self) -> Tensor | None:
-        return self.maps["o"].bias  # type: ignore[return-value]
+        return self.maps["o"].bias
 
     def project(self, x: Stream) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of the (already normed) stream, before head norms, clipping and rotation."""
@@ -234,7 +239,7 @@ class Attention:
             return z
         return z * self.post_norm.inverse_scale(self.maps["o"](z.flatten(-2)))[..., None]
 
-    def _repeat(self, x: Heads) -> Heads:
+    def _repeat(self, x: Float[Tensor, "*batch pos shared d_head"]) -> Float[Tensor, "*batch pos head d_head"]:
         return x if self.group == 1 else x.repeat_interleave(self.group, dim=-2)
 
 
@@ -244,7 +249,7 @@ class Mlp:
 
     norm: Norm | None
     module: nn.Module
-    maps: Mapping[str, nn.Module]
+    maps: Mapping[str, Any]
     activation: Callable[[Tensor], Tensor]
     post_norm: Norm | None = None
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from circuits.checkpoint import copy_weights, locate, read_weights
-from circuits.graph import ModelGraph
+from circuits.graph import SLOTS, ModelGraph
 from circuits.parts import Parts
 
 __all__ = ["WATCHES_PATTERN", "Model", "Tap", "check_fidelity"]
@@ -241,11 +241,11 @@ def check_fidelity(model: Model, architecture: str) -> None:
         normed = attention.norm(x) if attention.norm else x
         whole = attention.project(normed)
         heads = list(range(model.graph.n_heads))
-        for slot, together in zip("qkv", whole, strict=True):
+        for slot, together in zip(SLOTS, whole, strict=True):
             apart = attention.project_heads(slot, normed.expand(len(heads), *normed.shape), heads)
             if not same(apart, together):
                 raise ValueError(f"the heads of {architecture} cannot be told apart (<{slot}> of layer {layer})")
-        z = attention.mix(*(attention.finish(slot, part) for slot, part in zip("qkv", whole, strict=True)))
+        z = attention.mix(*(attention.finish(slot, part) for slot, part in zip(SLOTS, whole, strict=True)))
         total = torch.einsum("bphd,hdm->bpm", attention.share(z), attention.output_weight)
         if attention.output_bias is not None:
             total = total + attention.output_bias

@@ -5,7 +5,6 @@ two runs are multiplied out for a few prompts at a time.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,8 @@ from circuits.transformer import Model, Tap
 
 __all__ = ["Baseline", "Trace", "baseline_trace", "differences", "record"]
 
-Baseline = Literal["corrupted", "zero", "mean"]
+Baseline = str
+"""`corrupted`, `zero` or `mean`: what a patched writer is set to."""
 
 
 @dataclass(frozen=True)

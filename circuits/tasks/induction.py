@@ -12,7 +12,7 @@ References:
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -23,6 +23,7 @@ from circuits.tasks.task import Task
 __all__ = ["ModelSize", "induction_task", "repeated_tokens"]
 
 
+@runtime_checkable
 class ModelSize(Protocol):
     """All that a task on random tokens must know of a model."""
 

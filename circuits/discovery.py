@@ -1,0 +1,108 @@
+"""Which circuit does this model use for this task, and does it do the task at all?
+
+`find_circuit` scores the edges, keeps the fewest of largest score that reach a target faithfulness, and reports that
+faithfulness as measured.
+
+References:
+    Have Faith in Faithfulness (Hanna et al., 2024), https://arxiv.org/abs/2403.17806
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from circuits.attribution import edge_attribution_patching
+from circuits.circuit import Circuit, select_top
+from circuits.evaluation import Judge
+from circuits.graph import EdgeScores
+from circuits.patching import edge_patching
+from circuits.tasks.task import Task
+from circuits.transformer import Model
+
+__all__ = ["find_circuit", "task_is_performed"]
+
+SCORING: dict[str, Callable[[Model, Task, int], EdgeScores]] = {
+    "eap": lambda model, task, steps: edge_attribution_patching(model, task),
+    "eap-ig": lambda model, task, steps: edge_attribution_patching(model, task, steps=steps),
+    "exact": lambda model, task, steps: edge_patching(model, task),
+}
+
+
+def find_circuit(
+    model: Model,
+    task: Task,
+    *,
+    method: str = "eap-ig",
+    target: float = 0.85,
+    steps: int = 5,
+    scores: EdgeScores | None = None,
+    max_evaluations: int = 10,
+    alpha: float = 0.01,
+) -> Circuit:
+    """The fewest edges, taken in order of score, that reach `target` faithfulness.
+
+    The number of edges is bisected on a log scale, so beyond scoring this takes `max_evaluations` patched forward
+    passes and two to begin with; the choice is exact to about 1 % of the edges (and to the edge for small circuits),
+    given that faithfulness rises with the number of edges. Where the model does not do the task
+    (`task_is_performed`), the circuit is empty and its status `not_performed`.
+
+    Args:
+        method: how edges are scored: `eap`, `eap-ig` with `steps`, or `exact`.
+        scores: scores already made, instead of `method`.
+        alpha: how rarely a model that does not do the task may pass for one that does.
+
+    Raises:
+        ValueError: an unknown method, a target outside (0, 1], or fewer than two prompts.
+    """
+    if method not in SCORING:
+        raise ValueError(f"expected a method among {', '.join(SCORING)}, got {method!r}")
+    if not 0 < target <= 1:
+        raise ValueError(f"expected a target faithfulness between 0 and 1, got {target}")
+    if len(task) < 2:
+        raise ValueError("expected at least two prompts, to tell the task from noise, got one")
+    scores = scores if scores is not None else SCORING[method](model, task, steps)
+    judge = Judge(model, task)
+    if not task_is_performed(judge.clean - judge.corrupted, alpha=alpha):
+        nothing = np.zeros_like(model.graph.edge_mask)
+        return Circuit(scores, nothing, None, "not_performed", target)
+    return _fewest(judge, scores, target, max_evaluations)
+
+
+def task_is_performed(gap: Float[np.ndarray, "prompt"], *, alpha: float = 0.01) -> bool:
+    """Whether the clean prompts' metric is above the corrupted ones' by more than noise.
+
+    A one-sided paired t-test over prompts, t = mean / (sd / √n) with n − 1 degrees of freedom: a model without a gap
+    passes with probability `alpha`.
+
+    >>> task_is_performed(np.array([1.0, 1.2, 0.9, 1.1])), task_is_performed(np.array([1.0, -1.2, 0.9, -1.1]))
+    (True, False)
+    """
+    from scipy.stats import t
+
+    mean, spread = gap.mean(), gap.std(ddof=1)
+    if spread == 0 or not np.isfinite(mean):
+        return bool(mean > 0)
+    return bool(t.sf(mean / (spread / np.sqrt(len(gap))), len(gap) - 1) < alpha)
+
+
+def _fewest(judge: Judge, scores: EdgeScores, target: float, max_evaluations: int) -> Circuit:
+    """Bisect the number of edges between one too few (`low`) and one that reaches the target (`high`)."""
+    n_edges = scores.graph.n_edges
+    low, high = 0, n_edges
+    best = select_top(scores, n_edges)
+    best = replace(best, faithfulness=None, status="performed", target=target)
+    for _ in range(max_evaluations):
+        if high - low <= 1:
+            break
+        middle = min(max(round(np.sqrt(max(low, 1) * high)), low + 1), high - 1)
+        circuit = select_top(scores, middle)
+        found = judge.faithfulness(circuit.kept)
+        if found.value >= target:
+            high, best = middle, replace(circuit, faithfulness=found, status="performed", target=target)
+        else:
+            low = middle
+    if best.faithfulness is None:
+        best = replace(best, faithfulness=judge.faithfulness(best.kept))
+    return best

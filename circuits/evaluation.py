@@ -1,0 +1,100 @@
+"""How much of the behaviour does a circuit carry?
+
+Axes: `prompt`.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.circuit import Circuit
+from circuits.graph import DEFAULT_FOLDS, Estimate
+from circuits.patching import run_circuit
+from circuits.tasks.task import Task
+from circuits.transformer import Model
+from circuits.writes import Baseline, Trace, baseline_trace, mean_trace, record
+
+__all__ = ["Judge", "faithfulness", "ratio_of_means"]
+
+BUDGET = 64 << 20
+"""Bytes that what all writers write may take at once."""
+
+
+def faithfulness(
+    model: Model, task: Task, circuit: Circuit, *, baseline: Baseline = "corrupted", batch_size: int = 16
+) -> Estimate:
+    """(m(circuit) − m(baseline)) / (m(clean) − m(baseline)), where m is the metric's mean over prompts.
+
+    Every edge outside the circuit carries what its writer writes in the baseline run.  1 is the whole model's
+    behaviour, 0 none of it.  The standard error is that of a ratio of means over the same prompts (delta method).
+
+    Raises:
+        ValueError: circuit and model have different graphs, or the task does not suit the model.
+    """
+    if circuit.graph != model.graph:
+        raise ValueError(f"expected a circuit of the model's graph, {model.graph}, got one of {circuit.graph}")
+    return Judge(model, task, baseline=baseline, batch_size=batch_size).faithfulness(circuit.kept)
+
+
+class Judge:
+    """Judges many circuits of one model on one task; the clean and baseline runs are made once.
+
+    `clean` and `corrupted` hold the metric of each prompt with every edge kept and with none.
+    """
+
+    def __init__(self, model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16) -> None:
+        task.check(model)
+        self.model, self.task, self.baseline = model, task, baseline
+        mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
+        per_prompt = len(model.graph.writers) * task.clean.shape[1] * model.d_model * torch.finfo(model.dtype).bits // 8
+        self.batch_size = max(1, min(batch_size, BUDGET // per_prompt))
+        self._batches: list[tuple[Task, Trace, Tensor | None]] = []
+        clean, corrupted = [], []
+        for start in range(0, len(task), self.batch_size):
+            part = task.rows(slice(start, start + self.batch_size))
+            trace, final = record(model, part.clean)
+            logits = self._read(part, final)
+            model.check_finite(logits)
+            reference = logits if task.metric.needs_clean else None
+            clean.append(part.values(logits, reference))
+            if baseline == "corrupted":
+                base, final = record(model, part.corrupted)
+                corrupted.append(part.values(self._read(part, final), reference))
+            else:
+                base = baseline_trace(model, part, trace, baseline, mean)
+            self._batches.append((part, base, reference))
+        self.clean = _array(clean)
+        self.corrupted = _array(corrupted) if corrupted else self.values(np.zeros_like(model.graph.edge_mask))
+
+    def values(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "prompt"]:
+        """The metric of each prompt with only these edges kept."""
+        return _array([self._values(part, base, reference, kept) for part, base, reference in self._batches])
+
+    def faithfulness(self, kept: Bool[np.ndarray, "writer reader"]) -> Estimate:
+        return ratio_of_means(self.values(kept) - self.corrupted, self.clean - self.corrupted)
+
+    def _values(self, part: Task, base: Trace, reference: Tensor | None, kept: np.ndarray) -> Tensor:
+        final = run_circuit(self.model, part.clean, base, kept)
+        return part.values(self._read(part, final), reference)
+
+    def _read(self, part: Task, final: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.model.read_out(final[torch.arange(len(final)), part.positions.to(final.device)])
+
+
+def ratio_of_means(
+    above: Float[np.ndarray, "prompt"], below: Float[np.ndarray, "prompt"], n_folds: int = DEFAULT_FOLDS
+) -> Estimate:
+    """mean(above) / mean(below), with the delta method's standard error and the same ratio in each fold."""
+    n, scale = len(above), below.mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = above.mean() / scale
+        residual = (above - ratio * below) / scale
+        error = residual.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        folds = [above[f::n_folds].mean() / below[f::n_folds].mean() for f in range(min(n, n_folds))]
+    return Estimate(np.asarray(ratio), np.asarray(error), np.asarray(folds), n)
+
+
+def _array(values: list[Tensor]) -> Float[np.ndarray, "prompt"]:
+    return torch.cat(values).double().cpu().numpy()

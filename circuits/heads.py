@@ -1,0 +1,110 @@
+"""What does each head look at, whatever the task, and what does the model gain from what it has seen?
+
+Probes are sequences of random tokens, one block of distinct tokens twice over, at several periods (a single period
+lets a head that always looks the same distance back pass for an induction head).
+
+Axes: `prompt`, `query`, `key` positions; `node` the heads of `graph.heads`.
+
+References:
+    In-context Learning and Induction Heads (Olsson et al., 2022), https://arxiv.org/abs/2209.11895
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.graph import Estimate, NodeScores
+from circuits.tasks.induction import repeated_tokens
+from circuits.transformer import Model
+
+__all__ = ["KINDS", "head_scores", "sequence_losses"]
+
+PROBE = "repeated-tokens"
+Pattern = Float[Tensor, "layer head prompt query key"]
+ByHead = Float[Tensor, "layer head prompt"]
+
+
+def _back(pattern: Pattern, distance: int, first_query: int) -> ByHead:
+    """Mean attention to the key `distance` before the query, over queries from `first_query` on."""
+    diagonal = pattern.diagonal(offset=-distance, dim1=-2, dim2=-1)
+    return diagonal[..., first_query - distance :].mean(-1)
+
+
+def _local(pattern: Pattern, period: int) -> ByHead:
+    """Attention to the three tokens before the query."""
+    return sum((_back(pattern, distance, 3) for distance in (1, 2, 3)), torch.zeros(()).to(pattern))
+
+
+KINDS: dict[str, Callable[[Pattern, int], ByHead]] = {
+    "previous-token": lambda pattern, period: _back(pattern, 1, 1),
+    "duplicate-token": lambda pattern, period: _back(pattern, period, period),
+    "induction": lambda pattern, period: _back(pattern, period - 1, period),
+    "first-token": lambda pattern, period: pattern[..., 1:, 0].mean(-1),
+    "self": lambda pattern, period: _back(pattern, 0, 0),
+    "local": _local,
+}
+"""Mean attention that a head pays, between 0 and 1: to the token before; to the earlier occurrence of the same token,
+and to the token after that one (queries of the second block); to the first token; to the query itself; to the three
+tokens before."""
+
+
+def head_scores(
+    model: Model,
+    *,
+    kinds: Sequence[str] = ("previous-token", "duplicate-token", "induction", "first-token", "self"),
+    n_prompts: int = 64,
+    seed: int = 0,
+    periods: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> dict[str, NodeScores]:
+    """Attention-pattern scores of every head, by kind: see `KINDS`.
+
+    Raises:
+        ValueError: a kind is unknown.
+
+    >>> sorted(KINDS)
+    ['duplicate-token', 'first-token', 'induction', 'local', 'previous-token', 'self']
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
+    found: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
+        for rows in tokens.split(batch_size):
+            pattern = model.attention(rows)
+            for kind in kinds:
+                found[kind].append(KINDS[kind](pattern, period).flatten(0, 1).T.double().cpu())
+    scores = {kind: Estimate.from_prompts(torch.cat(rows).numpy()) for kind, rows in found.items()}
+    return {kind: NodeScores(model.graph.heads, estimate, kind, PROBE) for kind, estimate in scores.items()}
+
+
+def sequence_losses(
+    model: Model,
+    *,
+    n_prompts: int = 64,
+    seed: int = 0,
+    periods: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> dict[str, Estimate]:
+    """Losses in nats on a block of p random tokens, twice over, tokens counted from 0:
+
+    - `loss_first_half`: mean over the predicted tokens 1 ... p − 1;
+    - `loss_second_half`: mean over the predicted tokens p + 1 ... 2p − 1, the ones that the first block tells (that
+      the block begins again cannot be told);
+    - `in_context_learning_score`: loss of the last token less loss of the token a tenth of the way in, as Olsson et
+      al. (2022) take the 500th less the 50th token of 512; negative where the context helps.
+    """
+    names = ("loss_first_half", "loss_second_half", "in_context_learning_score")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
+        for rows in tokens.split(batch_size):
+            log_probability = model.logits(rows)[:, :-1].log_softmax(-1)
+            told = rows[:, 1:, None].to(log_probability.device)
+            loss = -log_probability.gather(2, told)[..., 0].double().cpu().numpy()  # loss[:, i] is of token i + 1
+            early = max(1, round(2 * period / 10))
+            found["loss_first_half"].append(loss[:, : period - 1].mean(1))
+            found["loss_second_half"].append(loss[:, period:].mean(1))
+            found["in_context_learning_score"].append(loss[:, -1] - loss[:, early - 1])
+    return {name: Estimate.from_prompts(np.concatenate(values)) for name, values in found.items()}

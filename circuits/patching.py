@@ -1,0 +1,259 @@
+"""What does corrupting one component or one edge change, exactly?
+
+**Noising** runs the clean prompts and sets something to what it is in the baseline run; the effect is the metric lost.
+**Denoising** runs the corrupted prompts and restores something to what it is in the clean run; the effect is the metric
+regained.  Both are positive where the component helps.  This is the slow oracle of `circuits.attribution`.
+
+Edges into one reader do not influence each other, so they are one batch, which starts at that reader's layer.
+
+Axes: `row` one patched edge or node of a batch; `writer`, `reader` as in `circuits.graph`.
+
+References:
+    How to use and interpret activation patching (Heimersheim & Nanda, 2024), https://arxiv.org/abs/2404.15255
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.graph import SLOTS, EdgeScores, ModelGraph, NodeScores, Reader
+from circuits.moments import Moments
+from circuits.tasks.task import Task
+from circuits.transformer import Model
+from circuits.writes import Baseline, Trace, baseline_trace, differences, mean_trace, record
+
+__all__ = ["activation_patching", "edge_patching", "run_circuit"]
+
+BUDGET = 64 << 20
+"""Bytes that the streams of one batch of patched runs may take."""
+
+
+class Run:
+    """One unpatched run, kept so that patched ones can start in its middle: what enters each layer, each layer's
+    finished queries, keys and values, head outputs, and what layers write."""
+
+    def __init__(self, model: Model, tokens: Tensor) -> None:
+        self.model = model
+        self.streams: list[Tensor] = []
+        self.z: list[Tensor] = []
+        self.mlp_in: list[Tensor] = []
+        self.mlp_out: list[Tensor] = []
+        self.attention_out: list[Tensor] = []
+        self.qkv: list[dict[str, Tensor]] = []
+        self.final = model.run(model.stream(model.embed(tokens)), tap=self._keep)
+
+    def _keep(self, place: str, layer: int, x: Tensor) -> Tensor:
+        if place in ("q", "k", "v"):
+            if place == "q":
+                self.qkv.append({})
+            self.qkv[layer][place] = self.model.parts.blocks[layer].attention.finish(place, x)  # type: ignore[arg-type]
+        kept = {
+            "resid_pre": self.streams,
+            "z": self.z,
+            "mlp_in": self.mlp_in,
+            "mlp_out": self.mlp_out,
+            "attn_out": self.attention_out,
+        }
+        if place in kept:
+            kept[place].append(x)
+        return x
+
+
+@torch.no_grad()
+def edge_patching(model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16) -> EdgeScores:
+    """metric(clean) − metric(clean with that one edge set to the baseline), for every edge.
+
+    Args:
+        baseline: `corrupted`, `zero` or `mean` (over the corrupted prompts, by position).
+        batch_size: prompts at a time; does not change the scores.
+
+    Raises:
+        ValueError: the task does not suit the model.
+    """
+    task.check(model)
+    graph, moments = model.graph, Moments()
+    mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
+    for start in range(0, len(task), batch_size):
+        part = task.rows(slice(start, start + batch_size))
+        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
+        measure, before = _metric_of(model, part, run.final)
+        effects = torch.zeros(len(part), len(graph.writers), len(graph.readers), dtype=model.dtype)
+        for index, reader in enumerate(graph.readers):
+            writers = np.flatnonzero(graph.edge_mask[:, index])
+            for rows in _batches(writers, clean.embedded):
+                after = measure(_patched_final(model, run, reader, moved[torch.as_tensor(rows)]))
+                effects[:, torch.as_tensor(rows), index] = (before - after).T.cpu()
+        moments.add(effects.numpy().astype(np.float64))
+    return EdgeScores(graph, moments.estimate(), _named("edge-patching", baseline), task.name)
+
+
+@torch.no_grad()
+def activation_patching(
+    model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16
+) -> NodeScores:
+    """metric(clean) − metric(clean with what that writer writes set to the baseline), for every writer.
+
+    Raises:
+        ValueError: the task does not suit the model.
+    """
+    task.check(model)
+    graph, moments = model.graph, Moments()
+    mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
+    for start in range(0, len(task), batch_size):
+        part = task.rows(slice(start, start + batch_size))
+        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
+        measure, before = _metric_of(model, part, run.final)
+        effects = torch.zeros(len(part), len(graph.writers), dtype=model.dtype)
+        for group in _writers_by_layer(graph):
+            for rows in _batches(np.array(group), clean.embedded):
+                final = _after_writers(model, run, graph.writers[rows[0]].layer, rows, moved)
+                effects[:, torch.as_tensor(rows)] = (before - measure(final)).T.cpu()
+        moments.add(effects.numpy().astype(np.float64))
+    return NodeScores(graph.writers, moments.estimate(), _named("activation-patching", baseline), task.name)
+
+
+def _named(method: str, baseline: Baseline) -> str:
+    return method if baseline == "corrupted" else f"{method}-{baseline}"
+
+
+Measure = Callable[[Float[Tensor, "*row prompt pos d_model"]], Float[Tensor, "*row prompt"]]
+
+
+def _metric_of(model: Model, task: Task, final: Tensor) -> tuple[Measure, Float[Tensor, "prompt"]]:
+    """A function from final streams to metrics of each prompt, and the metric of `final`, the clean run's."""
+    at = task.positions.to(model.device)
+    prompts = torch.arange(len(task), device=model.device)
+    clean_logits = model.read_out(final[prompts, at])
+    model.check_finite(clean_logits)
+
+    def measure(streams: Tensor) -> Tensor:
+        rows = streams.shape[:-3].numel()
+        logits = model.read_out(streams[..., prompts, at, :]).reshape(rows * len(task), -1)
+        again = torch.arange(len(task)).repeat(rows)
+        reference = clean_logits.repeat(rows, 1) if task.metric.needs_clean else None
+        return task.rows(again).values(logits, reference).view(*streams.shape[:-3], len(task))
+
+    return measure, measure(final)
+
+
+def _batches(rows: np.ndarray, stream: Float[Tensor, "prompt pos d_model"]) -> Iterator[np.ndarray]:
+    size = max(1, BUDGET // (stream.numel() * stream.element_size() * 4))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _patched_final(
+    model: Model, run: Run, reader: Reader, moved: Float[Tensor, "row prompt pos d_model"]
+) -> Float[Tensor, "row prompt pos d_model"]:
+    """The final stream when `reader` reads the clean stream less `moved`, and nothing else does."""
+    layer, node = reader.node.layer, reader.node
+    if node.kind == "logits":
+        return run.final - moved
+    block, rows = model.parts.blocks[layer], moved.shape[0]
+    if node.kind == "mlp":
+        assert block.mlp is not None
+        read = run.mlp_in[layer] - moved
+        out = block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
+        after = run.streams[layer] + run.attention_out[layer] + out
+        return _run_on(model, after, layer + 1)
+    assert reader.slot is not None
+    attention, head = block.attention, node.index
+    read = run.streams[layer] - moved
+    normed = attention.norm(read) if attention.norm else read
+    own = attention.finish(reader.slot, attention.project_heads(reader.slot, normed[None], [head]))
+    qkv = {slot: value[..., head : head + 1, :].expand_as(own) for slot, value in run.qkv[layer].items()}
+    q, k, v = ((qkv | {reader.slot: own})[slot].flatten(0, 1) for slot in SLOTS)
+    z = run.z[layer].expand(rows, *run.z[layer].shape).clone()
+    z[..., head : head + 1, :] = attention.mix(q, k, v).view_as(own)
+    return _run_on(model, *_after_attention(model, run, layer, attention.write(z)))
+
+
+def _after_attention(
+    model: Model, run: Run, layer: int, written: Float[Tensor, "row prompt pos d_model"]
+) -> tuple[Tensor, int]:
+    """The stream after the layer when its attention writes `written`."""
+    mlp, x = model.parts.blocks[layer].mlp, run.streams[layer]
+    if mlp is None:
+        return x + written, layer + 1
+    if model.graph.parallel:
+        return x + written + run.mlp_out[layer], layer + 1
+    read = x + written
+    return read + mlp(mlp.norm(read) if mlp.norm else read), layer + 1
+
+
+def _run_on(model: Model, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
+    return model.run(x.flatten(0, 1), first=first).view_as(x)
+
+
+def _writers_by_layer(graph: ModelGraph) -> list[list[int]]:
+    """Indices of writers that are patched together: the input, then a layer's heads, a layer's MLP."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index, node in enumerate(graph.writers):
+        groups.setdefault((node.kind, node.layer), []).append(index)
+    return list(groups.values())
+
+
+def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: Tensor) -> Tensor:
+    """The final stream when one writer a row (all of one kind and layer) writes less by `moved`."""
+    less, kind = moved[torch.as_tensor(rows)], model.graph.writers[rows[0]].kind
+    if kind == "input":
+        return _run_on(model, run.streams[0] - less, 0)
+    if kind == "mlp":
+        after = run.streams[layer] + run.attention_out[layer] + run.mlp_out[layer]
+        return _run_on(model, after - less, layer + 1)
+    return _run_on(model, *_after_attention(model, run, layer, run.attention_out[layer] - less))
+
+
+@torch.no_grad()
+def run_circuit(
+    model: Model, tokens: Tensor, base: Trace, kept: Bool[np.ndarray, "writer reader"]
+) -> Float[Tensor, "prompt pos d_model"]:
+    """The final stream when every edge outside `kept` carries what its writer writes in `base`.
+
+    Reader r reads base stream + Σ over kept (w, r) of (what w writes now − what w writes in base).  Inputs of heads
+    are made for one slot of one layer at a time.
+    """
+    graph = model.graph
+    keep = torch.as_tensor(kept, dtype=model.dtype, device=model.device)
+    embedded = model.embed(tokens)
+    shape = embedded.shape
+    moved = torch.zeros(len(graph.writers), *shape, dtype=model.dtype, device=model.device)
+    moved[0] = embedded - base.embedded
+    stream = model.stream(base.embedded)
+    per_block = graph.n_heads + int(graph.mlp)
+
+    def inputs(columns: slice, written: int) -> Float[Tensor, "read prompt pos d_model"]:
+        return (keep[:written, columns].T @ moved[:written].flatten(1)).view(-1, *shape) + stream
+
+    for layer, block in enumerate(model.parts.blocks):
+        attention, start = block.attention, 1 + layer * per_block
+        first = graph.reader_index[Reader(graph.heads[layer * graph.n_heads], "q")]
+        qkv = []
+        for place, slot in enumerate(SLOTS):
+            read = inputs(slice(first + place * graph.n_heads, first + (place + 1) * graph.n_heads), start)
+            read = attention.norm(read) if attention.norm else read
+            qkv.append(attention.finish(slot, attention.project_heads(slot, read, list(range(graph.n_heads)))))
+        z = attention.share(attention.mix(*qkv)) - base.heads[layer]
+        heads = moved[start : start + graph.n_heads]
+        torch.bmm(
+            z.movedim(-2, 0).reshape(graph.n_heads, -1, z.shape[-1]),
+            attention.output_weight,
+            out=heads.view(graph.n_heads, -1, shape[-1]),
+        )
+        before = stream
+        stream = stream + torch.einsum("bphd,hdm->bpm", base.heads[layer], attention.output_weight)
+        if attention.output_bias is not None:
+            stream = stream + attention.output_bias
+        if block.mlp is not None:
+            after, stream = stream, before if graph.parallel else stream
+            column = first + 3 * graph.n_heads
+            read = inputs(slice(column, column + 1), start if graph.parallel else start + graph.n_heads)[0]
+            out = block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
+            moved[start + graph.n_heads] = out - base.mlps[layer]
+            stream = after + base.mlps[layer]
+    return inputs(slice(len(graph.readers) - 1, None), len(graph.writers))[0]

@@ -1,0 +1,173 @@
+"""First-order scores equal the reference's, and exact patching wherever the model is linear."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from circuits.attribution import attribution_patching, edge_attribution_patching
+from circuits.model import load_model
+from circuits.patching import activation_patching, edge_patching
+from circuits.tasks.task import Task
+from tests.conftest import shared_path
+from tests.models import ARCHITECTURES, random_task, save_linear_model, tiny_model
+
+# Hugging Face keeps rotary tables in float32, the reference did not.
+REFERENCES = {"gpt2ish": 1e-8, "neoxish": 1e-4, "llamaish": 1e-4}
+ALL = ["native", *ARCHITECTURES]
+
+
+def reference(name: str):
+    folder = shared_path(f"reference/eapig/{name}")
+    stored = np.load(folder / "scores.npz")
+    tokens = {key: torch.tensor(stored[key]) for key in ("clean", "corrupted", "answers")}
+    task = Task.from_tokens(tokens["clean"], tokens["corrupted"], tokens["answers"][:, 0], tokens["answers"][:, 1])
+    return load_model(folder), task, stored
+
+
+@pytest.mark.parametrize(
+    ("score", "options"),
+    [
+        ("score_EAP", {}),
+        ("score_EAP_IG_inputs", {"steps": 5}),
+        ("score_clean_corrupted", {"points": (0.0, 1.0)}),
+        ("score_EAP_zero", {"baseline": "zero"}),
+    ],
+)
+@pytest.mark.parametrize("name", REFERENCES)
+def test_edge_scores_are_the_references(name: str, score: str, options: dict) -> None:
+    model, task, stored = reference(name)
+    assert [str(writer) for writer in model.graph.writers] == list(stored["writers"])
+    assert [str(reader) for reader in model.graph.readers] == list(stored["readers"])
+    expected = np.where(stored["edge_mask"], stored[score], 0)
+    found = edge_attribution_patching(model, task, **options).values
+    np.testing.assert_allclose(found, expected, atol=REFERENCES[name] * abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory):
+    model = load_model(save_linear_model(tmp_path_factory.mktemp("linear")))
+    return model, random_task(model)
+
+
+@pytest.mark.parametrize("baseline", ["corrupted", "zero", "mean"])
+def test_a_linear_models_effects_are_of_first_order(linear, baseline: str) -> None:
+    model, task = linear
+    fast, exact = (method(model, task, baseline=baseline) for method in (edge_attribution_patching, edge_patching))
+    assert abs(exact.values).max() > 0.1
+    scale = abs(exact.values).max()
+    np.testing.assert_allclose(fast.values, exact.values, atol=1e-9 * scale)
+    np.testing.assert_allclose(fast.std_error, exact.std_error, atol=1e-9 * scale)
+    np.testing.assert_allclose(fast.folds, exact.folds, atol=1e-9 * scale)
+    fast, exact = (method(model, task, baseline=baseline) for method in (attribution_patching, activation_patching))
+    np.testing.assert_allclose(fast.values, exact.values, atol=1e-9 * scale)
+
+
+def nearby(model, task: Task, size: float):
+    """The same task with corrupted prompts that lie `size` of the way off: first order is then all there is."""
+    original = model.embed
+
+    class Near:
+        def __enter__(self) -> None:
+            def embed(tokens: torch.Tensor) -> torch.Tensor:
+                whole = original(tokens)
+                if tokens.shape == task.corrupted.shape and torch.equal(tokens.cpu(), task.corrupted):
+                    clean = original(task.clean)
+                    return clean + size * (whole - clean)
+                return whole
+
+            model.embed = embed
+
+        def __exit__(self, *_: object) -> None:
+            del model.embed
+
+    return Near()
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_small_changes_have_the_first_order_effect(architecture: str) -> None:
+    """Exact patching of a small change is its derivative: this tests every closed-form backward pass."""
+    model = tiny_model(architecture)
+    task = random_task(model)
+    with nearby(model, task, 1e-5):
+        fast, exact = edge_attribution_patching(model, task), edge_patching(model, task)
+        nodes, exact_nodes = attribution_patching(model, task), activation_patching(model, task)
+    np.testing.assert_allclose(fast.values, exact.values, atol=2e-4 * abs(exact.values).max())
+    np.testing.assert_allclose(nodes.values, exact_nodes.values, atol=2e-4 * abs(exact_nodes.values).max())
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_batch_size_changes_nothing(architecture: str) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model, n_prompts=5)
+    whole, split = (edge_attribution_patching(model, task, steps=3, batch_size=size) for size in (16, 2))
+    scale = abs(whole.values).max()
+    np.testing.assert_allclose(split.values, whole.values, atol=1e-9 * scale)
+    np.testing.assert_allclose(split.std_error, whole.std_error, atol=1e-9 * scale)
+    np.testing.assert_allclose(split.folds, whole.folds, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_chunks_of_the_contraction_change_nothing(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model)
+    whole = edge_attribution_patching(model, task, steps=2)
+    monkeypatch.setattr("circuits.attribution.BUDGET", 1 << 14)  # a token or two at a time
+    split = edge_attribution_patching(model, task, steps=2)
+    np.testing.assert_allclose(split.values, whole.values, atol=1e-9 * abs(whole.values).max())
+
+
+def test_equal_prompts_score_nothing() -> None:
+    model = tiny_model("gpt2")
+    task = random_task(model)
+    same = Task.from_tokens(task.clean, task.clean, task.correct, task.incorrect, lengths=task.lengths)
+    for method in (edge_attribution_patching, edge_patching):
+        assert abs(method(model, task).values).max() > 0.1
+        np.testing.assert_allclose(method(model, same).values, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", ["native", "gpt2", "gemma2"])
+def test_scores_out_of_input_sum_to_the_metrics_change(architecture: str) -> None:
+    """Completeness of integrated gradients: the embedding is where the two runs differ."""
+    from circuits.tasks.task import task_values
+
+    model = tiny_model(architecture)
+    task = random_task(model)
+    gap = float((task_values(model, task) - task_values(model, task, corrupted=True)).mean())
+    error = []
+    for steps in (10, 160):
+        found = edge_attribution_patching(model, task, points=[(k + 0.5) / steps for k in range(steps)])
+        error.append(abs(found.values[0].sum() - gap))
+    assert error[1] < 0.05 * abs(gap)
+    assert error[1] < error[0] + 1e-6
+
+
+def test_standard_errors_are_those_of_the_prompts() -> None:
+    model = tiny_model("neox")
+    task = random_task(model, n_prompts=6)
+    alone = np.stack([edge_attribution_patching(model, task.rows(slice(i, i + 1))).values for i in range(6)])
+    together = edge_attribution_patching(model, task)
+    np.testing.assert_allclose(together.values, alone.mean(0), atol=1e-12)
+    np.testing.assert_allclose(together.std_error, alone.std(0, ddof=1) / 6**0.5, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "rank"])
+def test_metrics_without_gradient_are_refused(metric: str) -> None:
+    model = tiny_model("native")
+    task = random_task(model, metric=metric)
+    for method in (edge_attribution_patching, attribution_patching):
+        with pytest.raises(ValueError, match=f"metric '{metric}' has no gradient"):
+            method(model, task)
+    edge_patching(model, task)
+
+
+def test_a_metric_of_ones_own_without_gradient_is_refused() -> None:
+    model = tiny_model("native")
+    task = random_task(model, metric=lambda logits, answers: logits.detach()[:, 0])
+    with pytest.raises(ValueError, match="has no gradient"):
+        edge_attribution_patching(model, task)
+
+
+def test_files_of_the_linear_model_are_its_own(tmp_path: Path) -> None:
+    assert load_model(save_linear_model(tmp_path)).dtype == torch.float64

@@ -1,0 +1,68 @@
+"""The hand-set circuit is found by every method, and nothing is found where there is nothing."""
+
+import numpy as np
+import pytest
+
+from circuits.discovery import find_circuit, task_is_performed
+from circuits.model import Model, load_model
+from circuits.tasks.induction import induction_task
+from tests.models import CIRCUIT, random_task, save_induction_model, tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(save_induction_model(tmp_path_factory.mktemp("induction")))
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])
+def test_the_hand_set_circuit_is_found(model: Model, method) -> None:
+    circuit = find_circuit(model, induction_task(model, n_prompts=24), method=method)
+    assert {str(edge) for edge in circuit.edges} == CIRCUIT
+    assert circuit.status == "performed"
+    assert circuit.faithfulness is not None
+    assert circuit.faithfulness.value == pytest.approx(1, abs=1e-6)
+
+
+def test_the_control_has_no_circuit(model: Model) -> None:
+    circuit = find_circuit(model, induction_task(model, n_prompts=24).control())
+    assert (circuit.status, circuit.n_edges, circuit.faithfulness) == ("not_performed", 0, None)
+
+
+def test_one_edge_fewer_misses_the_target() -> None:
+    from circuits.circuit import select_top
+    from circuits.evaluation import faithfulness
+
+    model = tiny_model("gpt2")
+    task = next(
+        task for seed in range(20)
+        if task_is_performed(_gap(model, task := random_task(model, n_prompts=6, seed=seed)), alpha=0.1)
+    )  # fmt: skip
+    circuit = find_circuit(model, task, target=0.6, alpha=0.1, max_evaluations=20)
+    assert circuit.faithfulness is not None
+    assert circuit.faithfulness.value >= 0.6
+    size = next(n for n in range(circuit.n_edges, 500) if (select_top(circuit.scores, n).kept == circuit.kept).all())
+    assert faithfulness(model, task, select_top(circuit.scores, size - 1)).value < 0.6
+
+
+def _gap(model: Model, task) -> np.ndarray:
+    from circuits.evaluation import Judge
+
+    judge = Judge(model, task)
+    return judge.clean - judge.corrupted
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.1])
+def test_the_test_for_a_gap_is_calibrated(alpha: float) -> None:
+    generator = np.random.default_rng(0)
+    passed = np.mean([task_is_performed(generator.normal(size=24), alpha=alpha) for _ in range(4000)])
+    assert passed == pytest.approx(alpha, abs=4 * np.sqrt(alpha / 4000))
+
+
+def test_bad_requests_get_a_sentence(model: Model) -> None:
+    task = induction_task(model, n_prompts=4)
+    with pytest.raises(ValueError, match="expected a method among eap, eap-ig, exact"):
+        find_circuit(model, task, method="magic")
+    with pytest.raises(ValueError, match="between 0 and 1, got 2.0"):
+        find_circuit(model, task, target=2.0)
+    with pytest.raises(ValueError, match="at least two prompts"):
+        find_circuit(model, task.rows(slice(0, 1)))
