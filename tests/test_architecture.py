@@ -22,6 +22,7 @@ CIRCUITS = [
 ]
 TRACKING = [
     ["runs"],
+    ["formats", "loading", "claims"],
     ["records"],
     ["tables"],
     ["audit", "history"],
