@@ -22,7 +22,7 @@ from scipy.special import ndtr
 
 from circuits.graph import Node
 from tracking.history import History
-from tracking.stints import Stint, noise_of, present, stints_of
+from tracking.stints import Stint, noise_of, present, spans_decades, stints_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,7 +273,7 @@ def role_scores(
         steps = tuple(int(step) for step in scores.step.values)
         threshold = _threshold(measure, value, thresholds)
         level, bar = value, threshold
-        if _spans_decades(value):
+        if spans_decades(value):
             level, error, bar = np.log1p(value), error / (1 + value), float(np.log1p(threshold))
         noise = noise_of(level, error)
         found.append(RoleScores(label, measure, name, threshold, bar, steps, nodes, value, level, noise))
@@ -305,10 +305,6 @@ def _threshold(measure: str, value: np.ndarray, thresholds: Mapping[str, float] 
     if top <= 1.5 and measure in ROLE_THRESHOLDS:
         return ROLE_THRESHOLDS[measure]
     return float(np.sqrt(middle * top)) if middle > 0 and top > 10 * middle else (middle + top) / 2
-
-
-def _spans_decades(value: np.ndarray) -> bool:
-    return bool(np.nanmin(value) >= 0 and np.nanmax(value) > 10 * max(1.0, np.nanmedian(value)))
 
 
 def _role_lifeline(run: str, role: RoleScores, max_gap: int) -> Lifeline:

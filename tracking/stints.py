@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import ndtr
 
-__all__ = ["Stint", "noise_of", "present", "stints_of"]
+__all__ = ["Stint", "noise_of", "present", "spans_decades", "stints_of"]
 
 CLEAR = 2.0  # standard deviations below the threshold at which a score is off for certain
 
@@ -41,16 +41,22 @@ def noise_of(
 ) -> Float[np.ndarray, "step component"]:
     """Standard deviation of each score: its standard error, or what the series itself shows if that is more.
 
-    The series' own noise is the median magnitude of its second differences, scaled as for normal noise, which neither
-    a trend nor a few jumps move.  Zero where neither is known.
+    The series' own noise is the lower quartile of the magnitudes of its second differences, scaled as for normal noise:
+    neither a trend nor the steep part of a rise moves it.  It is not taken from fewer than twelve snapshots where
+    standard errors are known.  Zero where neither is known.
     """
     own = np.zeros(value.shape[1])
-    if len(value) >= 5:
+    if len(value) >= (12 if np.isfinite(std_error).any() else 5):
         bends = np.abs(value[2:] - 2 * value[1:-1] + value[:-2])
         seen = ~np.isnan(bends)
-        middle = np.nanmedian(np.where(seen.any(axis=0), bends, 0.0), axis=0)
-        own = 1.4826 * np.nan_to_num(middle) / np.sqrt(6)
+        low = np.nanquantile(np.where(seen.any(axis=0), bends, 0.0), 0.25, axis=0)
+        own = low / (0.3186 * np.sqrt(6))
     return np.maximum(np.nan_to_num(std_error), own)
+
+
+def spans_decades(value: Float[np.ndarray, "step component"]) -> bool:
+    """Whether scores are positive and so far apart that they are compared by their logarithm, log(1 + score)."""
+    return bool(np.nanmin(value) >= 0 and np.nanmax(value) > 10 * max(1.0, float(np.nanmedian(value))))
 
 
 def stints_of(

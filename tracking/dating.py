@@ -1,0 +1,410 @@
+"""When did a noisy curve, seen at a few checkpoints, rise, and how exactly can that be told?
+
+A curve is dated rise by rise (`rises`), each rise by one of four definitions (`date`):
+
+- *threshold*: the curve reaches a given level and stays;
+- *half-rise*: it reaches halfway between the level before and the level after, and stays;
+- *logistic*: the midpoint m of b + a / (1 + exp(-(x - m) / w)), fitted in x = ln(step);
+- *change-point*: it moves from one level to another, by least squares.
+
+What checkpoints leave open is drawn at random: between a checkpoint before the rise and one after it any time is as
+likely as any other, while a checkpoint on the slope says how far the curve had come.  Drawn anew for each resample of
+the prompts, quantiles of the dates hold both the noise of the measurement and the sparsity of the checkpoints.
+
+Axes: `resample` the resamples of one curve, `step` the snapshots.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+__all__ = ["DEFINITIONS", "Dates", "Rise", "date", "log_steps", "rises"]
+
+Definition = Literal["threshold", "half-rise", "logistic", "change-point"]
+DEFINITIONS: tuple[Definition, ...] = ("threshold", "half-rise", "logistic", "change-point")
+STAY = 2  # snapshots for which a crossing must hold
+SAG = 0.8  # of the level, from which on it still counts as held
+
+
+@dataclass(frozen=True)
+class Rise:
+    """One rise of a curve: it starts from its level at snapshots `low` and reaches that of snapshots `high`.
+
+    `first` and `last` bound the stretch of snapshots that belongs to it, both included.
+    """
+
+    first: int
+    last: int
+    low: Bool[np.ndarray, "step"]
+    high: Bool[np.ndarray, "step"]
+
+
+@dataclass(frozen=True)
+class Dates:
+    """One date a resample, NaN where that resample shows no rise; in steps.
+
+    `after` is the index of the first snapshot at or after each date, -1 where there is none.
+    """
+
+    onset: Float[np.ndarray, "resample"]
+    midpoint: Float[np.ndarray, "resample"]
+    plateau: Float[np.ndarray, "resample"]
+    after: Int[np.ndarray, "resample"]
+
+
+def log_steps(steps: Float[np.ndarray, "step"]) -> Float[np.ndarray, "step"]:
+    """ln(step); step 0 stands at half the first later step."""
+    later = steps[steps > 0]
+    return np.log(np.where(steps > 0, steps, later.min() / 2 if len(later) else 1.0))
+
+
+def rises(
+    curve: Float[np.ndarray, "step"], noise: Float[np.ndarray, "step"], *, smallest: float = 0.15
+) -> tuple[Rise, ...]:
+    """Every rise of a curve that is more than noise, in time order.
+
+    A rise ends where the curve sags, or rests for a fifth of the rise's snapshots, before it rises on.
+
+    Args:
+        curve: values; none may be NaN.
+        noise: their standard deviations.
+        smallest: least height of a rise, as a share of the largest magnitude of the curve.
+    """
+    if len(curve) < 2:
+        return ()
+    typical = float(np.median(noise))
+    least = max(smallest * float(np.abs(curve).max()), 4 * typical)
+    smooth = _smooth(curve)
+    legs = _legs(smooth, least)
+    parts = [part for leg in legs for part in _stairs(smooth, leg, least, typical)]
+    found = []
+    for place, (low, high) in enumerate(parts):
+        half = (smooth[low] + smooth[high]) / 2
+        first = parts[place - 1][1] if place else 0
+        last = parts[place + 1][0] if place + 1 < len(parts) else len(curve) - 1
+        # What lies on the other side of a fall belongs to another rise.
+        first += int(np.flatnonzero(np.r_[True, smooth[first:low] >= half])[-1])
+        last = high + int(np.flatnonzero(np.r_[smooth[high + 1 : last + 1] < half, True])[0])
+        found.append(_rise(curve, smooth, first, last, low, high, typical))
+    return tuple(found)
+
+
+def _smooth(curve: np.ndarray) -> np.ndarray:
+    """Running median of three, the ends kept."""
+    if len(curve) < 5:
+        return curve.copy()
+    middle = np.median(np.stack([curve[:-2], curve[1:-1], curve[2:]]), axis=0)
+    return np.r_[curve[0], middle, curve[-1]]
+
+
+def _legs(curve: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """(bottom, top) of every upward leg of at least `least` that no fall of that size interrupts."""
+    legs, bottom, top = [], 0, 0
+    rising = False
+    for index in range(1, len(curve)):
+        if rising:
+            if curve[index] > curve[top]:
+                top = index
+            elif curve[top] - curve[index] >= least:
+                legs.append((bottom, top))
+                rising, bottom = False, index
+        elif curve[index] <= curve[bottom]:
+            bottom = index
+        elif curve[index] - curve[bottom] >= least:
+            rising, top = True, index
+    return [*legs, (bottom, top)] if rising else legs
+
+
+def _stairs(curve: np.ndarray, leg: tuple[int, int], least: float, noise: float) -> list[tuple[int, int]]:
+    """A leg cut at a rest between a fifth and four fifths of its height."""
+    bottom, top = leg
+    height = curve[top] - curve[bottom]
+    inside = np.arange(bottom, top + 1)
+    fifth = (curve[inside] > curve[bottom] + 0.2 * height) & (curve[inside] < curve[bottom] + 0.8 * height)
+    need = max(4, int(np.ceil(0.2 * len(inside))))
+    best: tuple[int, int] | None = None
+    for start in inside[fifth]:
+        end = start
+        values = [curve[start]]
+        while end + 1 <= top and fifth[end + 1 - bottom]:
+            values.append(curve[end + 1])
+            if max(values) - min(values) > max(0.1 * height, 4 * noise):
+                break
+            end += 1
+        if end - start + 1 >= need and (best is None or end - start > best[1] - best[0]):
+            best = (int(start), int(end))
+    if best is None:
+        return [leg]
+    rest = float(np.median(curve[best[0] : best[1] + 1]))
+    if min(rest - curve[bottom], curve[top] - rest) < least:
+        return [leg]
+    return [(bottom, best[1]), (best[1], top)]
+
+
+def _rise(curve: np.ndarray, smooth: np.ndarray, first: int, last: int, low: int, high: int, noise: float) -> Rise:
+    height = smooth[high] - smooth[low]
+    half = smooth[low] + height / 2
+    index = np.arange(len(curve))
+    within = (index >= first) & (index <= last)
+    above = np.flatnonzero((smooth >= half) & (index >= low) & (index <= high))
+    crossing = int(above[0]) if len(above) else high
+    before = within & (index < crossing) & (smooth < smooth[low] + 0.2 * height)
+    after = within & (index >= crossing) & (smooth > smooth[high] - 0.2 * height)
+    before[low], after[high] = True, True
+    # Once more, without the foot and the shoulder of the slope.
+    for kept in (before, after):
+        near = np.abs(curve - np.median(curve[kept])) <= max(0.02 * height, 1.5 * noise)
+        if (kept & near).any():
+            kept &= near
+    return Rise(first, last, before, after)
+
+
+def date(
+    curves: Float[np.ndarray, "resample step"],
+    steps: Float[np.ndarray, "step"],
+    noise: Float[np.ndarray, "step"],
+    rise: Rise,
+    definition: Definition | str,
+    *,
+    threshold: float | None = None,
+    rng: np.random.Generator | None = None,
+) -> Dates:
+    """Date one rise in every resample of a curve.
+
+    Args:
+        curves: resamples of the curve.
+        steps: training steps of the snapshots.
+        noise: standard deviation of each value of one curve.
+        rise: which rise, from `rises`.
+        definition: what counts as the date.
+        threshold: the level of the *threshold* definition.
+        rng: draws what checkpoints leave open; without it the middle is taken.
+
+    Raises:
+        ValueError: the definition is not one of `DEFINITIONS`, or lacks its threshold.
+    """
+    if definition not in DEFINITIONS:
+        raise ValueError(f"expected a definition among {', '.join(DEFINITIONS)}, got {definition!r}")
+    if definition == "threshold" and threshold is None:
+        raise ValueError("the definition 'threshold' needs thresholds=; say from which score on it counts")
+    window = slice(rise.first, rise.last + 1)
+    x, y = log_steps(steps)[window], curves[:, window]
+    levels = np.median(curves[:, rise.low], axis=1), np.median(curves[:, rise.high], axis=1)
+    error = float(np.median(noise[window]))
+    if definition == "logistic":
+        middle, width = _logistic(x, y, error, rng)
+        early, late = middle - np.log(9) * width, middle + np.log(9) * width
+    else:
+        bar = (
+            (levels[0] + levels[1]) / 2
+            if threshold is None or definition != "threshold"
+            else np.full(len(y), threshold)
+        )
+        place = _split(y) if definition == "change-point" else _crossing(y, bar, levels[0], definition == "half-rise")
+        middle = _between(x, steps[window], y, place, bar, levels, error, rng)
+        early, late = _around(x, y, place, levels, middle)
+        if definition == "threshold":
+            early = middle
+        elif definition == "change-point":
+            early, late = middle, middle
+    return _dates(early, middle, late, x, rise.first)
+
+
+def _dates(early: np.ndarray, middle: np.ndarray, late: np.ndarray, x: np.ndarray, first: int) -> Dates:
+    after = np.searchsorted(x, np.nan_to_num(middle, nan=np.inf) - 1e-12)
+    after = np.where(np.isnan(middle) | (after >= len(x)), -1, after + first)
+    early, late = np.maximum(early, -50), np.minimum(late, 50)
+    return Dates(np.exp(early), np.exp(middle), np.exp(late), after.astype(np.int64))
+
+
+def _crossing(y: np.ndarray, bar: np.ndarray, base: np.ndarray, count: bool) -> np.ndarray:
+    """Index of the first value at or above the bar that the next two do not fall far below; 0 if there is none.
+
+    On a slope that many snapshots see, noise makes the first crossing early; with `count`, the snapshots below the bar
+    are counted instead, those before the first crossing and those that noise throws back under it up to the last.
+    """
+    held = y >= (base + SAG * (bar - base))[:, None]
+    up = y >= bar[:, None]
+    stays = up.copy()
+    for ahead in range(1, STAY + 1):
+        stays[:, :-ahead] &= held[:, ahead:]
+    found = stays.any(axis=1)
+    if not count:
+        return np.where(found, stays.argmax(axis=1), 0)
+    return np.where(found, np.minimum((~up).sum(axis=1), y.shape[1] - 1), 0)
+
+
+def _split(y: np.ndarray) -> np.ndarray:
+    """Index of the first value of the second of two levels, by least squares; 0 if it is no rise."""
+    n = y.shape[1]
+    if n < 2:
+        return np.zeros(len(y), dtype=int)
+    sums = np.cumsum(y, axis=1)
+    counts = np.arange(1, n)
+    left = sums[:, :-1] / counts
+    right = (sums[:, -1:] - sums[:, :-1]) / (n - counts)
+    gain = np.where(right > left, counts * (n - counts) * (right - left) ** 2, -1.0)
+    return np.where(gain.max(axis=1) > 0, gain.argmax(axis=1) + 1, 0)
+
+
+def _between(
+    x: np.ndarray,
+    steps: np.ndarray,
+    y: np.ndarray,
+    place: np.ndarray,
+    bar: np.ndarray,
+    levels: tuple[np.ndarray, np.ndarray],
+    error: float,
+    rng: np.random.Generator | None,
+) -> np.ndarray:
+    """ln(step) of the crossing between the snapshots `place - 1` and `place`; NaN where place is 0.
+
+    With f the share of the rise that a snapshot shows, a logistic of width w crosses the bar at x - (logit f - logit
+    bar) w.  Two snapshots on the slope give w.  A snapshot off the slope (f within noise of 0 or 1) only bounds it, and
+    w is drawn between 0 and that bound; with both off the slope the time between them is drawn.
+    """
+    rows = np.arange(len(y))
+    right = np.maximum(place, 1)
+    height = np.maximum(levels[1] - levels[0], 1e-12)
+    low, high = (np.clip((y[rows, at] - levels[0]) / height, 0, 1) for at in (right - 1, right))
+    share = np.clip((bar - levels[0]) / height, 0.02, 0.98)
+    edge = np.minimum(np.clip(2 * error / height, 0.02, 0.25), np.minimum(share, 1 - share) * 0.9)
+    start, end, target = _logit(np.maximum(low, edge)), _logit(np.minimum(high, 1 - edge)), _logit(share)
+    start, end = np.minimum(start, target), np.maximum(end, target)
+    draw = np.full(len(y), 0.5) if rng is None else rng.random(len(y))
+    loose = draw if rng is None else _anywhere(draw, rng)
+    gap = x[right] - x[right - 1]
+    width = gap / np.maximum(end - start, 1e-9)
+    before, after = low > edge, high < 1 - edge
+    result = x[right - 1] + (target - start) * width
+    result = np.where(before & ~after, x[right - 1] + (target - start) * width * draw, result)
+    result = np.where(~before & after, x[right] - (end - target) * width * draw, result)
+    apart = np.log(np.maximum(steps[right - 1] + loose * (steps[right] - steps[right - 1]), 1e-9))
+    even = x[right - 1] + loose * gap
+    result = np.where(~before & ~after, np.where(steps[right - 1] > 0, even, apart), result)
+    return np.where(place > 0, result, np.nan)
+
+
+def _anywhere(draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where between two checkpoints: anywhere, if the rise is abrupt; in three fifths of the draws the rise takes some
+    of the time between them, and leaves its middle that much less room.
+    """
+    taken = np.where(rng.random(len(draw)) < 0.6, rng.random(len(draw)) / 2, 0.0)
+    return taken + draw * (1 - 2 * taken)
+
+
+def _logit(share: np.ndarray) -> np.ndarray:
+    share = np.clip(share, 1e-6, 1 - 1e-6)
+    return np.log(share / (1 - share))
+
+
+def _around(
+    x: np.ndarray, y: np.ndarray, place: np.ndarray, levels: tuple[np.ndarray, np.ndarray], middle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """ln(step) at which the curve last leaves a tenth and first reaches nine tenths of the rise."""
+    shares = (y - levels[0][:, None]) / np.maximum(levels[1] - levels[0], 1e-12)[:, None]
+    index = np.arange(y.shape[1])
+    below = (shares <= 0.1) & (index < place[:, None])
+    above = (shares >= 0.9) & (index >= place[:, None])
+    start = np.where(below.any(axis=1), y.shape[1] - 1 - below[:, ::-1].argmax(axis=1), 0)
+    end = np.where(above.any(axis=1), above.argmax(axis=1), np.maximum(place, 0))
+    rows = np.arange(len(y))
+    early = _interpolated(x, shares, rows, start, 0.1)
+    late = _interpolated(x, shares, rows, np.maximum(end - 1, 0), 0.9)
+    return np.minimum(early, middle), np.maximum(late, middle)
+
+
+def _interpolated(x: np.ndarray, shares: np.ndarray, rows: np.ndarray, left: np.ndarray, level: float) -> np.ndarray:
+    right = np.minimum(left + 1, len(x) - 1)
+    low, high = shares[rows, left], shares[rows, right]
+    climb = high - low
+    part = np.clip((level - low) / np.where(np.abs(climb) < 1e-9, 1e-9, climb), 0, 1)
+    return x[left] + part * (x[right] - x[left])
+
+
+def _logistic(
+    x: np.ndarray, y: np.ndarray, error: float, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(midpoint, width) in ln(step) of the best logistic of each curve; NaN where a constant does as well.
+
+    The best of a grid over midpoints and widths, baseline and height by least squares.  Between checkpoints whose
+    fits are as good as each other one is drawn.
+    """
+    n = len(x)
+    if n < 4:
+        return np.full(len(y), np.nan), np.full(len(y), np.nan)
+    middles = np.interp(np.linspace(0, n - 1, 4 * (n - 1) + 1), np.arange(n), x)
+    widths = np.geomspace(max(0.02 * np.min(np.diff(x)), 1e-3), 0.4 * (x[-1] - x[0]), 12)
+    m, w = (grid.ravel() for grid in np.meshgrid(middles, widths, indexing="ij"))
+    basis = _sigmoid(x, m[:, None], w[:, None])
+    basis -= basis.mean(axis=1, keepdims=True)
+    power = (basis**2).sum(axis=1)
+    centred = y - y.mean(axis=1, keepdims=True)
+    total = (centred**2).sum(axis=1)
+    product = centred @ basis.T
+    gain = np.where((product > 0) & (power > 1e-6), product**2 / np.maximum(power, 1e-6), 0.0)
+    best = gain.max(axis=1)
+    left_over = np.maximum(total - best, 0.0)
+    scale = np.maximum(left_over / max(n - 4, 1), error**2)
+    if rng is None:
+        place = gain.argmax(axis=1)
+    else:
+        near = (gain >= (best - 1.5 * scale)[:, None]).reshape(len(y), len(middles), len(widths))
+        chosen = np.where(near.any(axis=2), rng.random(near.shape[:2]), -1.0).argmax(axis=1)
+        those = near[np.arange(len(y)), chosen]
+        place = chosen * len(widths) + np.where(those, rng.random(those.shape), -1.0).argmax(axis=1)
+    middle, width = _polished(x, y, m[place], w[place], 0.1 * scale)
+    gained = n * np.log(np.maximum(total, 1e-300) / np.maximum(left_over, n * error**2 * 0.05 + 1e-300)) - 3 * np.log(n)
+    shown = (gained > 6) & (best > 0)
+    return np.where(shown, middle, np.nan), np.where(shown, width, np.nan)
+
+
+def _sigmoid(x: np.ndarray, middle: np.ndarray, width: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip((x - middle) / width, -50, 50)))
+
+
+def _polished(
+    x: np.ndarray, y: np.ndarray, middle: np.ndarray, width: np.ndarray, worth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levenberg-Marquardt from the grid's point, in midpoint and ln(width), baseline and height by least squares.
+
+    Where that gains less than `worth` the checkpoints do not tell, and the drawn point stays.
+    """
+    at = np.stack([middle, np.log(width)])
+    least, residual, slopes = _misfit(x, y, at)
+    drawn = least
+    damping = np.full(len(y), 1e-2)
+    for _ in range(12):
+        hessian = np.einsum("prn,qrn->rpq", slopes, slopes)
+        hessian[:, [0, 1], [0, 1]] *= 1 + damping[:, None]
+        hessian[:, [0, 1], [0, 1]] += 1e-9
+        step = np.linalg.solve(hessian, np.einsum("prn,rn->rp", slopes, residual)[..., None])[..., 0].T
+        step = np.clip(step, -0.5, 0.5)
+        new = _misfit(x, y, at + step)
+        better = new[0] < least
+        at = np.where(better, at + step, at)
+        least = np.where(better, new[0], least)
+        residual = np.where(better[:, None], new[1], residual)
+        slopes = np.where(better[:, None], new[2], slopes)
+        damping = np.where(better, damping / 5, damping * 5)
+    inside = (at[0] >= x[0]) & (at[0] <= x[-1]) & (drawn - least > worth)
+    return np.where(inside, at[0], middle), np.where(inside, np.exp(at[1]), width)
+
+
+def _misfit(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squared residual, residual, and the fit's derivative by midpoint and ln(width), (parameter, resample, step)."""
+    width = np.exp(at[1])[:, None]
+    away = np.clip((x - at[0][:, None]) / width, -50, 50)
+    shape = 1 / (1 + np.exp(-away))
+    centred = shape - shape.mean(axis=1, keepdims=True)
+    power = np.maximum((centred**2).sum(axis=1), 1e-12)
+    level = y - y.mean(axis=1, keepdims=True)
+    height = ((level * centred).sum(axis=1) / power)[:, None]
+    residual = level - height * centred
+    steep = shape * (1 - shape)
+    slopes = np.stack([-height * steep / width, -height * steep * away])
+    slopes -= slopes.mean(axis=2, keepdims=True)
+    slopes -= ((slopes * centred).sum(axis=2) / power)[..., None] * centred
+    return (residual**2).sum(axis=1), residual, slopes
