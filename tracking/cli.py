@@ -110,7 +110,7 @@ def train(
 
     Example: `formation train config.toml --out runs/a --set learning_rate=0.001`
     """
-    from tracking.training import TrainingConfig
+    from tracking.hyperparameters import TrainingConfig
     from tracking.training import train as train_run
 
     settings = TrainingConfig.from_toml(config, overrides=_pairs(changes, "--set"))

@@ -15,8 +15,8 @@ from tracking.timeline import Timeline, build_timeline, export_timeline
 __all__ = ["DemoResult", "run_demo"]
 
 # Dense while the loss falls: the previous-token head leads the induction heads by a few steps only.
-CHECKPOINTS = "0..140:20,140..300:4,320..400:20,450..800:50"
-QUICK_CHECKPOINTS = "0..160:40,160..280:8,300..400:50"
+FULL = 800, "0..140:20,140..300:4,320..400:20,450..800:50"
+QUICK = 400, "0..160:40,160..304:8,350..400:50"
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ def run_demo(
         ValueError: the folder holds a demo of another seed or length.
     """
     from tracking.figures import plot
+    from tracking.hyperparameters import TrainingConfig
     from tracking.recording import record
     from tracking.report import report
-    from tracking.training import TrainingConfig, train
+    from tracking.training import train
 
     out = Path(out)
-    schedule = QUICK_CHECKPOINTS if quick else CHECKPOINTS
-    config = TrainingConfig(name=f"demo-seed{seed}", seed=seed, checkpoints=schedule)
+    steps, checkpoints = QUICK if quick else FULL
+    config = TrainingConfig(name=f"demo-seed{seed}", steps=steps, checkpoints=checkpoints, seed=seed)
     show = progress or (lambda what, done, total: None)
     run = train(config, out / "run", progress=show)
     record(out / "run", out / "history", progress=show)
