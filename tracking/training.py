@@ -11,13 +11,14 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from circuits.model import NativeConfig, native_module, save_checkpoint
 from tracking.history import tool_version
@@ -27,6 +28,8 @@ from tracking.runs import Run, parse_step
 from tracking.sequences import batch
 
 __all__ = [
+    "AroundStep",
+    "StepPlan",
     "TrainingConfig",
     "TrainingState",
     "load_state",
@@ -50,6 +53,18 @@ class TrainingState:
     step: int = 0
 
 
+@dataclass(frozen=True)
+class StepPlan:
+    """How one step is done: with these options, and on these tokens instead of the next ones."""
+
+    config: TrainingConfig
+    tokens: Int[Tensor, "batch pos"] | None = None
+
+
+AroundStep = Callable[[TrainingState, TrainingConfig], AbstractContextManager[StepPlan]]
+"""Stands around each step: it may change the state before, and says how the step is done."""
+
+
 def start_state(config: TrainingConfig, *, device: str = "cpu") -> TrainingState:
     """The state before the first update, drawn from the seed alone; sets torch's random state."""
     torch.manual_seed(config.seed)
@@ -63,17 +78,28 @@ def start_state(config: TrainingConfig, *, device: str = "cpu") -> TrainingState
     return TrainingState(module, optimizer)
 
 
-def training_step(state: TrainingState, config: TrainingConfig, *, update: bool = True) -> tuple[TrainingState, float]:
-    """One step: the loss (mean cross-entropy of the next token, in nats) before the update, and the state after it."""
+def training_step(
+    state: TrainingState,
+    config: TrainingConfig,
+    *,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    update: bool = True,
+) -> tuple[TrainingState, float]:
+    """One step: the loss (mean cross-entropy of the next token, in nats) before the update, and the state after it.
+
+    `tokens` is the batch at the state's position in the data unless given.
+    """
     device = next(state.module.parameters()).device
-    data_seed = config.seed if config.data_seed is None else config.data_seed
-    tokens = torch.from_numpy(batch(config.sequences, config.batch_size, seed=data_seed, index=state.step)).to(device)
+    if tokens is None:
+        data_seed = config.seed if config.data_seed is None else config.data_seed
+        tokens = torch.from_numpy(batch(config.sequences, config.batch_size, seed=data_seed, index=state.step))
+    tokens = tokens.to(device)
     logits = state.module(tokens)
     loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
     if not update:
         return state, loss.item()
     for group in state.optimizer.param_groups:
-        group["lr"] = config.learning_rate_at(state.step)
+        group["lr"], group["weight_decay"] = config.learning_rate_at(state.step), config.weight_decay
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if config.clip_norm is not None:
@@ -140,35 +166,47 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
 
 
 def train(
-    config: TrainingConfig, folder: "str | Path", *, device: str = "cpu", progress: Progress | None = None
+    config: TrainingConfig,
+    folder: "str | Path",
+    *,
+    until: int | None = None,
+    around_step: AroundStep | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Run:
     """Train, or go on with, the run in `folder`; the run is the same however often it was stopped.
 
-    `progress` is called with ("training", step, steps).
+    Args:
+        until: the last step, where that is before `config.steps`; its state is kept.
+        around_step: what stands around every step (see `tracking.branching`).
+        about: further entries of `run.json`; its `hyperparameters` come beside the configuration's.
+        progress: called with ("training", step, steps).
 
     Raises:
-        ValueError: the folder holds a run with another configuration.
+        ValueError: the folder holds a run with another configuration, or the loss is not finite.
     """
-    folder = Path(folder)
+    folder, end = Path(folder), config.steps if until is None else until
+    plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
     with reproducible():
-        _write_about(config, folder)
-        kept = set(config.checkpoint_steps)
+        _write_about(config, folder, about or {})
+        kept = {*config.checkpoint_steps, end}
         state = _latest_state(config, folder, device)
-        log = _Log(folder / "log.jsonl", state.step)
+        log = _Log(folder / "log.jsonl", state.step, config)
         saved = _place(folder, state.step).is_dir()
         while True:
             if state.step in kept and not saved:
                 log.flush()
                 save_state(state, config.model, _place(folder, state.step))
-            saved, last, step = False, state.step >= config.steps, state.step
-            state, loss = training_step(state, config, update=not last)
+            saved, last, step = False, state.step >= end, state.step
+            with plan(state, config) as planned:
+                state, loss = training_step(state, planned.config, tokens=planned.tokens, update=not last)
             if not math.isfinite(loss):
                 log.flush()
                 raise ValueError(f"the loss is {loss} at step {step}; try a smaller learning rate, or set clip_norm")
-            rate = config.learning_rate_at(step)
-            log.add({"step": step, "tokens": step * config.tokens_per_step, "loss": loss, "learning_rate": rate})
+            log.add(step, loss, planned.config)
             if progress is not None:
-                progress("training", step, config.steps)
+                progress("training", step, end)
             if last:
                 log.flush()
                 return Run.open(folder)
@@ -192,7 +230,7 @@ def _latest_state(config: TrainingConfig, folder: Path, device: str) -> Training
     return start_state(config, device=device)
 
 
-def _write_about(config: TrainingConfig, folder: Path) -> None:
+def _write_about(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> None:
     place = folder / "run.json"
     about = {
         "schema_version": SCHEMA_VERSION,
@@ -203,6 +241,7 @@ def _write_about(config: TrainingConfig, folder: Path) -> None:
         "tokens_per_step": config.tokens_per_step,
         "model": asdict(config.model),
     }
+    about |= {**more, "hyperparameters": about["hyperparameters"] | dict(more.get("hyperparameters", {}))}
     if place.is_file():
         try:
             known = json.loads(place.read_text())["hyperparameters"]
@@ -222,13 +261,20 @@ def _write_about(config: TrainingConfig, folder: Path) -> None:
 class _Log:
     """`log.jsonl` from `step` on: later lines, which a killed process may have left, are dropped."""
 
-    def __init__(self, place: Path, step: int) -> None:
+    def __init__(self, place: Path, step: int, config: TrainingConfig) -> None:
         self._place, self._waiting = place, []
         lines = place.read_text(errors="replace").splitlines() if place.is_file() else []
         known = [line for line in lines[:step] if line.endswith("}")]
         write_beside(place, "".join(line + "\n" for line in known).encode())
+        sizes = [json.loads(line).get("batch_size", config.batch_size) for line in known]
+        self._usual, self._tokens = config, config.context_length * sum(sizes)
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, step: int, loss: float, config: TrainingConfig) -> None:
+        """What the step was done with; `tokens` are those seen before it."""
+        entry = {"step": step, "tokens": self._tokens, "loss": loss, "learning_rate": config.learning_rate_at(step)}
+        if config.batch_size != self._usual.batch_size:
+            entry["batch_size"] = config.batch_size
+        self._tokens += config.tokens_per_step
         self._waiting.append(json.dumps(entry) + "\n")
         if len(self._waiting) >= 100:
             self.flush()
