@@ -37,7 +37,7 @@ def test_save_then_open_is_identity(tmp_path: Path) -> None:
     assert (after.name, after.graph, after.steps) == (before.name, before.graph, before.steps)
     assert (after.hyperparameters, after.settings) == ({"lr": 0.003}, {"n_prompts": 16})
     for table in ("scores", "metrics"):
-        pd.testing.assert_frame_equal(before.to_frame(table), after.to_frame(table), check_exact=True)
+        pd.testing.assert_frame_equal(before.to_frame(table), after.to_frame(table), check_exact=True)  # type: ignore[arg-type]
     pd.testing.assert_frame_equal(before.to_frame("edges"), after.to_frame("edges"), rtol=1e-6)
     old, new = before.circuit(10, "repeats"), after.circuit(10, "repeats")
     assert (old.kept == new.kept).all()

@@ -147,3 +147,15 @@ def test_a_spread_has_its_count_and_both_ends(steps: set[int], count: int, how: 
     assert set(chosen) <= steps
     assert chosen[-1] == max(steps)
     assert chosen[0] == min(steps)
+
+
+def test_steps_and_tokens_can_be_corrected(tmp_path: Path) -> None:
+    plant(tmp_path, "checkpoint_1", "checkpoint_2", "stage2-checkpoint_2")
+    with pytest.raises(ValueError, match=r"have step 2.*step_pattern"):
+        Run.open(tmp_path)
+    run = Run.open(tmp_path, step_pattern=r"^checkpoint_(\d+)", steps_per_checkpoint=500, tokens_per_step=10.0)
+    assert [(checkpoint.step, checkpoint.tokens) for checkpoint in run.checkpoints] == [(500, 5e3), (1000, 1e4)]
+    with pytest.raises(ValueError, match="cannot read the step_pattern"):
+        Run.open(tmp_path, step_pattern="(")
+    with pytest.raises(ValueError, match="with one group"):
+        Run.open(tmp_path, step_pattern="step")

@@ -6,16 +6,27 @@ where the last one stopped, and ends with the same files.  A checkpoint that can
 with the status `failed` and the reason, is tried again the next time, and never stops the others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.graph import ModelGraph
+from tracking.claims import claim
+from tracking.formats import content_hash
 from tracking.history import History, create_history, tool_version
+from tracking.loading import Loaded, load_checkpoint, make_model, working_config
 from tracking.measuring import PROBE, TRAINING, Settings, failed_record, make_tasks, measure, training_record
-from tracking.records import Record, write_record
+from tracking.records import Record, read_record, record_place, write_record
 from tracking.runs import Checkpoint, Run
 
 if TYPE_CHECKING:
@@ -25,8 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
 
 Progress = Callable[[str, int, int], None]
-# Keys of config.json that say nothing about what the model computes.
-IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "seed", "init_scale"}
+Events = Callable[[Mapping[str, Any]], None]
 # Parameters under which one thread is faster than several.
 SMALL = 20_000_000
 
@@ -59,7 +69,10 @@ def record(
     device: str = "cpu",
     dtype: str | None = None,
     threads: int | None = None,
+    config: "str | Path | None" = None,
+    shard: str | None = None,
     progress: Progress | None = None,
+    events: Events | None = None,
     **options: Any,
 ) -> RecordingSummary:
     """Measure the checkpoints of a run into a history, or go on with it.
@@ -73,7 +86,12 @@ def record(
         method, target, options: how edges are scored and which faithfulness the circuit must reach; what
             `circuits.discovery.find_circuit` takes.
         threads: of torch; one by default for small models, since it is faster there.
+        config: the model's configuration, a `config.json` or a folder with one, where none lies with the checkpoints.
+        shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
         progress: called with ("recording", checkpoints done, checkpoints).
+        events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
+
+    Several recorders may work on one folder at once; each takes the checkpoints that no other is at.
 
     Raises:
         FileNotFoundError: no such run, or no checkpoints in it.
@@ -82,106 +100,188 @@ def record(
     """
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
     settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
-    return _Recording(run, Path(folder), settings, device, threads).walk(progress or _silent)
+    recording = _Recording(part_of(run, shard), Path(folder), settings, device, threads, config)
+    return recording.walk(progress or _silent, events or _silent)
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def part_of(run: Run, shard: str | None) -> Run:
+    """Every n-th checkpoint of a run, from the i-th on, for `shard` = "i/n" with i from 1 to n.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if shard is None:
+        return run
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"expected a shard such as 1/4 (the first of four) to 4/4, got {shard!r}")
+    return replace(run, checkpoints=run.checkpoints[int(match[1]) - 1 :: int(match[2])])
+
+
+def _silent(*_: object) -> None:
     pass
+
+
+@dataclass
+class _Visit:
+    """One checkpoint, what is left to do of it, and what came of that."""
+
+    checkpoint: Checkpoint
+    present: list[str]
+    missing: list[str]
+    started: float = field(default_factory=time.monotonic)
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class _Recording:
     """One walk over a run; the model stays, its weights change."""
 
-    def __init__(self, run: Run, folder: Path, settings: Settings, device: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        settings: Settings,
+        device: str,
+        threads: int | None,
+        config: "str | Path | None",
+    ) -> None:
         self.run, self.folder, self.settings = run, folder, settings
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.given_config = device, threads, config
         self.model: Model | None = None
         self.config: dict[str, Any] = {}
         self.tasks: dict[str, Task] = {}
         self.graph: ModelGraph | None = None
         self.waiting: list[Record] = []
-        self.done: list[tuple[int, str]] = []
-        self.skipped: list[tuple[int, str]] = []
-        self.failed: list[tuple[int, str, str]] = []
+        self.visits: list[_Visit] = []
         self.changed: list[tuple[int, str]] = []
 
-    def walk(self, progress: Progress) -> RecordingSummary:
+    def walk(self, progress: Progress, events: Events) -> RecordingSummary:
         import torch
 
-        known = self._known()
-        total, threads = len(self.run.checkpoints), torch.get_num_threads()
+        if (self.folder / "history.json").is_file():
+            self._create(History.open(self.folder).graph)
+        total, threads, begun = len(self.run), torch.get_num_threads(), time.monotonic()
         try:
-            for number, checkpoint in enumerate(self.run.checkpoints):
-                progress("recording", number, total)
-                self._checkpoint(checkpoint, known)
-            progress("recording", total, total)
+            progress("recording", 0, total)
+            with closing(self._read_ahead()) as readings:
+                for visit, reading in readings:
+                    self._finish(visit, reading)
+                    self.visits.append(visit)
+                    events(self._event(visit, total, begun))
+                    progress("recording", len(self.visits), total)
         finally:
             torch.set_num_threads(threads)
         if self.graph is None:
-            raise ValueError(f"none of the {total} checkpoints of {self.run.name!r} can be read: {self.failed[0][2]}")
-        results = (tuple(self.done), tuple(self.skipped), tuple(self.failed), tuple(self.changed))
-        return RecordingSummary(str(self.folder), *results)
+            reason = next(reason for visit in self.visits for reason in visit.failed.values())
+            raise ValueError(f"none of the {total} checkpoints of {self.run.name!r} can be read: {reason}")
+        return self._summary()
 
-    def _known(self) -> dict[tuple[int, str], Record]:
-        """What is on disk already and stays; a history of something else is refused before anything is read."""
-        if not (self.folder / "history.json").is_file():
-            return {}
-        history = History.open(self.folder)
-        self._create(history.graph)
-        known = {}
-        for key in history.records:
-            try:
-                kept = history.records[key]
-            except ValueError:
-                continue
-            if kept.status != "failed":
-                known[key] = kept
-        return known
+    def _summary(self) -> RecordingSummary:
+        def flat(name: str) -> tuple[tuple[int, str], ...]:
+            return tuple((visit.checkpoint.step, unit) for visit in self.visits for unit in getattr(visit, name))
+
+        failed = tuple((v.checkpoint.step, unit, reason) for v in self.visits for unit, reason in v.failed.items())
+        return RecordingSummary(str(self.folder), flat("done"), flat("present"), failed, tuple(self.changed))
 
     def _create(self, graph: ModelGraph) -> None:
         settings = {**self.settings.to_dict(), "versions": _versions()}
         create_history(self.folder, self.run.name, graph, hyperparameters=self.run.hyperparameters, settings=settings)
+        (self.folder / ".locks").mkdir(exist_ok=True)
         self.graph = graph
 
-    def _checkpoint(self, checkpoint: Checkpoint, known: Mapping[tuple[int, str], Record]) -> None:
-        if (log := training_record(self.run, checkpoint)) is not None:
-            self._keep(log, known)
-        missing = [unit for unit in self.settings.units if (checkpoint.step, unit) not in known]
-        present = [unit for unit in self.settings.units if unit not in missing]
-        self.skipped += [(checkpoint.step, unit) for unit in present]
+    def _read_ahead(self) -> "Generator[tuple[_Visit, Future[Loaded | str]]]":
+        """Visits in order, each while the next checkpoint is already being read."""
+        with ThreadPoolExecutor(1) as reader, ExitStack() as claims:
+            ahead: deque[tuple[_Visit, Future[Loaded | str]]] = deque()
+            for visit in self._claimed(claims):
+                ahead.append((visit, reader.submit(self._read, visit)))
+                if len(ahead) > 1:
+                    yield ahead.popleft()
+            yield from ahead
+
+    def _claimed(self, claims: ExitStack) -> Iterator[_Visit]:
+        """Checkpoints that no other recorder works on; then the others, once they are let go."""
+        postponed = []
+        for checkpoint in self.run.checkpoints:
+            if claims.enter_context(claim(self._lock(checkpoint))):
+                yield self._visit(checkpoint)
+            else:
+                postponed.append(checkpoint)
+        for checkpoint in postponed:
+            claims.enter_context(claim(self._lock(checkpoint), wait=True))
+            yield self._visit(checkpoint)
+
+    def _lock(self, checkpoint: Checkpoint) -> Path:
+        return self.folder / ".locks" / f"{checkpoint.step:09d}"
+
+    def _visit(self, checkpoint: Checkpoint) -> _Visit:
+        present, missing = [], []
+        for unit in self.settings.units:
+            (present if self._stands(checkpoint.step, unit) else missing).append(unit)
+        return _Visit(checkpoint, present, missing)
+
+    def _stands(self, step: int, unit: str) -> bool:
+        """Whether a unit is on disk, whole and measured."""
+        place = record_place(self.folder, step, unit)
+        try:
+            return place.is_file() and read_record(place).status != "failed"
+        except ValueError:
+            return False
+
+    def _read(self, visit: _Visit) -> "Loaded | str":
+        """The weights where anything is to be measured, and otherwise their digest alone."""
+        if visit.missing:
+            return load_checkpoint(visit.checkpoint.source, config=self.given_config)
+        return content_hash(visit.checkpoint.source)
+
+    def _finish(self, visit: _Visit, reading: "Future[Loaded | str]") -> None:
+        checkpoint = visit.checkpoint
+        self._log_of_training(visit)
         provenance: dict[str, Any] = {"checkpoint": checkpoint.name}
         try:
-            provenance["hash"] = _hash(checkpoint)
-            for unit in present:
-                if known[checkpoint.step, unit].provenance.get("hash") != provenance["hash"]:
+            found = reading.result()
+            provenance["hash"] = digest = found if isinstance(found, str) else found.digest
+            for unit in [unit for unit in visit.present if unit != TRAINING]:
+                if read_record(record_place(self.folder, checkpoint.step, unit)).provenance.get("hash") != digest:
                     self.changed.append((checkpoint.step, unit))
-            if not missing:
+            if isinstance(found, str):
                 return
-            model = self._load(checkpoint)
+            model = self._fill(found)
         except (ValueError, OSError, RuntimeError) as error:
-            for unit in missing:
-                self._fail(unit, checkpoint, error, provenance)
+            for unit in visit.missing:
+                self._fail(unit, visit, error, provenance)
             return
         if not self.tasks:
             self._begin(model)
-        for unit in missing:
+        for unit in visit.missing:
             try:
-                found = measure(unit, model, self.tasks, self.settings, checkpoint, provenance)
+                record = measure(unit, model, self.tasks, self.settings, checkpoint, provenance)
             except (ValueError, RuntimeError, ArithmeticError) as error:
-                self._fail(unit, checkpoint, error, provenance)
+                self._fail(unit, visit, error, provenance)
             else:
-                self._keep(found, known)
+                self._write(record)
+                visit.done.append(unit)
 
-    def _load(self, checkpoint: Checkpoint) -> "Model":
-        """The model with the checkpoint's weights; made anew only where the configuration differs."""
-        from circuits.checkpoint import read_config
-        from circuits.model import load_model
+    def _log_of_training(self, visit: _Visit) -> None:
+        if (found := training_record(self.run, visit.checkpoint)) is not None:
+            if self.graph is not None and self._stands(found.step, TRAINING):
+                visit.present.append(TRAINING)
+            else:
+                self._write(found)
+                visit.done.append(TRAINING)
 
-        config = {key: value for key, value in read_config(Path(checkpoint.source)).items() if key not in IDLE_KEYS}
+    def _fill(self, loaded: Loaded) -> "Model":
+        """The model with these weights; made anew only where the configuration differs."""
+        config = working_config(loaded.config)
         if self.model is not None and config == self.config:
-            self.model.swap_weights(checkpoint.source)
+            try:
+                self.model.swap_weights(loaded.weights)
+            except ValueError as error:
+                raise ValueError(str(error).replace("the given weights", loaded.source)) from error
+            self.model.source = Path(loaded.source)
             return self.model
-        model = load_model(checkpoint.source, device=self.device, dtype=self.settings.dtype)
+        model = make_model(loaded, device=self.device, dtype=self.settings.dtype)
         if self.graph is not None and model.graph != self.graph:
             raise ValueError("its layers or heads are not those of the checkpoints before it")
         self.model, self.config = model, config
@@ -200,18 +300,10 @@ class _Recording:
             write_record(self.folder, waiting)
         self.waiting.clear()
 
-    def _keep(self, found: Record, known: Mapping[tuple[int, str], Record]) -> None:
-        key = (found.step, found.task)
-        if key in known:
-            self.skipped.append(key)
-            return
-        self._write(found)
-        self.done.append(key)
-
-    def _fail(self, unit: str, checkpoint: Checkpoint, error: Exception, provenance: Mapping[str, Any]) -> None:
+    def _fail(self, unit: str, visit: _Visit, error: Exception, provenance: Mapping[str, Any]) -> None:
         reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-        self._write(failed_record(unit, checkpoint, reason, provenance))
-        self.failed.append((checkpoint.step, unit, reason))
+        self._write(failed_record(unit, visit.checkpoint, reason, provenance))
+        visit.failed[unit] = reason
 
     def _write(self, found: Record) -> None:
         if self.graph is not None:
@@ -219,11 +311,25 @@ class _Recording:
         else:
             self.waiting.append(found)
 
-
-def _hash(checkpoint: Checkpoint) -> str:
-    from circuits.checkpoint import checkpoint_hash
-
-    return checkpoint_hash(checkpoint.source)
+    def _event(self, visit: _Visit, total: int, begun: float) -> dict[str, Any]:
+        """What happened at one checkpoint; also a line of the history's own log."""
+        number, seconds = len(self.visits), time.monotonic() - begun
+        event = {
+            "event": "checkpoint",
+            "step": visit.checkpoint.step,
+            "done": visit.done,
+            "skipped": visit.present,
+            "failed": visit.failed,
+            "number": number,
+            "total": total,
+            "checkpoints_per_second": round(number / max(seconds, 1e-9), 3),
+            "seconds_left": round(seconds / number * (total - number), 1),
+        }
+        if self.graph is not None and (visit.done or visit.failed):
+            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "process": os.getpid(), **event}
+            with open(self.folder / "recording.jsonl", "a") as log:
+                log.write(json.dumps(line) + "\n")
+        return event
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SCHEMA_VERSION", "Record", "read_record", "write_beside", "write_record"]
+__all__ = ["SCHEMA_VERSION", "Record", "read_record", "record_place", "write_beside", "write_record"]
 
 SCHEMA_VERSION = 1
 Status = Literal["performed", "not_performed", "unknown", "failed"]
@@ -91,9 +91,13 @@ def _edge_names(graph: ModelGraph) -> tuple[list[str], list[str], list[str | Non
 
 def write_record(folder: "str | Path", record: Record) -> Path:
     """Write one record into a history's folder; a reader sees all of it or none."""
-    place = Path(folder) / "records" / f"{record.step:09d}.{record.task}.safetensors"
+    place = record_place(folder, record.step, record.task)
     write_beside(place, _to_bytes(record))
     return place
+
+
+def record_place(folder: "str | Path", step: int, task: str) -> Path:
+    return Path(folder) / "records" / f"{step:09d}.{task}.safetensors"
 
 
 def write_beside(place: Path, content: bytes) -> None:

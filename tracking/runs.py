@@ -3,24 +3,28 @@
 A **run** is a series of checkpoints of one training.  On disk it is a folder: `run.json` (name, hyperparameters, tokens
 per step, model), `log.jsonl` (one line a logged step: step, tokens, loss, ...) and `checkpoints/` with one folder or
 file for each checkpoint, whose name holds its step.  A plain folder of checkpoints, or a single checkpoint, is a run
-too.  Nothing here reads weights.
+too.  The step is read from the name, from what the checkpoint says of itself where its name says nothing, and can be
+corrected.  Nothing here reads weights.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Checkpoint", "Run", "parse_step", "parse_tokens", "select_steps"]
+from tracking.formats import facts_inside
+
+__all__ = ["Checkpoint", "Run", "in_order", "parse_step", "parse_tokens", "select_steps"]
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.index.json", ".metadata")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 NAMED_STEP = re.compile(r"(?:^|(?<=[^a-z]))(?:global[_-]?step|step|checkpoint|ckpt|iter(?:ation)?)[=_-]?(\d+)", re.I)
 NAMED_TOKENS = re.compile(r"tokens[=_-]?(\d+(?:\.\d+)?)([KMBT]?)", re.I)
+StepOf = Callable[[str], int | None]
 LOOKED_FOR = "folders or files named with their step, such as checkpoint-500, step1000 or global_step20.pt"
 
 
@@ -55,20 +59,38 @@ class Run:
     source: str = ""
 
     @staticmethod
-    def open(source: "str | Path", *, steps: str = "all") -> "Run":
+    def open(
+        source: "str | Path",
+        *,
+        steps: str = "all",
+        step_pattern: str | None = None,
+        steps_per_checkpoint: int = 1,
+        tokens_per_step: float | None = None,
+    ) -> "Run":
         """The run in a folder (with or without `run.json`), or that of a single checkpoint.
+
+        Args:
+            steps: which checkpoints (see `select_steps`).
+            step_pattern: regular expression whose first group is the step in a checkpoint's name; names that it does
+                not match are left out.
+            steps_per_checkpoint: what to multiply the number in a name by, where it counts checkpoints.
+            tokens_per_step: in place of what `run.json` and the names say.
 
         Raises:
             FileNotFoundError: there is no such folder, or it holds no checkpoint.
-            ValueError: `steps` asks for a step that is not there, two checkpoints have one step, or `run.json` is
-                damaged.
+            ValueError: `steps` asks for a step that is not there, two checkpoints have one step, `run.json` is
+                damaged, or the pattern cannot be read.
         """
-        place = Path(source)
+        place, step_of = Path(source), _step_reader(step_pattern, steps_per_checkpoint)
         if not place.exists():
             raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
         about = _read_about(place / "run.json")
         per_step = None if about.get("tokens_per_step") is None else float(about["tokens_per_step"])
-        checkpoints = tuple(_with_tokens(found, per_step) for found in _find_checkpoints(place))
+        found = _find_checkpoints(place, step_of)
+        if tokens_per_step is not None:
+            per_step = float(tokens_per_step)
+            found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
+        checkpoints = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
         run = Run(
             name=str(about.get("name") or place.resolve().name),
             checkpoints=checkpoints,
@@ -192,36 +214,66 @@ def parse_tokens(name: str) -> float | None:
     return None
 
 
-def _find_checkpoints(place: Path) -> tuple[Checkpoint, ...]:
-    if place.is_file() or (_holds_weights(place) and not (place / "checkpoints").is_dir()):
-        inside = [] if place.is_file() else _dated(place)
-        if not inside:
-            return (Checkpoint(parse_step(place.name) or 0, str(place), parse_tokens(place.name)),)
+def _step_reader(pattern: str | None, scale: int) -> StepOf:
+    if scale < 1:
+        raise ValueError(f"expected steps_per_checkpoint from 1 on, got {scale}")
+    try:
+        compiled = re.compile(pattern) if pattern is not None else None
+    except re.error as error:
+        raise ValueError(f"cannot read the step_pattern {pattern!r}: {error}") from error
+    if compiled is not None and compiled.groups != 1:
+        raise ValueError(f"expected a step_pattern with one group, such as 'model_(\\d+)', got {pattern!r}")
+
+    def step_of(name: str) -> int | None:
+        if compiled is None:
+            step = parse_step(name)
+        else:
+            match = compiled.search(name)
+            step = int(match[1]) if match and match[1].isdigit() else None
+        return None if step is None else step * scale
+
+    return step_of
+
+
+def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:
     folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
-    found = _dated(folder)
+    found = _dated(folder, step_of) if folder.is_dir() else []
+    if not found and (place.is_file() or (_holds_weights(place) and folder == place)):
+        step = step_of(place.name)
+        step = facts_inside(place).get("step", 0) if step is None else step
+        return (Checkpoint(step, str(place), parse_tokens(place.name)),)
     if not found:
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         there = f"it holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it is empty"
         raise FileNotFoundError(f"no checkpoints in {folder}: expected {LOOKED_FOR}; {there}")
+    return in_order(found, str(folder))
+
+
+def in_order(found: Iterable[Checkpoint], where: str) -> tuple[Checkpoint, ...]:
+    """Checkpoints by step.
+
+    Raises:
+        ValueError: two of them have one step.
+    """
     by_step: dict[int, Checkpoint] = {}
-    for checkpoint in sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.source)):
+    for checkpoint in sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name)):
         if (other := by_step.setdefault(checkpoint.step, checkpoint)) is not checkpoint:
             raise ValueError(
-                f"two checkpoints in {folder} have step {checkpoint.step}: {other.name} and {checkpoint.name}; "
-                "move one of them elsewhere"
+                f"two checkpoints in {where} have step {checkpoint.step}: {other.name} and {checkpoint.name}; move one "
+                "of them elsewhere, or tell them apart by step_pattern"
             )
     return tuple(by_step.values())
 
 
-def _dated(folder: Path) -> list[Checkpoint]:
+def _dated(folder: Path, step_of: StepOf) -> list[Checkpoint]:
     """Entries that are checkpoints by their name alone, or by a number in their name and weights inside."""
     found = []
     for entry in folder.iterdir():
-        step = parse_step(entry.name)
+        step = step_of(entry.name)
         if step is None or entry.name.startswith(".") or entry.name.endswith(".part"):
             continue
         a_folder = entry.is_dir() and (NAMED_STEP.search(entry.name) or _holds_weights(entry))
-        a_file = entry.is_file() and entry.suffix in WEIGHT_SUFFIXES and not re.search(r"-of-\d+", entry.name)
+        a_file = entry.is_file() and entry.suffix in WEIGHT_SUFFIXES and not re.search(r"-of-\d+|mp_rank", entry.name)
         if a_folder or a_file:
             found.append(Checkpoint(step, str(entry), parse_tokens(entry.name)))
     return found
