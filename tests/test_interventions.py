@@ -139,7 +139,7 @@ def native(**options: object) -> torch.nn.Module:
 def neox() -> torch.nn.Module:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=16, max_position_embeddings=32, **sizes))
 
 
@@ -152,7 +152,7 @@ def gpt2() -> torch.nn.Module:
 def grouped() -> torch.nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    sizes: dict = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
     return LlamaForCausalLM(LlamaConfig(vocab_size=16, max_position_embeddings=32, num_key_value_heads=2, **sizes))
 
 

@@ -30,7 +30,11 @@ PROBE, TRAINING = "repeated-tokens", "training"
 
 @dataclass(frozen=True)
 class Settings:
-    """How every checkpoint is measured."""
+    """How every checkpoint is measured.
+
+    Node effects are first order (`attribution`) and, in models of up to `exact_nodes` components, exact as well
+    (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.
+    """
 
     tasks: tuple[str, ...] = ("induction",)
     n_prompts: int = 64
@@ -39,6 +43,7 @@ class Settings:
     target: float = 0.85
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    exact_nodes: int = 64
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or {PROBE, TRAINING} & set(self.tasks):
@@ -83,10 +88,15 @@ def measure(
     checkpoint: Checkpoint,
     provenance: Mapping[str, Any],
 ) -> Record:
-    """One unit, with the checkpoint's weights in the model."""
-    if unit == PROBE:
-        return _probe(model, settings, checkpoint, provenance)
-    return _task(model, tasks[unit], settings, checkpoint, provenance)
+    """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training."""
+    from tracking.standins import measured_under, standing_at
+
+    if standing := standing_at(checkpoint):
+        provenance = {**provenance, "interventions": [each.spec for each in standing]}
+    with measured_under(model, standing):
+        if unit == PROBE:
+            return _probe(model, settings, checkpoint, provenance)
+        return _task(model, tasks[unit], settings, checkpoint, provenance)
 
 
 def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Record:
@@ -110,6 +120,7 @@ def _task(
 ) -> Record:
     from circuits.attribution import attribution_patching
     from circuits.discovery import find_circuit
+    from circuits.patching import activation_patching
     from circuits.tasks.task import task_values
 
     method: Any = settings.method
@@ -123,6 +134,8 @@ def _task(
     if circuit.faithfulness is not None:
         metrics["faithfulness"] = circuit.faithfulness
     scores = {"attribution": attribution_patching(model, task)} if task.metric.differentiable else {}
+    if len(model.graph.components) <= settings.exact_nodes:
+        scores["patching"] = activation_patching(model, task)
     return Record(
         checkpoint.step, task.name, checkpoint.tokens, scores, circuit, metrics, circuit.status, provenance=provenance
     )

@@ -9,9 +9,11 @@ trained).  A head's own query, key, value and output weights get no gradient fro
 Axes: `batch pos d_head` values and outputs of one head; `query key` positions.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,12 @@ from circuits.model import load_model
 from circuits.parts import Attention, Mlp
 from circuits.transformer import Model
 from tracking.interventions import Intervention
-from tracking.runs import Run
+from tracking.runs import Checkpoint, Run
 
-__all__ = ["STANDINS", "Source", "ablated", "clamped", "measured_under", "stood_in"]
+__all__ = ["LOG", "STANDINS", "Source", "ablated", "clamped", "measured_under", "standing_at", "stood_in"]
+
+LOG = "interventions.jsonl"
+"""In a run's folder: what began and ended before the update of which step."""
 
 STANDINS = ("ablate", "clamp")
 """Actions that replace what a component gives."""
@@ -120,11 +125,16 @@ def _pattern(how: str, head: Node, model: Model) -> PatternOf:
     if how in PATTERNS:
         return PATTERNS[how]
     source = Source.parse(how)
-    other = load_model(source.checkpoint, device=model.device)
+    other = _loaded(source.checkpoint, str(model.device))
     theirs = Node.parse(source.component or head.name)
     if theirs not in other.graph.heads:
         raise ValueError(f"cannot clamp {head} to {how}: that checkpoint has no head {theirs}")
     return lambda tokens: other.attention(tokens)[theirs.layer, theirs.index]
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: str, device: str) -> Model:
+    return load_model(folder, device=device)
 
 
 @dataclass
@@ -267,6 +277,20 @@ def _values(attention: Attention, out: Tensor) -> Tensor:
 
 def _silenced(out: Tensor, how: str) -> Tensor:
     return torch.zeros_like(out) if how == "zero" else _mean(out)
+
+
+def standing_at(checkpoint: Checkpoint) -> tuple[Intervention, ...]:
+    """The ablations and clamps that stood around the update that led to this checkpoint, as its run's folder tells."""
+    place, step = Path(checkpoint.source).parent.parent / LOG, checkpoint.step
+    standing: dict[str, None] = {}
+    for line in place.read_text().splitlines() if place.is_file() else ():
+        entry = json.loads(line)
+        if entry["step"] < step and entry["event"] == "begins":
+            standing[entry["intervention"]] = None
+        elif entry["step"] < step and entry["event"] == "ends":
+            standing.pop(entry["intervention"], None)
+    found = (Intervention.parse(text) for text in standing)
+    return tuple(each for each in found if each.action in STANDINS)
 
 
 # -- around measurements ------------------------------------------------------------------------------------------

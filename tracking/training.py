@@ -32,6 +32,7 @@ __all__ = [
     "StepPlan",
     "TrainingConfig",
     "TrainingState",
+    "begin_run",
     "load_state",
     "reproducible",
     "save_state",
@@ -189,7 +190,7 @@ def train(
     folder, end = Path(folder), config.steps if until is None else until
     plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
     with reproducible():
-        _write_about(config, folder, about or {})
+        begin_run(config, folder, about or {})
         kept = {*config.checkpoint_steps, end}
         state = _latest_state(config, folder, device)
         log = _Log(folder / "log.jsonl", state.step, config)
@@ -230,7 +231,12 @@ def _latest_state(config: TrainingConfig, folder: Path, device: str) -> Training
     return start_state(config, device=device)
 
 
-def _write_about(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> None:
+def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> None:
+    """Write `run.json`, or check that the folder holds this very run.
+
+    Raises:
+        ValueError: it holds another.
+    """
     place = folder / "run.json"
     about = {
         "schema_version": SCHEMA_VERSION,
