@@ -119,8 +119,8 @@ def prune(graph: ModelGraph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np
     while True:
         fed = np.zeros(len(graph.writers), dtype=bool)
         fed[0] = True
-        fed[target[kept.any(axis=0) & (target >= 0)]] = True
-        used = kept.any(axis=1)
+        fed[target[np.any(kept, axis=0) & (target >= 0)]] = True
+        used = np.any(kept, axis=1)
         reads_on = np.where(target >= 0, used[target], True)
         pruned = kept & fed[:, None] & reads_on[None, :]
         if (pruned == kept).all():

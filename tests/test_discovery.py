@@ -62,7 +62,7 @@ def test_bad_requests_get_a_sentence(model: Model) -> None:
     task = induction_task(model, n_prompts=4)
     with pytest.raises(ValueError, match="expected a method among eap, eap-ig, exact"):
         find_circuit(model, task, method="magic")
-    with pytest.raises(ValueError, match="between 0 and 1, got 2.0"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 2\.0"):
         find_circuit(model, task, target=2.0)
     with pytest.raises(ValueError, match="at least two prompts"):
         find_circuit(model, task.rows(slice(0, 1)))
