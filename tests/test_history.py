@@ -1,6 +1,7 @@
 """A history keeps what it was given: on disk, in tables, and when something is missing or broken."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from circuits.graph import EdgeScores, Estimate, ModelGraph, NodeScores
 from tracking.history import History, create_history
 from tracking.records import Record, read_record, write_record
 
+TABLES: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
 GRAPH = ModelGraph(n_layers=2, n_heads=2, mlp=False)
 
 
@@ -36,8 +38,8 @@ def test_save_then_open_is_identity(tmp_path: Path) -> None:
     after = History.open(tmp_path / "h")
     assert (after.name, after.graph, after.steps) == (before.name, before.graph, before.steps)
     assert (after.hyperparameters, after.settings) == ({"lr": 0.003}, {"n_prompts": 16})
-    for table in ("scores", "metrics"):
-        pd.testing.assert_frame_equal(before.to_frame(table), after.to_frame(table), check_exact=True)  # type: ignore[arg-type]
+    for table in TABLES[::2]:
+        pd.testing.assert_frame_equal(before.to_frame(table), after.to_frame(table), check_exact=True)
     pd.testing.assert_frame_equal(before.to_frame("edges"), after.to_frame("edges"), rtol=1e-6)
     old, new = before.circuit(10, "repeats"), after.circuit(10, "repeats")
     assert (old.kept == new.kept).all()
@@ -61,10 +63,11 @@ def test_equal_records_are_equal_files(tmp_path: Path) -> None:
 
 def test_frame_and_back(tmp_path: Path) -> None:
     before = history(0, 5)
-    frames = {table: before.to_frame(table) for table in ("scores", "edges", "metrics")}
+    frames = {table: before.to_frame(table) for table in TABLES}
     after = History.from_frame(frames["scores"], edges=frames["edges"], metrics=frames["metrics"])
     assert after.name == "small"
-    for table, frame in frames.items():
+    for table in TABLES:
+        frame = frames[table]
         columns = list(frame.columns)
         key = [c for c in ("step", "measure", "component", "source", "target", "slot", "name") if c in columns]
         first, second = (f.sort_values(key, ignore_index=True) for f in (frame, after.to_frame(table)))

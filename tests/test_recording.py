@@ -149,7 +149,7 @@ def test_a_second_call_does_nothing(run: Path, whole: Path) -> None:
 )
 def test_a_bad_checkpoint_costs_itself_alone(run: Path, whole: Path, broken, tmp_path: Path, harm, words: str) -> None:
     damaged = broken(harm)
-    summary = measured(damaged, tmp_path / "h")
+    summary = measured(damaged, tmp_path / "h", force=True)
     assert [(step, task) for step, task, _ in summary.failed] == [(4, unit) for unit in UNITS]
     assert words in summary.failed[0][2]
     failures = History.open(tmp_path / "h").failures
@@ -158,7 +158,7 @@ def test_a_bad_checkpoint_costs_itself_alone(run: Path, whole: Path, broken, tmp
     assert {name for name in before if before[name] != after[name]} == {
         f"000000004.{unit}.safetensors" for unit in UNITS
     }
-    again = measured(damaged, tmp_path / "h")
+    again = measured(damaged, tmp_path / "h", force=True)
     assert again.failed == summary.failed
     shutil.rmtree(damaged / "checkpoints" / "step000004")
     shutil.copytree(run / "checkpoints" / "step000004", damaged / "checkpoints" / "step000004")
@@ -184,12 +184,23 @@ def test_nothing_readable_is_an_error(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "h").exists()
 
 
-def test_weights_that_changed_since_are_said(run: Path, broken, tmp_path: Path) -> None:
-    def exchange(checkpoint: Path) -> None:
-        shutil.copy(checkpoint.parent / "step000006" / "model.safetensors", checkpoint / "model.safetensors")
+def exchange(checkpoint: Path) -> None:
+    shutil.copy(checkpoint.parent / "step000006" / "model.safetensors", checkpoint / "model.safetensors")
 
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(exchange, "2 steps hold the same weights: 4, 6"), (widen, r"configuration at step 4 .*d_head: 4 in place of 8")],
+)
+def test_a_series_that_is_not_what_it_claims_is_refused(broken, tmp_path: Path, harm, words: str) -> None:
+    with pytest.raises(ValueError, match=f"not what it claims to be: .*{words}.*--force"):
+        measured(broken(harm), tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+
+
+def test_weights_that_changed_since_are_said(run: Path, broken, tmp_path: Path) -> None:
     measured(run, tmp_path / "h")
-    summary = measured(broken(exchange), tmp_path / "h")
+    summary = measured(broken(exchange), tmp_path / "h", force=True)
     assert summary.changed == tuple((4, unit) for unit in UNITS)
 
 
@@ -233,3 +244,24 @@ def test_a_full_disk_is_not_a_bad_checkpoint(run: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("tracking.recording.write_record", full)
     with pytest.raises(OSError, match="No space left"):
         measured(run, tmp_path)
+
+
+def test_shards_make_the_whole(run: Path, whole: Path, tmp_path: Path) -> None:
+    for shard in ("2/3", "1/3", "3/3"):
+        measured(run, tmp_path, shard=shard)
+    assert content(tmp_path) == content(whole)
+    for wrong in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(ValueError, match="expected a shard such as 1/4"):
+            measured(run, tmp_path, shard=wrong)
+
+
+def test_events_and_the_log_say_what_was_done(run: Path, tmp_path: Path) -> None:
+    events = []
+    measured(run, tmp_path, events=events.append)
+    assert [(event["step"], event["number"], event["total"]) for event in events] == [
+        (0, 1, 4), (2, 2, 4), (4, 3, 4), (6, 4, 4)
+    ]  # fmt: skip
+    assert events[-1]["seconds_left"] == 0
+    lines = [json.loads(line) for line in (tmp_path / "recording.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 6]
+    assert set(lines[0]["done"]) == {*UNITS, "training"}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.graph import ModelGraph
+from tracking.audit import audit_files
 from tracking.claims import claim
 from tracking.formats import content_hash
 from tracking.history import History, create_history, tool_version
@@ -70,6 +71,7 @@ def record(
     dtype: str | None = None,
     threads: int | None = None,
     config: "str | Path | None" = None,
+    force: bool = False,
     shard: str | None = None,
     progress: Progress | None = None,
     events: Events | None = None,
@@ -87,6 +89,7 @@ def record(
             `circuits.discovery.find_circuit` takes.
         threads: of torch; one by default for small models, since it is faster there.
         config: the model's configuration, a `config.json` or a folder with one, where none lies with the checkpoints.
+        force: record a series whose files fail the audit (see `tracking.audit`), too.
         shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
         progress: called with ("recording", checkpoints done, checkpoints).
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
@@ -95,13 +98,26 @@ def record(
 
     Raises:
         FileNotFoundError: no such run, or no checkpoints in it.
-        ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, or no checkpoint at all
-            that can be read.
+        ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, no checkpoint at all
+            that can be read, or a series that is not what it claims to be.
     """
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
     settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
+    if not force:
+        _refuse_false_series(run, config)
     recording = _Recording(part_of(run, shard), Path(folder), settings, device, threads, config)
     return recording.walk(progress or _silent, events or _silent)
+
+
+def _refuse_false_series(run: Run, config: "str | Path | None") -> None:
+    """A checkpoint that cannot be read costs itself alone; one that is not of this series makes the others wrong."""
+    found = [f for f in audit_files(run, config=config).findings if f.kind in ("equal", "config", "tokenizer")]
+    if found:
+        more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
+        raise ValueError(
+            f"{run.name!r} is not what it claims to be: {found[0].what}{more}; `formation audit` says more, steps= "
+            "leaves checkpoints out, and force=True (--force) records it as it is"
+        )
 
 
 def part_of(run: Run, shard: str | None) -> Run:
