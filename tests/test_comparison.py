@@ -1,0 +1,246 @@
+"""Effects that were planted are found, those that were not are not, and what cannot be told is said not to be."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import shared_path
+from tests.sweeps import formation_rows, grid, sweep, times
+from tracking.arms import compare_arms, describe_arms
+from tracking.comparison import compare, compare_formation, curves
+from tracking.exchange import estimate_effect
+from tracking.runset import RunSet, formation_times, run_set, varying
+from tracking.synthetic import Rise, rising_history
+
+RATES = [1e-3, 3e-3]
+
+
+@pytest.fixture(scope="module")
+def two_by_two() -> RunSet:
+    """Learning rate matters (exponent -.6), repeat probability does not; six seeds."""
+    settings = grid(6, learning_rate=RATES, repeat_probability=[0.5, 0.9])
+    return sweep(settings, np.random.default_rng(0), effects={"learning_rate": -0.6})
+
+
+def test_the_planted_effect_is_found_and_the_other_is_not(two_by_two: RunSet) -> None:
+    found = compare_formation(two_by_two, by=["learning_rate", "repeat_probability"])
+    rate, repeat = found.effects.to_dict("records")
+    assert rate["contrast"] == "0.003 : 0.001"
+    assert rate["low"] < -0.6 * np.log(3) < rate["high"] < 0
+    assert rate["q_value"] < 0.05
+    assert repeat["low"] < 0 < repeat["high"]
+    assert "earlier for learning_rate 0.003 : 0.001" in found.sentences[0]
+    assert "No effect of repeat_probability on induction" in found.sentences[1]
+    assert "would have been seen with probability .8" in found.sentences[1]
+    asked = {"hyperparameter", "role", "clock", "definition", "estimate", "low", "high", "p_value", "n_runs"}
+    assert asked <= set(json.loads(json.dumps(found.to_dict()))["effects"][0])
+
+
+def test_a_relabelling_of_runs_and_order_changes_nothing(two_by_two: RunSet) -> None:
+    names = dict(zip(two_by_two.runs, reversed([f"x{run}" for run in two_by_two.runs]), strict=True))
+    table = two_by_two.formation.assign(run=two_by_two.formation["run"].map(names))
+    again = RunSet(table, {names[run]: values for run, values in two_by_two.settings.items()})
+    first = compare_formation(two_by_two, by="learning_rate").effects
+    second = compare_formation(again, by="learning_rate").effects
+    assert second["estimate"][0] == pytest.approx(first["estimate"][0], abs=0.01)
+
+
+def test_a_silent_run_is_a_run_that_did_not_form(two_by_two: RunSet) -> None:
+    silent = two_by_two.runs[0]
+    table = two_by_two.formation[two_by_two.formation["run"] != silent]
+    less = RunSet(table, two_by_two.settings, two_by_two.last_step, two_by_two.tokens_per_step)
+    times = formation_times(less, table).set_index("run")
+    assert times.loc[silent].tolist() == [400.0, np.inf]
+    assert compare_formation(less, by="learning_rate").effects["n_runs"][0] == 24
+
+
+def test_batch_sizes_are_compared_in_tokens() -> None:
+    """Formation at one number of tokens: in steps it halves with each doubling of the batch, in tokens not."""
+    runs = sweep(grid(6, batch_size=[16, 32, 64]), np.random.default_rng(1), effects={"batch_size": -1.0}, between=0.15)
+    in_tokens, in_steps = (compare_formation(runs, by="batch_size", unit=unit).effects for unit in ("auto", "steps"))
+    assert (in_tokens["unit"][0], in_tokens["contrast"][0]) == ("tokens", "per doubling")
+    assert in_tokens["low"][0] < 0 < in_tokens["high"][0]
+    assert in_steps["low"][0] < -np.log(2) < in_steps["high"][0] < 0
+
+
+def test_shares_and_curves_count_runs(two_by_two: RunSet) -> None:
+    formed = compare_formation(two_by_two, by="learning_rate").formed
+    assert formed["n_runs"].tolist() == [12, 12]
+    assert ((formed["low"] <= formed["share"]) & (formed["share"] <= formed["high"])).all()
+    assert formed["median_time"][0] > formed["median_time"][1]
+    table = curves(two_by_two, by="learning_rate", n_resamples=20)
+    for _, curve in table.groupby("value"):
+        assert curve["formed"].is_monotonic_increasing
+        assert ((curve["low"] <= curve["formed"] + 1e-9) & (curve["formed"] <= curve["high"] + 1e-9)).all()
+
+
+def test_a_setting_where_nothing_forms_is_data() -> None:
+    settings = grid(6, learning_rate=RATES)
+    runs = sweep(settings, np.random.default_rng(2), effects={"learning_rate": -4.0}, between=0.05)
+    found = compare_formation(runs, by="learning_rate")
+    row = found.effects.to_dict("records")[0]
+    assert row["estimate"] == -np.inf
+    assert row["high"] < -0.5
+    assert found.to_dict()["effects"][0]["low"] is None
+    assert any("forms in none of the 6 runs with learning_rate 0.001" in sentence for sentence in found.sentences)
+
+
+def test_where_nothing_forms_at_all_nothing_is_claimed() -> None:
+    runs = sweep(grid(4, learning_rate=RATES), np.random.default_rng(2), horizon=10.0)
+    found = compare_formation(runs, by="learning_rate")
+    assert found.effects["p_value"][0] == 1
+    assert "nothing can be said" in found.sentences[0]
+
+
+def test_what_always_changes_together_is_said_to() -> None:
+    settings = [{**one, "warmup_steps": int(one["learning_rate"] * 1e5)} for one in grid(5, learning_rate=RATES)]
+    found = compare_formation(sweep(settings, np.random.default_rng(3)), by="learning_rate")
+    assert any("cannot be told apart" in sentence for sentence in found.sentences)
+
+
+def test_names_are_compared_with_the_first() -> None:
+    runs = sweep(grid(5, optimizer=["adamw", "adam", "sgd"]), np.random.default_rng(4))
+    found = compare_formation(runs, by="optimizer")
+    assert found.effects["contrast"].tolist() == ["adamw : adam", "sgd : adam"]
+    assert (found.effects["n_runs"] == 10).all()
+
+
+def test_seeds_and_schedules_are_no_hyperparameters(two_by_two: RunSet) -> None:
+    assert varying(two_by_two.settings) == ("learning_rate", "repeat_probability")
+
+
+def test_power_is_what_it_says() -> None:
+    """A planted effect as large as the sentence says is found eight times in ten."""
+    rng, seen = np.random.default_rng(5), 0
+    flat = [compare_formation(sweep(grid(8, a=[1.0, 2.0]), rng), by="a", n_permutations=399) for _ in range(10)]
+    size = float(np.median([found.effects["detectable"][0] for found in flat]))
+    for _ in range(200):
+        low, high, value, runs = times([0.0, 1.0] * 8, rng, effect=size, horizon=1e4)
+        seen += estimate_effect(low, high, value, runs=runs, n_permutations=199, interval=False).p_value <= 0.05
+    assert 0.68 <= seen / 200 <= 0.92
+
+
+@pytest.mark.parametrize(
+    ("settings", "by", "words"),
+    [
+        (grid(1, a=[1]), "a", "at least two runs"),
+        (grid(3, a=[1]), "a", "'a' is 1 in all runs"),
+        (grid(3, learning_rate=[1, 2]), "learning_rat", "did you mean 'learning_rate'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(settings, by: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        compare_formation(sweep(settings, np.random.default_rng(0)), by=by)
+
+
+def test_histories_of_one_run_are_refused() -> None:
+    history = rising_history([Rise("a1.h0", "induction", 100.0)], range(0, 401, 20))
+    with pytest.raises(ValueError, match="two histories are of run"):
+        run_set([history, history])
+
+
+@pytest.mark.slow
+def test_histories_go_in_as_they_are() -> None:
+    from dataclasses import replace
+
+    rng = np.random.default_rng(6)
+    histories = []
+    for place in range(10):
+        rate, middle = RATES[place % 2], float(np.exp(rng.normal(0, 0.1)) * (100 if place % 2 else 200))
+        rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 0.8 * middle)]
+        history = rising_history(rises, range(0, 601, 20), seed=place, name=f"run{place}")
+        histories.append(replace(history, hyperparameters={"learning_rate": rate, "seed": place}))
+    found = compare(histories, by="learning_rate", n_permutations=499).effects
+    form = found[found["clock"] == "form"].set_index("role")
+    assert set(form.index) == {"induction", "previous-token"}
+    for role in form.index:
+        assert form.loc[role, "low"] < -np.log(2) < form.loc[role, "high"] < 0
+
+
+# Two arms of paired runs ------------------------------------------------------------------------------------------
+
+
+def arm_metrics(differences: list[float]) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    rows, arms, pairs = [], {}, {}
+    for pair, difference in enumerate(differences):
+        for arm, shift, spacing in (("base", 0.0, 10), ("other", difference, 7)):
+            run = f"{pair}{arm}"
+            arms[run], pairs[run] = arm, str(pair)
+            rows += [(run, x, "acc", 0.01 * x + pair + shift) for x in range(0, 100, spacing)]
+    table = pd.DataFrame(rows, columns=["run", "tokens", "name", "value"])
+    return table, arms, pairs
+
+
+def test_arms_are_compared_at_equal_tokens() -> None:
+    table, arms, pairs = arm_metrics([0.1, 0.2, 0.3])
+    row = compare_arms(table, arms=arms, pairs=pairs, baseline="base").to_dict("records")[0]
+    assert row["difference"] == pytest.approx(0.2)
+    assert (row["n_pairs"], row["n_higher"], row["p_value"]) == (3, 3, 0.25)
+
+
+def test_one_pair_says_nothing_of_chance() -> None:
+    table, arms, pairs = arm_metrics([0.1])
+    found = compare_arms(table, arms=arms, pairs=pairs, baseline="base")
+    assert "says nothing of chance" in describe_arms(found, arm="other", baseline="base")[0]
+
+
+def test_more_than_two_arms_are_refused() -> None:
+    table, arms, pairs = arm_metrics([0.1])
+    with pytest.raises(ValueError, match="expected two arms"):
+        compare_arms(table, arms={**arms, "x": "third"}, pairs=pairs, baseline="base")
+
+
+def pythia() -> pd.DataFrame:
+    return pd.read_csv(shared_path("data/pythia_evals/pythia_v1_evals.csv.gz"))
+
+
+def test_pythia_smaller_batches_are_ahead_and_that_proves_little() -> None:
+    """Five sizes, one run in each arm, evaluated five-shot (the variants' scores are of that level)."""
+    variants = {
+        "pythia-70m-0.25MtokBS": ("pythia-70m", 0.25),
+        "pythia-160m-0.5MtokBS": ("pythia-160m", 0.5),
+        "pythia-410m-0.5MtokBS": ("pythia-410m", 0.5),
+        "pythia-1b-0.5MtokBS": ("pythia-1b-bf16", 0.5),
+        "pythia-1.4b-1MtokBS": ("pythia-1.4b", 1.0),
+    }
+    table = pythia()
+    batch = {name: size for name, (_, size) in variants.items()} | {base: 2.0 for base, _ in variants.values()}
+    table = table[table["model"].isin(batch) & (table["shots"] != "zero-shot") & (table["task"] == "lambada_openai")]
+    table = table.assign(
+        run=table["model"],
+        name=table["task"] + "/" + table["metric"],
+        tokens=table["step"] * table["model"].map(batch) * 2**20,
+    )
+    arms = {name: "smaller batch" for name in variants} | {base: "2M batch" for base, _ in variants.values()}
+    pairs = {name: base for name, (base, _) in variants.items()} | {base: base for base, _ in variants.values()}
+    found = compare_arms(table, arms=arms, pairs=pairs, baseline="2M batch", span=(0.0, 1e11))
+    rows = found.set_index("name")
+    assert rows.loc["lambada_openai/acc", ["n_pairs", "n_higher"]].tolist() == [5, 5]
+    assert rows.loc["lambada_openai/ppl", ["n_pairs", "n_higher"]].tolist() == [5, 0]
+    assert rows.loc["lambada_openai/acc", "p_value"] == 0.0625
+    said = describe_arms(found, arm="smaller batch", baseline="2M batch")
+    assert all("in 5 of 5 pairs" in sentence and "a hint, no proof" in sentence for sentence in said)
+
+
+def test_pythia_pronoun_intervention_moves_nothing() -> None:
+    table = pythia()
+    table = table[table["shots"].isin(["baseline", "intervention"])]
+    table = table.assign(run=table["model"] + "/" + table["shots"], name=table["task"] + "/" + table["metric"])
+    table = table[table["name"] == "crows_pairs_english/pct_stereotype"]
+    arms = {run: run.rpartition("/")[2] for run in table["run"].unique()}
+    pairs = {run: run.rpartition("/")[0] for run in table["run"].unique()}
+    found = compare_arms(table, arms=arms, pairs=pairs, baseline="baseline", clock="step")
+    row = found.to_dict("records")[0]
+    assert row["n_pairs"] == 4
+    assert abs(row["difference"]) < 0.005
+    assert row["low"] < 0 < row["high"]
+    sentence = describe_arms(found, arm="intervention", baseline="baseline")[0]
+    assert sentence.startswith("No effect of intervention on crows_pairs_english/pct_stereotype seen")
+
+
+def test_drawn_rows_have_the_columns_of_the_formation_table() -> None:
+    from tracking.formation import COLUMNS
+
+    assert list(formation_rows("a", np.array([1.0]), np.array([2.0]))) == COLUMNS
