@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
 from tracking.formation import Formation, FormationTable
 from tracking.history import History
 from tracking.lifelines import Event, Lifeline, Lifelines
@@ -136,13 +134,16 @@ def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
     for first, second in pairwise(dated):
         lag = second.midpoint - first.midpoint
         low, high = second.low - first.high, second.high - first.low
-        if low > 0:
-            sure = f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({low:.0f} to {high:.0f})"
-            sentences.append(f"{sure}.")
-        elif np.isfinite([low, high]).all():
+        apart = first.interval_after <= second.interval_before
+        if low > 0 and apart:
+            sentences.append(
+                f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({low:.0f} to {high:.0f})."
+            )
+        else:
+            why = f"anything from {low:.0f} to {high:.0f} fits" if apart else "no checkpoint lies between them"
             sentences.append(
                 f"Whether {first.lifeline} or {second.lifeline} forms first cannot be told from these checkpoints: "
-                f"a lag of {lag:.0f} steps is likeliest, and anything from {low:.0f} to {high:.0f} fits."
+                f"a lag of {lag:.0f} steps is likeliest, but {why}."
             )
     return sentences
 
