@@ -10,7 +10,6 @@ The demo-shaped run, drawn (`.` nothing, `-` weak, `#` strong; 45 steps from 0 t
 """
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,8 @@ from circuits.circuit import Circuit, select_top
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
 from tests.conftest import shared_path
 from tracking.history import History
-from tracking.lifelines import link_lifelines
 from tracking.records import Record
-from tracking.timeline import COLUMNS, RunTimeline, Timeline
+from tracking.timeline import Timeline, build_timeline
 
 MEASURES = ("previous-token", "induction", "duplicate-token", "first-token", "self")
 STEPS = (0, 1, 2, 4, 8, 16, 25, 40, 55, 70, 85, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230)
@@ -120,47 +118,19 @@ def published_history(model: str) -> History:
     return History.from_frame(scores, graph=graph)
 
 
-def found_in(history: History, **options: Any) -> RunTimeline:
-    """What linking finds, and a formation table as plain as can be: the first step with, by two thresholds."""
-    linked = link_lifelines(history, **options)
-    steps, rows = history.steps, []
-    for line in linked.roles:
-        first = next((place for place, nodes in enumerate(line.nodes) if nodes), None)
-        for later, rule in enumerate(("threshold", "half-rise")):
-            place = None if first is None else min(first + later, len(steps) - 1)
-            before = float(steps[-1] if place is None else steps[place - 1] if place else np.nan)
-            after = np.nan if place is None else float(steps[place])
-            middle = float(np.sqrt(max(before, 0.5) * after))
-            censored, status = ("right", "absent") if place is None else ("no" if place else "left", "formed")
-            when = (middle, middle, float(steps[-1]), before, after, before, after, censored, status)
-            name = f"{rule} ({line.measure} ≥ {line.threshold:.3g} on {line.task})"
-            rows.append((history.name, line.lifeline, line.role, None, "form", name, *when))
-    formation = pd.DataFrame(rows, columns=list(COLUMNS["formation"]))
-    sentences = in_words(formation)
-    return RunTimeline(history, linked.lifelines_frame(), linked.events_frame(), formation, sentences)
-
-
-def in_words(formation: pd.DataFrame) -> tuple[str, ...]:
-    sentences = []
-    for role, rows in formation.groupby("role", sort=False):
-        first = rows.iloc[0]
-        when = f"formed between steps {first.interval_before:,.0f} and {first.interval_after:,.0f}"
-        if first.censored == "left":
-            when = f"was there at the first checkpoint, step {first.interval_after:,.0f}"
-        elif first.censored == "right":
-            when = "did not form"
-        sentences.append(f"{str(role).capitalize()} {when} ({first.definition}).")
-    return tuple(sentences)
-
-
+@cache
 def demo_timeline() -> Timeline:
-    return Timeline((found_in(demo_history()),))
+    return build_timeline(demo_history())
 
 
+@cache
 def two_runs() -> Timeline:
-    return Timeline(tuple(found_in(history) for history in (demo_history(), demo_history("demo-slow", 1.7, 1e-3))))
+    return build_timeline([demo_history(), demo_history("demo-slow", 1.7, 1e-3)])
 
 
+@cache
 def published_timeline(model: str) -> Timeline:
-    thresholds = dict.fromkeys(("induction", "previous-token", "duplicate-token", "first-token"), 30.0)
-    return Timeline((found_in(published_history(model), task="synthetic", thresholds=thresholds),))
+    thresholds: dict[str, float] = dict.fromkeys(
+        ("induction", "previous-token", "duplicate-token", "first-token"), 30.0
+    )
+    return build_timeline(published_history(model), task="synthetic", thresholds=thresholds)

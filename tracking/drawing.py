@@ -158,10 +158,12 @@ def curves(history: History) -> tuple[Curve, ...]:
     """Every metric of a history, and the number of edges of each task's circuit, as curves."""
     found = []
     table = history.to_frame("metrics").sort_values(["name", "step"], kind="stable")
+    shorts = [str(name).rpartition("/")[2] for name in table["name"].unique()]
     for name, rows in table.groupby("name", sort=True):
         task, _, short = str(name).rpartition("/")
         family = "loss" if "loss" in short else short
-        label = short.replace("_", " ") if family != "loss" else f"{short.replace('_', ' ')} ({task})"
+        rest = short.replace("loss", "").strip("_").replace("_", " ") if family == "loss" else ""
+        label = f"{rest} ({task})" if rest and shorts.count(short) > 1 else rest or task
         data = (tuple(rows["step"]), tuple(rows["value"]), tuple(rows["std_error"]))
         found.append(Curve(str(name), label, family, *data))
     for task in history.tasks:
@@ -170,9 +172,7 @@ def curves(history: History) -> tuple[Curve, ...]:
         if sizes:
             steps, values = zip(*sizes, strict=True)
             nothing = (0.0,) * len(steps)
-            found.append(
-                Curve(f"{task}/n_edges", f"edges ({task})", "n_edges", steps, tuple(map(float, values)), nothing)
-            )
+            found.append(Curve(f"{task}/n_edges", task, "n_edges", steps, tuple(map(float, values)), nothing))
     return tuple(found)
 
 

@@ -16,14 +16,23 @@ from tracking.drawing import (
     Lane,
     carrier_colours,
     curves,
-    first_formations,
     lanes,
     measured_as,
     scale_of,
     short_number,
 )
 from tracking.history import History
-from tracking.panels import INK, Clock, curve_panel, draw_circuit, draw_formation, draw_lanes, score_panel, track_limit
+from tracking.panels import (
+    INK,
+    Clock,
+    curve_panel,
+    draw_circuit,
+    draw_formation,
+    draw_lanes,
+    formation_rows,
+    score_panel,
+    track_limit,
+)
 from tracking.timeline import RunTimeline, Timeline
 
 if TYPE_CHECKING:
@@ -82,9 +91,9 @@ def plot(
     below = [family for family in ("n_edges", "faithfulness") if family in families]
     scored = [lane for lane in found if measured_as(chosen, lane)][:6]
     rows = sum(len(lane.strongest(track_limit(found, max_tracks))) + 1.4 for lane in found)
-    formed = sum(len(first_formations(chosen, lane)) for lane in found)
+    formed = len(formation_rows(chosen, found))
     left = [(family, 1.0, curve_panel(chosen, clock, family, families[family])) for family in above]
-    left.append(("formation", 0.5 + 0.14 * min(formed, 18), lambda axes: draw_formation(axes, chosen, clock, found)))
+    left.append(("formation", 0.35 + 0.2 * min(formed, 20), lambda axes: draw_formation(axes, chosen, clock, found)))
     left.append(("lifelines", 0.4 + 0.135 * rows, lambda axes: draw_lanes(axes, chosen, clock, found, max_tracks)))
     left += [(family, 0.8, curve_panel(chosen, clock, family, families[family])) for family in below]
     right = [(lane.lifeline, 1.0, score_panel(chosen, clock, lane)) for lane in scored]
@@ -112,9 +121,9 @@ def plot_lifelines(timeline: Timeline, *, max_tracks: int = 40, **options: Any) 
 def plot_formation(timeline: Timeline, **options: Any) -> "Figure":
     """When each role formed, as intervals, definition by definition; takes the options of `plot`."""
     chosen, clock, found = _chosen(timeline, **options)
-    rows = sum(len(first_formations(chosen, lane)) for lane in found)
+    rows = len(formation_rows(chosen, found))
     panel = ("formation", 1.0, lambda axes: draw_formation(axes, chosen, clock, found, limit=60))
-    return _columns(chosen, clock, [[panel]], 0.8 + 0.2 * min(rows, 60))
+    return _columns(chosen, clock, [[panel]], 0.8 + 0.26 * min(rows, 60))
 
 
 def _chosen(
@@ -197,7 +206,7 @@ def _caption(run: RunTimeline, clock: Clock) -> str:
     records = history.records.values()
     prompts = {score.estimate.n_prompts for record in records for score in record.scores.values()} - {0}
     tasks = sorted({task for task, _ in history.measures})
-    definitions = list(dict.fromkeys(run.table("formation")["definition"].dropna()))
+    definitions = [d for d in dict.fromkeys(run.table("formation")["definition"].dropna()) if ", rise " not in d]
     known = any(np.isfinite(s.std_error).any() for r in records for s in r.scores.values())
     first, last = (short_number(step) for step in (history.steps[0], history.steps[-1]))
     parts = [f"{len(history.steps)} checkpoints from step {first} to {last}."]
@@ -206,13 +215,22 @@ def _caption(run: RunTimeline, clock: Clock) -> str:
         parts.append(f"Head scores measured on {', '.join(tasks)}{number}.")
     parts.append("Bands: two standard errors." if known else "No standard errors came with these scores.")
     if definitions:
-        more = f" and {len(definitions) - 4} more" if len(definitions) > 4 else ""
-        parts.append(f"Formation is defined as: {'; '.join(definitions[:4])}{more}.")
-        parts.append(
-            "Bars reach from the last checkpoint without to the first one with; an arrow on the left marks a role that "
-            "is there at the first checkpoint (no earlier bound), on the right one that is absent at the last."
-        )
+        parts.append(f"Formation: bars from the top by {', '.join(definitions)}{_bars(run)}.")
+        bars = "Bars reach from the last checkpoint without to the first one with"
+        if known:
+            bars += f"; dark: {run.analysis.get('confidence', 0.9):.0%} interval over prompts; tick: the date"
+        parts.append(f"{bars}; an arrow on the left: there at the first checkpoint.")
     return " ".join(parts)
+
+
+def _bars(run: RunTimeline) -> str:
+    """` (a role is carried from a score of 0.3 on)`, or role by role where the thresholds differ."""
+    bars = {role: f"{bar:.3g}" for role, bar in run.analysis.get("thresholds", {}).items()}
+    if not bars:
+        return ""
+    same = len(set(bars.values())) == 1
+    words = next(iter(bars.values())) if same else ", ".join(f"{bar} for {role}" for role, bar in bars.items())
+    return f"; a component carries a role from a score of {words} on"
 
 
 def plot_circuit(timeline: Timeline, step: int, *, task: str | None = None, run: str | None = None) -> "Figure":

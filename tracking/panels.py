@@ -30,7 +30,8 @@ from tracking.timeline import RunTimeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Clock", "curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "score_panel", "track_limit"]
+__all__ = ["Clock", "curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "formation_rows"]
+__all__ += ["score_panel", "track_limit"]
 
 INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -216,45 +217,80 @@ def _shade_first(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, colou
         axes.axvspan(low, high, color=colour, alpha=0.13, lw=0, zorder=0)
 
 
-def draw_formation(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], *, limit: int = 18) -> None:
-    """Intervals of formation, one row a role, clock and definition."""
-    axes.set_title("Formation of each role, with its interval", loc="left")
+def draw_formation(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], *, limit: int = 20) -> None:
+    """Intervals of formation: one row a role and clock, in it one bar a definition, the first one thickest."""
+    axes.set_title("Formation, by clock and definition", loc="left")
     colours = role_colours(lane.role for lane in found)
-    rows = [(lane, row) for lane in found for row in first_formations(run, lane).to_dict("records")][:limit]
-    for place, (lane, row) in enumerate(rows):
-        _draw_interval(axes, clock, row, -float(place), colours[lane.role])
-    again = [place > 0 and rows[place - 1][0] is lane for place, (lane, _) in enumerate(rows)]
-    names = ["" if known else lane.lifeline for known, (lane, _) in zip(again, rows, strict=True)]
-    axes.set_yticks([-place for place in range(len(rows))], names, fontsize=7, fontweight="bold")
-    for text, (lane, _) in zip(axes.get_yticklabels(), rows, strict=True):
-        text.set_color(colours[lane.role])
-    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    groups = formation_rows(run, found)[:limit]
+    for place, (_, role, rows) in enumerate(groups):
+        furthest = np.nanmax([clock.start, *(clock(row["interval_after"]) for row in rows)])
+        for number, row in enumerate(rows):
+            across = -place + (0.24 if number == 0 else 0.06 - 0.16 * (number - 1))
+            _draw_interval(axes, clock, row, across, colours.get(role, INK), None if number else furthest)
+    axes.set_yticks([-place for place in range(len(groups))], [name for name, _, _ in groups], fontsize=6.8)
+    for text, (_, role, _) in zip(axes.get_yticklabels(), groups, strict=True):
+        text.set_color(colours.get(role, INK))
+    axes.set_ylim(-len(groups) + 0.4, 0.7)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#eeeeee", lw=0.6)
     axes.set_axisbelow(True)
 
 
-def _draw_interval(axes: "Axes", clock: Clock, row: dict[str, Any], y: float, colour: str) -> None:
-    """Thin: between checkpoints; thick: the resampled interval; tick: the midpoint; arrows: no bound on that side."""
-    first, last = clock.start, clock.ends[1]
+def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """(label, role, rows of one clock), lane by lane; behaviour once where it is the same for all lanes."""
+    groups: list[tuple[str, str, list[dict[str, Any]]]] = []
+    told: set[str] = set()
+    last: list[tuple[str, str, list[dict[str, Any]]]] = []
+    for lane in found:
+        table = first_formations(run, lane)
+        for clock, rows in table.groupby("clock", sort=False):
+            some = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+            some = [row for row in some if ", rise " not in str(row["definition"])]
+            if clock == "behaviour":
+                what = str(some[0]["status"]).rpartition("; ")[2]
+                last += (
+                    []
+                    if what in told
+                    else [(f"behaviour, {what.split('/')[0]}" if "/" in what else "behaviour", "", some)]
+                )
+                told.add(what)
+            else:
+                groups.append((lane.lifeline if clock == "form" else f"{lane.lifeline}, {clock}", lane.role, some))
+    return groups + last
+
+
+def _draw_interval(
+    axes: "Axes", clock: Clock, row: dict[str, Any], y: float, colour: str, note_at: float | None
+) -> None:
+    """Pale: between checkpoints; dark: resampled over prompts; tick: the date; arrow: no bound on that side.
+
+    The first definition's bar is thick, and its interval is written at `note_at`.
+    """
+    first = note_at is not None
+    start, end = clock.start, clock.ends[1]
     before, after = clock(row["interval_before"]), clock(row["interval_after"])
-    left = first if row["censored"] == "left" or not np.isfinite(before) else before
-    right = last if row["censored"] == "right" or not np.isfinite(after) else after
     if row["censored"] == "right":
-        axes.plot([last], [y], marker=">", color=colour, ms=4, mfc="white", clip_on=False)
-        _say(axes, f"not formed: {row['definition']}", last, y, left=True)
+        if first:
+            axes.plot([end], [y], marker=">", color=colour, ms=3.5, mfc="white", clip_on=False)
+            _say(axes, "not formed by the last checkpoint", end, y, left=True)
         return
+    left = start if row["censored"] == "left" or not np.isfinite(before) else before
+    right = end if not np.isfinite(after) else after
     if row["censored"] == "left":
-        axes.plot([first], [y], marker="<", color=colour, ms=4, clip_on=False, zorder=5)
-    axes.plot([left, right], [y, y], color=colour, lw=5, alpha=0.32, solid_capstyle="butt")
+        axes.plot([start], [y], marker="<", color=colour, ms=4 if first else 2.5, clip_on=False, zorder=5)
+    axes.plot([left, right], [y, y], color=colour, lw=5 if first else 2, alpha=0.32, solid_capstyle="butt")
     low, high, middle = clock(row["low"]), clock(row["high"]), clock(row["midpoint"])
-    if np.isfinite([low, high]).all():
-        axes.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
+    if np.isfinite([low, high]).all() and row["censored"] == "no":
+        axes.plot([low, high], [y, y], color=colour, lw=1.6 if first else 1, solid_capstyle="butt")
     if np.isfinite(middle):
-        axes.plot([middle], [y], marker="|", color=colour, ms=7, mew=1.6)
-    late = clock.across(right) > 0.55
-    _say(axes, str(row["definition"]), left if late else right, y, left=late)
+        axes.plot([middle], [y], marker="|", color=colour, ms=7 if first else 4, mew=1.5 if first else 1)
+    if note_at is not None:
+        late = clock.across(note_at) > 0.7
+        bound = "at the first checkpoint" if row["censored"] == "left" else f"({left:,.0f}, {right:,.0f}]"
+        if clock.unit == "tokens" and row["censored"] != "left":
+            bound = f"({short_number(left)}, {short_number(right)}]"
+        _say(axes, bound, left if late else note_at, y, left=late)
 
 
 def _say(axes: "Axes", text: str, x: float, y: float, *, left: bool) -> None:

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,12 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
+from tracking.formation import DEFAULT_DEFINITIONS, formation_table
 from tracking.history import SCHEMA_VERSION, History, tool_version
+from tracking.lifelines import link_lifelines
 from tracking.records import Record, write_beside
 from tracking.tables import check_tables, records_from_tables
+from tracking.wording import findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,13 +63,17 @@ def kind_of(column: str) -> Kind:
 
 @dataclass(frozen=True)
 class RunTimeline:
-    """One run: what was measured, what was found in it, and the findings as sentences."""
+    """One run: what was measured, what was found in it, and the findings as sentences.
+
+    `analysis` says how it was found: thresholds by lifeline, definitions, confidence, seed.
+    """
 
     history: History
     lifelines: "pd.DataFrame"
     events: "pd.DataFrame"
     formation: "pd.DataFrame"
     sentences: tuple[str, ...] = ()
+    analysis: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lifelines", "events", "formation"):
@@ -129,22 +136,42 @@ class Timeline:
         return _typed(pd.concat([run.table(name) for run in self.runs], ignore_index=True), name)
 
 
-def build_timeline(histories: "History | Iterable[History]", **options: Any) -> Timeline:
+def build_timeline(
+    histories: "History | Iterable[History]",
+    *,
+    task: str | None = None,
+    thresholds: Mapping[str, float] | float | None = None,
+    max_gap: int = 2,
+    definitions: Sequence[str] | None = None,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> Timeline:
     """Link, date and put into words what some histories hold.
 
     Args:
         histories: one history or several, each of another run.
-        options: passed on to `tracking.formation.formation_table`.
-    """
-    from tracking.formation import formation_table
-    from tracking.lifelines import link_lifelines
+        task: as in `link_lifelines`: whose measures are followed.
+        thresholds: as in `link_lifelines`: from which score on a component carries a role.
+        max_gap: as in `link_lifelines`: for how many snapshots a component may fall silent.
+        definitions: as in `formation_table`; where thresholds are given, the threshold is the first of them.
+        confidence: of the intervals.
+        seed: of all resampling.
 
+    Raises:
+        ValueError: two runs have one name, or a history holds nothing that could carry a role.
+    """
+    if definitions is None:
+        definitions = DEFAULT_DEFINITIONS if thresholds is None else ("threshold", *DEFAULT_DEFINITIONS)
     runs = []
     for history in [histories] if isinstance(histories, History) else histories:
-        linked = link_lifelines(history)
-        formed = formation_table(history, linked, **options)
+        linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, seed=seed)
+        formed = formation_table(history, linked, definitions=definitions, confidence=confidence, seed=seed)
         frames = (linked.lifelines_frame(), linked.events_frame(), formed.to_frame())
-        runs.append(RunTimeline(history, *frames))
+        sentences = findings(history, linked, formed)
+        bars = {line.lifeline: float(line.threshold) for line in linked.roles}
+        analysis = {"task": task, "thresholds": bars, "max_gap": max_gap, "definitions": list(definitions)}
+        analysis |= {"confidence": confidence, "seed": seed}
+        runs.append(RunTimeline(history, *frames, sentences=sentences, analysis=analysis))
     return Timeline(tuple(runs))
 
 
@@ -275,6 +302,7 @@ def _run_to_json(run: RunTimeline) -> str:
         "graph": asdict(history.graph),
         "hyperparameters": _plain(history.hyperparameters),
         "settings": _plain(history.settings),
+        "analysis": _plain(run.analysis),
         "steps": list(history.steps),
         "tokens": [_plain(tokens[step]) for step in history.steps],
         "sentences": list(run.sentences),
@@ -346,7 +374,7 @@ def _run_from_json(about: Mapping[str, Any]) -> RunTimeline:
         restored[key] = _restored(records.get(key, Record(*key)), kept)
     history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"])
     found = (frames[name] for name in ("lifelines", "events", "formation"))
-    return RunTimeline(history, *found, sentences=tuple(about["sentences"]))
+    return RunTimeline(history, *found, sentences=tuple(about["sentences"]), analysis=about["analysis"])
 
 
 def _restored(record: Record, kept: Mapping[str, Any]) -> Record:

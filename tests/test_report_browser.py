@@ -1,0 +1,234 @@
+"""The page in a real browser: it draws, answers the pointer and the keys, and asks nothing of the network."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.timeline_examples import demo_timeline, published_timeline, two_runs
+from tracking.report import report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("needs a Chromium on the path", allow_module_level=True)
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@dataclass
+class Opened:
+    """A page, what it said, and what it asked for."""
+
+    tab: Any
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def count(self, selector: str) -> int:
+        return self.tab.locator(selector).count()
+
+    def text(self, selector: str) -> str:
+        return self.tab.locator(selector).first.text_content()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.tab.keyboard.press(key)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    report(demo_timeline(), folder / "demo.html")
+    report(two_runs(), folder / "two.html")
+    return folder
+
+
+def open_page(browser: Any, place: Path, fragment: str = "", **options: Any) -> Opened:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    opened = Opened(context.new_page())
+    opened.tab.on("console", lambda message: opened.said.append(message.text))
+    opened.tab.on("pageerror", lambda error: opened.said.append(str(error)))
+    opened.tab.on("request", lambda request: opened.asked.append(request.url))
+    opened.tab.goto(f"file://{place}{fragment}")
+    opened.tab.set_default_timeout(5000)
+    opened.tab.wait_for_selector(".formation .history")
+    return opened
+
+
+@pytest.fixture
+def demo(browser: Any, places: Path) -> Iterator[Opened]:
+    opened = open_page(browser, places / "demo.html")
+    yield opened
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    opened.tab.context.close()
+
+
+def test_the_page_draws_lanes_events_and_the_circuit(demo: Opened) -> None:
+    assert demo.count(".track") >= 6
+    assert demo.count(".events .birth") >= 3
+    assert demo.count(".events .handoff") == 1
+    assert demo.count(".band") >= 3
+    assert demo.count(".edge") == 11
+    assert demo.count(".node.inside") == 5
+    assert "faithfulness" in demo.text(".caption")
+    assert demo.tab.title() == "demo"
+
+
+def test_moving_through_the_steps_redraws_the_circuit(demo: Opened) -> None:
+    widths = demo.tab.eval_on_selector_all(".edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))")
+    demo.tab.locator(".scrub").fill("20")
+    assert demo.text(".now").startswith("step 190")
+    assert widths != demo.tab.eval_on_selector_all(
+        ".edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"
+    )
+    demo.tab.locator(".scrub").fill("0")
+    assert demo.count(".edge") == 0
+    assert "does not do this task yet" in demo.text(".caption")
+
+
+def test_a_click_on_the_time_axis_chooses_a_step(demo: Opened) -> None:
+    box = demo.tab.locator(".ground").bounding_box()
+    demo.tab.mouse.click(box["x"] + 2, box["y"] + 60)
+    assert demo.text(".now").startswith("step 0")
+
+
+def test_edges_into_queries_keys_and_values_differ(demo: Opened) -> None:
+    strokes = {
+        slot: demo.tab.locator(f'.edge[data-edge$="a1.h2<{slot}>"]').first.get_attribute("stroke") for slot in "qkv"
+    }
+    assert len(set(strokes.values())) == 3
+
+
+def test_a_click_shows_a_component_and_its_formation(demo: Opened) -> None:
+    demo.tab.locator('.node[data-component="a1.h0"]').click()
+    assert demo.text(".component h2") == "a1.h0"
+    assert demo.count(".component svg path.line") == 5
+    assert demo.count(".component tbody tr") >= 3
+    assert "hand-off of induction, a1.h0 → a1.h2" in demo.tab.locator(".events-list").inner_text()
+    demo.tab.locator(".track[data-component='a0.h1'] .name").first.click()
+    assert demo.text(".component h2") == "a0.h1"
+
+
+def test_the_keyboard_does_all_of_it(demo: Opened) -> None:
+    demo.press("Home")
+    assert demo.text(".now").startswith("step 0")
+    demo.press("ArrowRight")
+    assert demo.text(".now").startswith("step 1 ")
+    demo.press("Shift+ArrowRight")
+    assert demo.text(".now").startswith("step 70")
+    demo.press("ArrowDown")
+    assert demo.text(".component h2") == "a1.h0"
+    demo.press("Escape")
+    assert demo.count(".component h2") == 0
+    label = demo.text(".history .unit")
+    demo.press("u")
+    assert demo.text(".history .unit") != label
+    demo.tab.locator('.node[data-component="a0.h1"]').focus()
+    demo.press("Enter")
+    assert demo.text(".component h2") == "a0.h1"
+    demo.press("/")
+    demo.tab.keyboard.type("hand-off")
+    demo.tab.locator('[data-table="events"]').click()
+    assert demo.count(".numbers tbody tr") == 1
+
+
+def test_playing_runs_to_the_end(demo: Opened) -> None:
+    demo.tab.locator(".scrub").fill("42")
+    demo.tab.locator(".play").click()
+    sync_api.expect(demo.tab.locator(".play")).to_have_attribute("aria-label", "Play")
+    assert demo.text(".now").startswith("step 1,000")
+
+
+def test_the_view_is_in_the_address_and_survives_a_reload(demo: Opened) -> None:
+    demo.tab.locator(".scrub").fill("20")
+    demo.tab.locator('.node[data-component="a1.h0"]').click()
+    demo.tab.locator('[data-table="edges"]').click()
+    demo.tab.locator('[data-value="linear"]').click()
+    address = demo.tab.url
+    assert "step=190" in address
+    demo.tab.reload()
+    demo.tab.wait_for_selector(".formation .history")
+    assert demo.tab.url == address
+    assert demo.text(".now").startswith("step 190")
+    assert demo.text(".component h2") == "a1.h0"
+    assert demo.tab.locator('[data-table="edges"]').get_attribute("aria-pressed") == "true"
+    assert demo.text(".history .unit") == "step"
+
+
+def test_the_tables_filter_sort_and_copy(demo: Opened) -> None:
+    demo.tab.locator('[data-table="scores"]').click()
+    demo.tab.locator(".filter").fill("a1.h0 induction")
+    assert demo.text(".copy") == "Copy 45 rows"
+    demo.tab.locator("th button", has_text="value").click()
+    demo.tab.locator("th button", has_text="value").click()
+    first = demo.tab.locator(".numbers tbody tr").first.locator("td").all_text_contents()
+    assert float(first[5]) > 0.8
+    demo.tab.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    demo.tab.locator(".copy").click()
+    rows = demo.tab.evaluate("window.copied").splitlines()
+    assert rows[0].split("\t") == ["step", "tokens", "component", "task", "measure", "value", "std_error"]
+    assert len(rows) == 46
+
+
+def test_light_and_dark_follow_the_system_and_the_switch(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "demo.html", color_scheme="dark")
+    ground = "getComputedStyle(document.querySelector('.formation')).backgroundColor"
+    dark = opened.tab.evaluate(ground)
+    opened.tab.locator(".theme").click()
+    assert opened.tab.evaluate(ground) != dark
+    opened.tab.context.close()
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "demo.html", "#component=a1.h0")
+    opened.tab.set_viewport_size({"width": 390, "height": 844})
+    sync_api.expect(opened.tab.locator(".history")).to_have_attribute("width", re.compile("^3[0-7][0-9]$"))
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.said == []
+    opened.tab.context.close()
+
+
+def test_a_wrong_address_falls_back(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "demo.html", "#step=nonsense&run=absent&component=a9.h9&task=none&table=none")
+    assert opened.text(".now").startswith("step 1,000")
+    assert opened.said == []
+    opened.tab.context.close()
+
+
+def test_several_runs_stand_side_by_side(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "two.html", "#component=a1.h2")
+    assert "differ in learning rate" in opened.text(".comparison .meta")
+    assert opened.count(".comparison svg rect") >= 6
+    assert "demo-slow, induction" in opened.tab.locator(".component").inner_text()
+    opened.tab.locator('select[data-key="run"]').select_option("demo-slow")
+    assert "demo-slow" in opened.text(".about")
+    assert opened.said == []
+    opened.tab.context.close()
+
+
+@pytest.mark.parametrize("model", ["pythia_1b", "olmo_1b"])
+def test_published_models_are_shown_as_clearly(browser: Any, tmp_path: Path, model: str) -> None:
+    report(published_timeline(model), tmp_path / "page.html")
+    opened = open_page(browser, tmp_path / "page.html", "#unit=tokens&component=a4.h4")
+    assert opened.count(".history .lane") >= 4
+    assert opened.count(".node.carrier") > 30
+    assert "No edges were recorded" in opened.text(".caption")
+    assert (opened.count(".history .open") > 0) == (model == "olmo_1b")
+    before = opened.count(".track")
+    opened.tab.locator(".more").last.click()
+    assert opened.count(".track") > before
+    assert opened.said == []
+    opened.tab.context.close()

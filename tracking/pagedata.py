@@ -1,0 +1,213 @@
+"""What does the page know?
+
+Everything the page shows, as one value that JSON can hold: small, because scores lie in one row a component, edges are
+numbers into one list of names, and every measured number has four significant digits (the files of
+`tracking.timeline` have all of them).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from tracking.drawing import curves, first_formations, lanes, measured_as, role_colours, scale_of, unit_of
+from tracking.history import SCHEMA_VERSION, History, tool_version
+from tracking.timeline import RunTimeline, Timeline
+
+__all__ = ["page_data"]
+
+# More edges than this at one step cannot be told apart on a screen; the page says how many are left out.
+MAX_EDGES = 300
+
+
+def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]:
+    """All that the viewer draws from; see `viewer/data.js` for the reading side."""
+    names = ", ".join(run.name for run in timeline.runs)
+    found = {run.name: lanes(run) for run in timeline.runs}
+    roles = [lane.role for some in found.values() for lane in some]
+    roles += [measure for run in timeline.runs for _, measure in run.history.measures]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "title": title or names,
+        "colours": role_colours(roles),
+        "differing": differing(run.history.hyperparameters for run in timeline.runs),
+        "runs": [_run(run) for run in timeline.runs],
+    }
+
+
+def differing(all_hyperparameters: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the hyperparameters that are not the same in all runs."""
+    rows = [dict(row) for row in all_hyperparameters]
+    names = sorted({name for row in rows for name in row})
+    return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
+
+
+def _run(run: RunTimeline) -> dict[str, Any]:
+    history = run.history
+    tokens = [history.tokens[step] for step in history.steps]
+    known = all(value is not None for value in tokens)
+    steps = list(history.steps)
+    graph = history.graph
+    shape = {"layers": graph.n_layers, "heads": graph.n_heads, "mlp": graph.mlp, "parallel": graph.parallel}
+    return {
+        "name": run.name,
+        "graph": shape,
+        "hyperparameters": {key: _plain(value) for key, value in history.hyperparameters.items()},
+        "settings": {key: _plain(value) for key, value in history.settings.items()},
+        "sentences": list(run.sentences),
+        "steps": steps,
+        "tokens": tokens if known else None,
+        "scale": {"step": _scale(steps), "tokens": _scale([t for t in tokens if t is not None]) if known else None},
+        "failed": [[record.step, record.task, record.reason] for record in history.failures],
+        "curves": _curves(history),
+        "lanes": _lanes(run),
+        "events": _columns(run, "events"),
+        "formation": _columns(run, "formation"),
+        "scores": _scores(history),
+        "circuits": _circuits(history),
+    }
+
+
+def _scale(times: list) -> dict[str, Any]:
+    """The layout to start with, and the logarithmic one to switch to."""
+    automatic, log = scale_of(times), scale_of(times, "log")
+    return {"automatic": automatic.kind, "log": log.kind, "constant": _rounded(log.constant)}
+
+
+def _curves(history: History) -> list[dict[str, Any]]:
+    place = {step: index for index, step in enumerate(history.steps)}
+    return [
+        {
+            "name": curve.name,
+            "label": curve.label,
+            "family": curve.family,
+            "unit": unit_of(curve.family),
+            "places": [place[step] for step in curve.steps],
+            "values": _numbers(curve.values),
+            "errors": _numbers(curve.errors),
+        }
+        for curve in curves(history)
+    ]
+
+
+def _lanes(run: RunTimeline) -> list[dict[str, Any]]:
+    found = []
+    for lane in lanes(run):
+        task, measure = measured_as(run, lane) or (None, None)
+        tracks = [
+            {
+                "component": track.component,
+                "places": list(track.places),
+                "strength": _numbers(track.strength),
+                "confidence": _numbers(track.confidence),
+            }
+            for track in lane.tracks
+        ]
+        firsts = [_row(row) for row in first_formations(run, lane).to_dict("records")]
+        about = {"lifeline": lane.lifeline, "role": lane.role, "task": task, "measure": measure}
+        found.append({**about, "tracks": tracks, "formation": firsts})
+    return found
+
+
+def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): _plain(value) for key, value in row.items() if key != "run"}
+
+
+def _columns(run: RunTimeline, table: str) -> dict[str, list[Any]]:
+    frame = run.table(table).drop(columns="run")
+    return {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
+
+
+def _scores(history: History) -> list[dict[str, Any]]:
+    """One row of values a component for every measure and task; no row of errors where there are none."""
+    found = []
+    for task, measure in history.measures:
+        data = history.score(measure, task=task)
+        places = {step: index for index, step in enumerate(history.steps)}
+        value = np.full((data.sizes["component"], len(places)), np.nan)
+        error = value.copy()
+        at = [places[step] for step in data.step.values.tolist()]
+        value[:, at], error[:, at] = data.value.values.T, data.std_error.values.T
+        having = [r for (_, at_task), r in history.records.items() if at_task == task and measure in r.scores]
+        prompts = max((record.scores[measure].estimate.n_prompts for record in having), default=0)
+        found.append(
+            {
+                "task": task,
+                "measure": measure,
+                "prompts": prompts,
+                "components": data.component.values.tolist(),
+                "values": [_numbers(row) for row in value],
+                "errors": [_numbers(row) for row in error] if np.isfinite(error).any() else None,
+            }
+        )
+    return found
+
+
+def _circuits(history: History) -> dict[str, Any]:
+    """For each task that has circuits: names of edges, and at each step which are kept, their score and its error."""
+    found: dict[str, Any] = {}
+    for task in history.tasks:
+        circuits = [history.records[s, task].circuit if (s, task) in history.records else None for s in history.steps]
+        if any(circuit is not None for circuit in circuits):
+            found[task] = _circuits_of_task(circuits)
+    return found
+
+
+def _circuits_of_task(circuits: "list[Circuit | None]") -> dict[str, Any]:
+    number: dict[str, int] = {}
+    at: list[dict[str, Any] | None] = []
+    for circuit in circuits:
+        if circuit is None:
+            at.append(None)
+            continue
+        values, errors = circuit.scores.values, circuit.scores.std_error
+        rows = np.argwhere(circuit.kept)
+        order = np.argsort(-np.abs(values[circuit.kept]), kind="stable")[:MAX_EDGES]
+        places = [tuple(int(i) for i in rows[index]) for index in order]
+        names = [circuit.graph.edge(*place).name for place in places]
+        faithful = circuit.faithfulness
+        at.append(
+            {
+                "status": circuit.status,
+                "size": circuit.n_edges,
+                "faithfulness": _numbers([float(faithful.value), float(faithful.std_error)]) if faithful else None,
+                "edges": [number.setdefault(name, len(number)) for name in names],
+                "scores": _numbers(values[place] for place in places),
+                "errors": _numbers(errors[place] for place in places),
+            }
+        )
+    first = next(circuit for circuit in circuits if circuit is not None)
+    prompts = first.scores.estimate.n_prompts
+    return {
+        "measure": first.scores.measure,
+        "target": first.target,
+        "prompts": prompts,
+        "names": list(number),
+        "at": at,
+    }
+
+
+def _numbers(values: Iterable[Any]) -> list[float | int | None]:
+    return [_rounded(float(value)) for value in values]
+
+
+def _rounded(value: float) -> float | int | None:
+    """Four significant digits; whole numbers without a point; null where there is none."""
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.4g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return None if not math.isfinite(number) else int(number) if number.is_integer() else float(f"{number:.6g}")
+    return str(value)

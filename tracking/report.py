@@ -1,0 +1,108 @@
+"""How does a timeline become one page that opens anywhere, with nothing to install and no network?
+
+The page is one HTML file that holds its style, its code and its data (gzipped).  The code lies in `viewer/` as ordinary
+JavaScript modules; here they are put together into one script, each in the order in which it is needed.
+"""
+
+import base64
+import gzip
+import html
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from tracking.pagedata import page_data
+from tracking.records import write_beside
+from tracking.timeline import Timeline
+
+__all__ = ["report", "viewer_script", "viewer_style"]
+
+# Every module after those it imports.
+MODULES = ("vendor/d3.js", "data.js", "time.js", "state.js", "history.js", "circuit.js", "component.js", "compare.js")
+MODULES += ("table.js", "main.js")
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
+script-src 'unsafe-inline'; img-src data:">
+<meta name="generator" content="circuit-formation-tracker {version}">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>html, body {{ margin: 0; min-height: 100%; background: #f8f8f6; }}
+html[data-theme="dark"], html[data-theme="dark"] body {{ background: #131417; }}
+@media (prefers-color-scheme: dark) {{ html:not([data-theme="light"]), html:not([data-theme="light"]) body \
+{{ background: #131417; }} }}
+{style}</style>
+</head>
+<body>
+<main id="page"><p>This page draws itself with JavaScript, which is off or too old here.</p></main>
+<script type="application/gzip" id="data">{data}</script>
+<script type="module">
+{script}
+decode(document.getElementById("data").textContent)
+  .then((page) => mount(document.getElementById("page"), page))
+  .catch((error) => {{
+    document.getElementById("page").textContent = `This page could not be drawn: ${{error.message}}`;
+    throw error;
+  }});
+</script>
+</body>
+</html>
+"""
+
+
+def report(timeline: Timeline, path: "str | Path", *, title: str | None = None) -> Path:
+    """Write the page of one run or of several.
+
+    Args:
+        timeline: what was found.
+        path: of the HTML file; it is written beside its place and moved into it.
+        title: of the page; the names of the runs where not given.
+
+    Returns:
+        The file.
+    """
+    data = page_data(timeline, title=title)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    page = PAGE.format(
+        version=data["tool_version"],
+        title=html.escape(data["title"]),
+        style=viewer_style(),
+        data=packed,
+        script=viewer_script(),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_beside(path, page.encode())
+    return path
+
+
+@cache
+def viewer_script() -> str:
+    """The viewer's modules as one script that defines `decode` and `mount`.
+
+    A module here imports by name from its neighbours and exports declarations only, so that joining them is leaving
+    these two words out.
+    """
+    parts = []
+    for name in MODULES:
+        source = _read(name)
+        source = re.sub(r'^import \{[^}]*\} from "[^"]*";\n', "", source, flags=re.MULTILINE)
+        source = re.sub(r"^export \{[^}]*\};\n", "", source, flags=re.MULTILINE)
+        parts.append(re.sub(r"^export (?=(?:async )?(?:function|const|let|class))", "", source, flags=re.MULTILINE))
+    return "\n".join(parts)
+
+
+@cache
+def viewer_style() -> str:
+    return _read("style.css")
+
+
+def _read(name: str) -> str:
+    return files("tracking").joinpath("viewer", *name.split("/")).read_text(encoding="utf-8")

@@ -1,0 +1,113 @@
+// @ts-check
+// Every number that is shown, as tables that can be filtered, sorted and copied.
+
+import { d3 } from "./vendor/d3.js";
+import { TABLES, tableOf } from "./data.js";
+
+/** @typedef {import("./history.js").Context} Context */
+
+const PAGE = 100;
+
+/**
+ * Rows that hold every word of the filter, and belong to the step and component that are asked for.
+ * @param {{columns: string[], rows: any[][]}} table
+ * @param {{filter: string, step: number|null, component: string}} wanted
+ */
+export function filtered({ columns, rows }, { filter, step, component }) {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const steps = columns.map((name, i) => (name === "step" || name === "step_after" ? i : -1)).filter((i) => i >= 0);
+  return rows.filter((row) => {
+    if (step !== null && steps.length && !steps.some((i) => row[i] === step)) return false;
+    const texts = row.map((cell) => String(cell ?? "").toLowerCase());
+    if (component && !texts.some((text) => text.split(",").includes(component))) return false;
+    return words.every((word) => texts.some((text) => text.includes(word)));
+  });
+}
+
+/** Rows as tab-separated text, which spreadsheets take. */
+export function tabSeparated(/** @type {string[]} */ columns, /** @type {any[][]} */ rows) {
+  return [columns, ...rows].map((row) => row.map((cell) => cell ?? "").join("\t")).join("\n") + "\n";
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {Context} context
+ */
+export function drawTable(element, context) {
+  const { run, store } = context;
+  const root = d3.select(element).html("");
+  const bar = root.append("div").attr("class", "table-bar");
+  const tabs = bar.append("div").attr("class", "tabs").attr("role", "group").attr("aria-label", "Table");
+  for (const name of TABLES)
+    tabs.append("button").attr("type", "button").attr("data-table", name).text(name).on("click", () => store.set({ table: name }));
+  const filter = bar.append("input").attr("type", "search").attr("class", "filter").attr("placeholder", "Filter rows").attr("aria-label", "Filter rows");
+  filter.on("input", () => store.set({ filter: filter.property("value") }));
+  const here = bar.append("label");
+  const box = here.append("input").attr("type", "checkbox").on("change", () => store.set({ here: box.property("checked") }));
+  here.append("span").text(" this step and component only");
+  const copy = bar.append("button").attr("type", "button").attr("class", "copy");
+  const holder = root.append("div").attr("class", "scroll table-holder").attr("tabindex", 0).attr("role", "region").attr("aria-label", "Numbers");
+  const foot = root.append("p").attr("class", "meta");
+  let order = { column: "", down: false };
+  let known = { name: "", table: { columns: /** @type {string[]} */ ([]), rows: /** @type {any[][]} */ ([]) } };
+  let limit = PAGE;
+  /** @type {any[][]} */
+  let rows = [];
+  const update = () => {
+    const { table: name, here: only, step, component } = store.state;
+    if (known.name !== name) [known, order, limit] = [{ name, table: tableOf(run, name) }, { column: "", down: false }, PAGE];
+    tabs.selectAll("button").attr("aria-pressed", function () {
+      return String(this.dataset.table === name);
+    });
+    if (filter.property("value") !== store.state.filter) filter.property("value", store.state.filter);
+    box.property("checked", only);
+    rows = filtered(known.table, { filter: store.state.filter, step: only ? run.steps[step] : null, component: only ? component : "" });
+    const by = known.table.columns.indexOf(order.column);
+    if (by >= 0) rows = rows.slice().sort((a, b) => compare(a[by], b[by]) * (order.down ? -1 : 1));
+    fill();
+  };
+  const fill = () => {
+    const { columns } = known.table;
+    const table = holder.html("").append("table");
+    const heads = table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col");
+    heads.attr("aria-sort", (name) => (name !== order.column ? null : order.down ? "descending" : "ascending"));
+    heads.append("button").attr("type", "button").text((name) => name.replaceAll("_", " ")).on("click", (_, name) => {
+      order = { column: name, down: order.column === name && !order.down };
+      update();
+    });
+    const body = table.append("tbody");
+    body.selectAll("tr").data(rows.slice(0, limit)).join("tr").selectAll("td").data((row) => row).join("td")
+      .attr("class", (cell) => (typeof cell === "number" ? "number" : null))
+      .text((cell) => (cell === null ? "" : typeof cell === "number" ? cell.toLocaleString("en", { maximumSignificantDigits: 6 }) : String(cell)));
+    copy.text(`Copy ${rows.length.toLocaleString("en")} rows`);
+    foot.html("").append("span").text(rows.length ? `${Math.min(limit, rows.length)} of ${rows.length.toLocaleString("en")} rows. ` : `No rows. ${hint(context)}`);
+    if (rows.length > limit) foot.append("button").attr("type", "button").attr("class", "quiet").text("Show more").on("click", () => ((limit += 5 * PAGE), fill()));
+    foot.append("span").text(" Measured numbers have four significant digits here; the exported tables have all.");
+  };
+  copy.on("click", async () => {
+    const text = tabSeparated(known.table.columns, rows);
+    copy.text((await toClipboard(text)) ? "Copied" : "Copying was refused by the browser");
+  });
+  update();
+  return update;
+}
+
+const compare = (/** @type {any} */ a, /** @type {any} */ b) =>
+  a === b ? 0 : a === null ? 1 : b === null ? -1 : typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+
+const hint = ({ run, store }) => (store.state.table === "edges" && !Object.keys(run.circuits).length ? "No edges were recorded in this run." : "");
+
+async function toClipboard(/** @type {string} */ text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}

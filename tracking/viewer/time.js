@@ -1,0 +1,84 @@
+// @ts-check
+// Where does each step lie on the time axis, and how is a number written?
+
+/** @typedef {import("./data.js").Run} Run */
+
+/** Four significant digits at most, with k, M, B or T. @param {number|null|undefined} value */
+export function short(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  const size = Math.abs(value);
+  for (const [unit, letter] of /** @type {[number, string][]} */ ([[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]]))
+    if (size >= unit) return `${digits(value / (letter === "k" ? 1e3 : unit))}${letter}`;
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : digits(value);
+}
+
+const digits = (/** @type {number} */ value) => String(Number(value.toPrecision(value !== 0 && Math.abs(value) < 1 ? 3 : 4)));
+
+/** A value with its error: `0.86 ± 0.02`. */
+export function withError(/** @type {number|null|undefined} */ value, /** @type {number|null|undefined} */ error) {
+  return value === null || value === undefined ? "–" : error ? `${short(value)} ± ${short(error)}` : short(value);
+}
+
+/**
+ * @typedef {{x: (place: number) => number, ofStep: (step: number|null) => number|null,
+ *   ofTime: (time: number) => number, nearest: (px: number) => number,
+ *   ticks: {at: number, label: string}[], left: number, right: number, label: string}} TimeAxis
+ */
+
+/**
+ * The axis between two pixel positions.
+ * @param {Run} run
+ * @param {"step"|"tokens"} unit
+ * @param {"auto"|"log"|"linear"} wanted
+ * @param {number} left
+ * @param {number} right
+ * @returns {TimeAxis}
+ */
+export function timeAxis(run, unit, wanted, left, right) {
+  const times = unit === "tokens" && run.tokens ? run.tokens : run.steps;
+  const scale = (unit === "tokens" && run.scale.tokens) || run.scale.step;
+  const kind = wanted === "linear" ? "linear" : wanted === "log" ? scale.log : scale.automatic;
+  const even = (/** @type {number} */ time) =>
+    kind === "log" ? Math.log(time) : kind === "log1p" ? Math.log1p(time / scale.constant) : time;
+  const [first, last] = [even(times[0]), even(times[times.length - 1])];
+  const at = (/** @type {number} */ time) => left + ((right - left) * (even(time) - first)) / (last - first || 1);
+  const places = times.map(at);
+  const ofStep = (/** @type {number|null} */ step) => (step === null ? null : at(interpolate(run.steps, times, step)));
+  const nearest = (/** @type {number} */ px) =>
+    places.reduce((best, x, place) => (Math.abs(x - px) < Math.abs(places[best] - px) ? place : best), 0);
+  const label = `${unit === "tokens" && run.tokens ? "tokens" : "step"}${kind === "linear" ? "" : ", log"}`;
+  const ticks = roundTimes(times[0], times[times.length - 1], kind, at).map((time) => ({ at: at(time), label: short(time) }));
+  return { x: (place) => places[place], ofStep, ofTime: at, nearest, ticks, left, right, label };
+}
+
+/** The time of a step that may lie between two checkpoints. */
+function interpolate(/** @type {number[]} */ steps, /** @type {number[]} */ times, /** @type {number} */ step) {
+  if (step <= steps[0]) return times[0];
+  const after = steps.findIndex((other) => other >= step);
+  if (after < 0) return times[times.length - 1];
+  const share = (step - steps[after - 1]) / (steps[after] - steps[after - 1]);
+  return times[after - 1] + share * (times[after] - times[after - 1]);
+}
+
+/** Round times, powers of ten first, at least 56 pixels apart. */
+function roundTimes(
+  /** @type {number} */ first,
+  /** @type {number} */ last,
+  /** @type {string} */ kind,
+  /** @type {(time: number) => number} */ at,
+) {
+  if (kind === "linear") {
+    const size = 10 ** Math.floor(Math.log10(last - first || 1));
+    const wide = (at(last) - at(first)) / 64;
+    const step = [0.1, 0.2, 0.5, 1, 2, 5].map((part) => part * size).find((s) => (last - first) / s <= wide) ?? last;
+    const start = Math.ceil(first / step);
+    return Array.from({ length: Math.floor(last / step) - start + 1 }, (_, i) => (start + i) * step);
+  }
+  const exponents = Array.from({ length: Math.floor(Math.log10(last)) + 1 }, (_, i) => Math.floor(Math.log10(last)) - i);
+  const candidates = [0, ...[1, 3, 2, 5].flatMap((part) => exponents.map((e) => part * 10 ** e))];
+  /** @type {number[]} */
+  const chosen = [];
+  for (const time of candidates)
+    if (time >= first && time <= last && chosen.every((other) => Math.abs(at(other) - at(time)) > 46)) chosen.push(time);
+  return chosen.sort((a, b) => a - b);
+}
