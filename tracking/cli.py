@@ -63,8 +63,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail("stopped; what was finished is on disk, and the same command goes on from there", 1)
     except FileNotFoundError as error:
         return _fail(_sentence(error), 2)
-    except (ValueError, KeyError, NotADirectoryError) as error:
+    except (ValueError, KeyError) as error:
         return _fail(_sentence(error), 2)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        return _fail(f"{error.filename} is a {_other_kind(error)}; choose another place", 2)
     except ImportError as error:
         return _fail(f"{error}; `formation doctor` says what is missing", 1)
     except OSError as error:
@@ -411,6 +413,10 @@ def _sentence(error: BaseException) -> str:
     # KeyError shows its message in quotes.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split())
+
+
+def _other_kind(error: OSError) -> str:
+    return "folder, not a file" if isinstance(error, IsADirectoryError) else "file, not a folder"
 
 
 def _trouble_with_disk(error: OSError) -> str:
