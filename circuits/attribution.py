@@ -3,16 +3,7 @@
 The effect of an edge from writer w to reader r is ⟨a_w(clean) − a_w(corrupted), ∂metric/∂(input of r)⟩, positive where
 corrupting lowers the metric.  A reader's input is the stream before the norm that stands in front of it.
 
-Cost.  One corrupted and one clean forward pass and one backward pass to activations.  Gradients are taken at queries,
-keys and values; each head's gradient at the stream is Wᵀg followed by the backward pass of the norm in closed form:
-with n̂ the normed stream and 1/σ its inverse scale,
-
-    grad = (gain ⊙ Wᵀg − mean − n̂ ⟨gain ⊙ Wᵀg, n̂⟩ / d_model) / σ,    ⟨gain ⊙ Wᵀg, n̂⟩ = ⟨g, W(gain ⊙ n̂)⟩
-
-where W(gain ⊙ n̂) is the query itself without bias.  So what is kept of a pass, `SlotGradient`, lives in the small
-space of a head, is summed over integration steps there, and is multiplied out once, for a few prompts at a time.
-
-Axes: `writer`, `reader` as in `circuits.graph`; `step` an integration point; `token` a position of a prompt.
+Cost: one corrupted and one clean forward pass and one backward pass to activations (`circuits.gradients`).
 
 References:
     Attribution Patching Outperforms Automated Circuit Discovery (Syed et al., 2023), https://arxiv.org/abs/2310.10348
@@ -20,41 +11,20 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.graph import SLOTS, EdgeScores, NodeScores, Reader, Slot
+from circuits.gradients import add_reads, check_gradient, contract, forward_and_back, gradients_at_reads
+from circuits.graph import EdgeScores, NodeScores
 from circuits.moments import Moments
+from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
 from circuits.transformer import Model
 from circuits.writes import Baseline, Recorder, Trace, baseline_trace, differences, mean_trace, record
 
 __all__ = ["attribution_patching", "edge_attribution_patching"]
-
-BUDGET = 48 << 20
-"""Bytes that the differences of all writers may take at once."""
-
-
-@dataclass
-class SlotGradient:
-    """The gradient at the stream of every head's read through one slot of one layer, not yet multiplied out:
-    gain ⊙ Wᵀ `small` − Σ_step `along` · `direction`."""
-
-    small: Float[Tensor, "prompt pos head d_head"]
-    along: list[Float[Tensor, "prompt pos head"]] = field(default_factory=list)
-    direction: list[Float[Tensor, "prompt pos d_model"]] = field(default_factory=list)
-
-
-@dataclass
-class Gradients:
-    """Gradients at every read, summed over integration points."""
-
-    slots: dict[tuple[int, Slot], SlotGradient]
-    mlps: dict[int, Float[Tensor, "prompt pos d_model"]]
-    final: Float[Tensor, "prompt d_model"]
 
 
 def edge_attribution_patching(
@@ -63,7 +33,10 @@ def edge_attribution_patching(
     *,
     steps: int = 1,
     points: Sequence[float] | None = None,
+    path: str = "inputs",
     baseline: Baseline = "corrupted",
+    rules: Rules | None = None,
+    at_positions: Sequence[int] | None = None,
     batch_size: int = 16,
 ) -> EdgeScores:
     """The first-order effect of every edge.
@@ -71,38 +44,57 @@ def edge_attribution_patching(
     Args:
         steps: 1 takes the gradient on the clean prompts (EAP); more averages it over embeddings at
             corrupted + k/steps · (clean − corrupted), k = 0 ... steps − 1 (EAP-IG, inputs).
+        path: what is moved from corrupted to clean: `inputs`, or `activations`, which moves what one layer's heads or
+            one MLP write, k/steps of the way, k = 1 ... steps, and takes the gradients of that layer's edges there
+            (2 · layers + 1 times the passes).
         points: the places between corrupted (0) and clean (1) where gradients are taken, instead of `steps`; `(0, 1)`
             is the method called clean-corrupted.
         baseline: what edges would be set to: the corrupted prompt's writes, zero, or the mean over corrupted prompts.
+        rules: a changed backward pass, such as `RelP()` or `GIM()`.
+        at_positions: count only what passes from one node to the next at these positions; negative ones are counted
+            back from where the answer is read (-1).
         batch_size: prompts at a time; does not change the scores.
 
     Raises:
         ValueError: the metric has no gradient, or the task does not suit the model.
     """
+    if path not in ("inputs", "activations"):
+        raise ValueError(f"expected path 'inputs' or 'activations', got {path!r}")
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps}")
     where = tuple(points) if points is not None else ((1.0,) if steps == 1 else tuple(k / steps for k in range(steps)))
     name = "eap" if where == (1.0,) else "eap-ig"
+    name = rules.name if rules is not None else "eap-ig-activations" if path == "activations" else name
     measure = name if baseline == "corrupted" else f"{name}-{baseline}"
     check_gradient(model, task)
     graph, moments = model.graph, Moments()
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        gradients, clean, corrupted = gradients_at_reads(model, part, where)
+        if path == "activations":
+            scores = _along_activations(model, part, steps, baseline, mean, rules, at_positions)
+            moments.add(scores.double().cpu().numpy() * graph.edge_mask)
+            continue
+        gradients, clean, corrupted = gradients_at_reads(model, part, where, rules=rules)
         if baseline == "corrupted":
             other = corrupted if corrupted is not None else record(model, part.corrupted)[0]
         else:
             other = baseline_trace(model, part, clean, baseline, mean)
-        scores = contract(model, part, gradients, clean, other)
+        scores = contract(model, part, gradients, clean, other, at_positions=at_positions)
         moments.add(scores.double().cpu().numpy() * graph.edge_mask)
     return EdgeScores(graph, moments.estimate(), measure, task.name)
 
 
 def attribution_patching(
-    model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16
+    model: Model,
+    task: Task,
+    *,
+    baseline: Baseline = "corrupted",
+    rules: Rules | None = None,
+    batch_size: int = 16,
 ) -> NodeScores:
     """The first-order effect of every writer: ⟨a(clean) − a(corrupted), ∂metric/∂a⟩ at the clean prompts.
+    For places inside layers, positions, and corrections for saturated attention, see `circuits.sites`.
 
     Raises:
         ValueError: the metric has no gradient, or the task does not suit the model.
@@ -112,222 +104,48 @@ def attribution_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        moments.add(_node_effects(model, part, baseline, mean).double().cpu().numpy())
-    measure = "attribution-patching" if baseline == "corrupted" else f"attribution-patching-{baseline}"
+        moments.add(_node_effects(model, part, baseline, mean, rules).double().cpu().numpy())
+    name = "attribution-patching" if rules is None else rules.name
+    measure = name if baseline == "corrupted" else f"{name}-{baseline}"
     return NodeScores(model.graph.writers, moments.estimate(), measure, task.name)
 
 
-def check_gradient(model: Model, task: Task) -> None:
-    """Raises:
-    ValueError: the task does not suit the model, or its metric has no gradient.
-    """
-    task.check(model)
-    if not task.metric.differentiable:
-        raise ValueError(
-            f"metric {task.metric.name!r} has no gradient to attribute; use exact patching (edge_patching, "
-            "activation_patching) or a metric such as 'logit_difference'"
-        )
-
-
-def gradients_at_reads(model: Model, task: Task, points: Sequence[float]) -> tuple[Gradients, Trace, Trace | None]:
-    """Gradients averaged over points between the corrupted (0) and the clean (1) embeddings, and both runs' writes
-    (`None` for the corrupted one where no pass went there)."""
-    with torch.no_grad():
-        clean_embedded = model.embed(task.clean)
-        corrupted_embedded = model.embed(task.corrupted) if any(point != 1 for point in points) else None
-    clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
-    total: Gradients | None = None
-    clean, corrupted = None, None
-    for point in points:
-        embedded = clean_embedded
-        if point != 1:
-            assert corrupted_embedded is not None
-            embedded = corrupted_embedded + point * (clean_embedded - corrupted_embedded)
-        reads, trace = _pass(model, task, embedded, clean_logits)
-        clean, corrupted = (trace if point == 1 else clean), (trace if point == 0 else corrupted)
-        total = _add(model, total, reads, 1 / len(points))
-    assert total is not None
-    return total, clean if clean is not None else record(model, task.clean)[0], corrupted
-
-
-Reads = dict[tuple[str, int], tuple[Tensor, Tensor]]
-"""(value, gradient) at each captured place; `resid_pre` comes without gradient."""
-
-
-def _pass(model: Model, task: Task, embedded: Tensor, clean_logits: Tensor | None) -> tuple[Reads, Trace]:
-    """One forward pass from `embedded` and one backward pass to the reads."""
-    captured: dict[tuple[str, int], Tensor] = {}
-    streams: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-
-    def capture(place: str, layer: int, x: Tensor) -> Tensor:
-        if place in ("q", "k", "v", "mlp_in"):
-            captured[place, layer] = x = x.view_as(x)
-        elif place == "resid_pre":
-            streams[place, layer] = (x.detach(), x.detach())
-        return x
-
-    with torch.enable_grad():
-        start = embedded.detach().requires_grad_()
-        recorder = Recorder(model, embedded, capture)
-        final = model.run(model.stream(start), tap=recorder)
-        last = final[torch.arange(len(final)), task.positions.to(final.device)]
-        logits = model.read_out(last)
-        model.check_finite(logits.detach())
-        values = task.values(logits, clean_logits)
-        if not values.requires_grad:
-            raise ValueError(f"metric {task.metric.name!r} has no gradient to attribute")
-        captured["final", model.graph.n_layers] = last
-        # In the first layer and at the last position some reads may not reach the metric.
-        found = torch.autograd.grad(values.sum(), list(captured.values()), allow_unused=True)
-    gradients = (torch.zeros_like(x) if g is None else g for x, g in zip(captured.values(), found, strict=True))
-    reads = {key: (x.detach(), g) for (key, x), g in zip(captured.items(), gradients, strict=True)}
-    return streams | reads, recorder.trace
-
-
-@torch.no_grad()
-def _add(model: Model, total: Gradients | None, reads: Reads, weight: float) -> Gradients:
-    """Add one pass, turned into its small form."""
-    n_layers = model.graph.n_layers
-    if total is None:
-        total = Gradients({}, {}, torch.zeros_like(reads["final", n_layers][1]))
-    total.final += weight * reads["final", n_layers][1]
-    for layer in range(n_layers):
-        stream = reads["resid_pre", layer][0]
-        for slot, one in _slot_gradients(model, layer, stream, reads, weight).items():
-            if (layer, slot) not in total.slots:
-                total.slots[layer, slot] = one
-            else:
-                total.slots[layer, slot].small += one.small
-                total.slots[layer, slot].along += one.along
-                total.slots[layer, slot].direction += one.direction
-        if model.graph.mlp:
-            gradient = weight * reads["mlp_in", layer][1]
-            total.mlps[layer] = total.mlps[layer] + gradient if layer in total.mlps else gradient
-    return total
-
-
-def _slot_gradients(model: Model, layer: int, stream: Tensor, reads: Reads, weight: float) -> dict[Slot, SlotGradient]:
-    attention = model.parts.blocks[layer].attention
-    found: dict[Slot, SlotGradient] = {}
-    inverse = attention.norm.inverse_scale(stream) if attention.norm else None
-    hat = None
-    if attention.norm is not None and inverse is not None and attention.norm.kind != "none":
-        hat = attention.norm.centred(stream) * inverse
-    for slot in SLOTS:
-        value, gradient = reads[slot, layer]
-        gradient = gradient * weight
-        spanning = (
-            {"q": attention.query_norm, "k": attention.key_norm}.get(slot) if attention.norm_spans_heads else None
-        )
-        if spanning is not None:
-            found[slot] = _through_spanning_norm(model, layer, slot, stream, value, gradient)
-        elif hat is None or inverse is None:
-            found[slot] = SlotGradient(gradient)
-        else:
-            small = gradient * inverse[..., None]
-            offset = _offset(model, layer, slot)
-            unbiased = value if offset is None else value - offset
-            along = (small * unbiased).sum(-1) / stream.shape[-1]
-            found[slot] = SlotGradient(small, [along], [hat])
-    return found
-
-
-def _offset(model: Model, layer: int, slot: Slot) -> Float[Tensor, "head d_head"] | None:
-    """W · (bias of the norm) + (bias of the map): what a query, key or value is without its normed stream."""
-    attention = model.parts.blocks[layer].attention
-    bias = attention.bias(slot)
-    if attention.norm is not None and attention.norm.bias is not None:
-        shift = attention.weight(slot) @ attention.norm.bias
-        bias = shift if bias is None else bias + shift
-    if bias is None or slot == "q" or attention.group == 1:
-        return bias
-    return bias.repeat_interleave(attention.group, dim=0)
-
-
-def _through_spanning_norm(
-    model: Model, layer: int, slot: Slot, stream: Tensor, value: Tensor, gradient: Tensor
-) -> SlotGradient:
-    """Backward through an RMS norm over all heads' projections u (OLMo 2): with û = u / rms and D its width,
-    ∂/∂u = (gain ⊙ g − û ⟨g, value⟩ / D) / rms, for each head's g on its own."""
-    attention = model.parts.blocks[layer].attention
-    norm = attention.query_norm if slot == "q" else attention.key_norm
-    if norm is None or norm.gain is None:
-        raise ValueError(f"expected a norm with a gain over the heads of layer {layer}, got none")
-    weight, bias = attention.weight(slot).flatten(0, 1), attention.bias(slot)
-    projected = stream @ weight.T + (0 if bias is None else bias.flatten())
-    inverse = norm.inverse_scale(projected)
-    gain = norm.gain.view(-1, attention.d_head)
-    if slot == "k":
-        gain = gain.repeat_interleave(attention.group, dim=0)
-    along = (gradient * value).sum(-1) * inverse / projected.shape[-1]
-    direction = (projected * inverse) @ weight
-    return SlotGradient(gradient * gain * inverse[..., None], [along], [direction])
-
-
-@torch.no_grad()
-def contract(
-    model: Model, task: Task, gradients: Gradients, clean: Trace, other: Trace | None
+def _along_activations(
+    model: Model,
+    task: Task,
+    steps: int,
+    baseline: Baseline,
+    mean: Trace | None,
+    rules: Rules | None,
+    at_positions: Sequence[int] | None,
 ) -> Float[Tensor, "prompt writer reader"]:
-    """⟨difference of each writer, gradient at each reader⟩, summed over positions, prompt by prompt."""
+    """Each group of writers (input, a layer's heads, its MLP) with gradients averaged over its own path."""
     graph = model.graph
-    n_prompts, n_positions, width = clean.embedded.shape
-    scores = torch.zeros(n_prompts, len(graph.writers), len(graph.readers), dtype=model.dtype, device=model.device)
-    positions = task.positions.to(model.device)
-    per_token = len(graph.writers) * width * clean.embedded.element_size()
-    tokens = max(1, BUDGET // per_token)
-    rows, span = max(1, tokens // n_positions), min(n_positions, tokens)
-    centred = all(block.attention.norm and block.attention.norm.kind == "layer" for block in model.parts.blocks)
-    centred = centred and model.parts.final_norm.kind == "layer"
-    for row in range(0, n_prompts, rows):
-        for place in range(0, n_positions, span):
-            at = (slice(row, row + rows), slice(place, place + span))
-            moved = differences(model, _cut(clean, at), None if other is None else _cut(other, at), centred=centred)
-            for layer in range(graph.n_layers):
-                _contract_layer(model, layer, gradients, at, moved, scores[at[0]])
-            inside = (positions[at[0]] >= place) & (positions[at[0]] < place + span)
-            picked = (positions[at[0]] - place).clamp(0, moved.shape[2] - 1)
-            last = moved[:, torch.arange(moved.shape[1]), picked] * inside[:, None]
-            scores[at[0], :, -1] += torch.einsum("wbd,bd->bw", last, gradients.final[at[0]])
+    clean, _ = record(model, task.clean)
+    other = baseline_trace(model, task, clean, baseline, mean)
+    moved = differences(model, clean, other)
+    clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
+    scores = torch.zeros(len(task), len(graph.writers), len(graph.readers), dtype=model.dtype, device=model.device)
+    for (kind, layer), rows in graph.writer_groups.items():
+        total = None
+        away = moved[rows].sum(0)
+        for step in range(1, steps + 1):
+            back = (1 - step / steps) * away
+
+            def change(place: str, at: int, x: Tensor, back: Tensor = back, kind: str = kind, layer: int = layer):
+                return x - back if at == layer and place == {"head": "attn_out", "mlp": "mlp_out"}.get(kind) else x
+
+            embedded = clean.embedded - back if kind == "input" else clean.embedded
+            reads, _ = forward_and_back(model, task, embedded, clean_logits, rules=rules, change=change)
+            total = add_reads(model, total, reads, 1 / steps, rules)
+        assert total is not None
+        scores[:, rows] = contract(model, task, total, clean, other, at_positions=at_positions)[:, rows]
     return scores
 
 
-def _contract_layer(
-    model: Model, layer: int, gradients: Gradients, at: tuple[slice, slice], moved: Tensor, scores: Tensor
-) -> None:
-    """Add one layer's readers. Rows of `moved` and of the readers' gradients stay as they lie: no copy is made."""
-    graph, attention = model.graph, model.parts.blocks[layer].attention
-    n_heads = graph.n_heads
-    n_readers = 3 * n_heads + int(graph.mlp)
-    first = graph.reader_index[Reader(graph.heads[layer * n_heads], "q")]
-    n_writers = 1 + layer * (n_heads + int(graph.mlp)) + (n_heads if graph.mlp else 0)
-    shape = moved.shape[1:]
-    full = torch.empty(n_readers, *shape, dtype=moved.dtype, device=moved.device)
-    gain = attention.norm.gain if attention.norm else None
-    for place, slot in enumerate(SLOTS):
-        gradient = gradients.slots[layer, slot]
-        weight = attention.weight(slot)
-        weight = weight if gain is None else weight * gain
-        if slot != "q" and attention.group > 1:
-            weight = weight.repeat_interleave(attention.group, dim=0)
-        small = gradient.small[at].movedim(-2, 0).reshape(n_heads, -1, attention.d_head)
-        target = full[place * n_heads : (place + 1) * n_heads].view(n_heads, -1, shape[-1])
-        torch.bmm(small, weight, out=target)
-        if gradient.along:
-            along = torch.stack([one[at] for one in gradient.along], dim=-1).flatten(0, 1)
-            direction = torch.stack([one[at] for one in gradient.direction], dim=-2).flatten(0, 1)
-            target.transpose(0, 1).baddbmm_(along, direction, alpha=-1)
-    if graph.mlp:
-        full[-1] = gradients.mlps[layer][at]
-    left = moved[:n_writers].flatten(2).transpose(0, 1)
-    right = full.flatten(2).permute(1, 2, 0)
-    scores[:, :n_writers, first : first + n_readers] += torch.bmm(left, right)
-
-
-def _cut(trace: Trace, at: tuple[slice, slice]) -> Trace:
-    return Trace(trace.embedded[at], tuple(head[at] for head in trace.heads), tuple(mlp[at] for mlp in trace.mlps))
-
-
-def _node_effects(model: Model, task: Task, baseline: Baseline, mean: Trace | None) -> Float[Tensor, "prompt writer"]:
+def _node_effects(
+    model: Model, task: Task, baseline: Baseline, mean: Trace | None, rules: Rules | None
+) -> Float[Tensor, "prompt writer"]:
     graph = model.graph
     clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
     written: dict[tuple[str, int], Tensor] = {}
@@ -340,8 +158,8 @@ def _node_effects(model: Model, task: Task, baseline: Baseline, mean: Trace | No
     with torch.enable_grad():
         start = model.embed(task.clean).detach().requires_grad_()
         recorder = Recorder(model, start, capture)
-        final = model.run(model.stream(start), tap=recorder)
-        logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)])
+        final = model.run(model.stream(start), tap=recorder, rules=rules)
+        logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)], rules)
         model.check_finite(logits.detach())
         written["input", 0] = start
         values = task.values(logits, clean_logits)

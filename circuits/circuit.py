@@ -4,6 +4,7 @@ A `Circuit` is a choice of edges together with the scores it was chosen by and h
 scoring is in `circuits.attribution` and `circuits.patching`, judging in `circuits.evaluation`.
 """
 
+import heapq
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,14 +12,23 @@ from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Circuit", "jaccard", "load_circuit", "prune", "save_circuit", "select_threshold", "select_top"]
+__all__ = [
+    "Circuit",
+    "jaccard",
+    "load_circuit",
+    "prune",
+    "save_circuit",
+    "select_greedy",
+    "select_threshold",
+    "select_top",
+]
 
 Status = Literal["performed", "not_performed", "unknown"]
 
@@ -107,6 +117,40 @@ def select_threshold(scores: EdgeScores, threshold: float, *, absolute: bool = T
     """Every edge whose score (magnitude unless `absolute=False`) is at least `threshold`, dead ends pruned."""
     ranked = np.abs(scores.values) if absolute else scores.values
     return Circuit(scores, prune(scores.graph, (ranked >= threshold) & scores.graph.edge_mask))
+
+
+def select_greedy(scores: EdgeScores, n_edges: int, *, absolute: bool = True) -> Circuit:
+    """Grow from the logits: `n_edges` times, take the best edge into a node that is already in; then prune dead ends.
+
+    An edge is a candidate only once its target is in the circuit, so no edge is spent on what nothing reads.
+    """
+    graph = scores.graph
+    if not 0 <= n_edges <= graph.n_edges:
+        raise ValueError(f"expected between 0 and {graph.n_edges} edges, got {n_edges}")
+    ranked, kept = _ranked(scores, absolute), np.zeros_like(graph.edge_mask)
+    columns: dict[Node, list[int]] = {}
+    for index, reader in enumerate(graph.readers):
+        columns.setdefault(reader.node, []).append(index)
+    seen: set[Node] = set()
+    heap: list[tuple[float, int, int]] = []
+
+    def admit(node: Node) -> None:
+        if node not in seen:
+            seen.add(node)
+            for reader in columns.get(node, []):
+                for writer in np.flatnonzero(graph.edge_mask[:, reader]):
+                    heapq.heappush(heap, (-float(ranked[writer, reader]), int(writer), reader))
+
+    admit(graph.nodes[-1])
+    while heap and kept.sum() < n_edges:
+        _, writer, reader = heapq.heappop(heap)
+        kept[writer, reader] = True
+        admit(graph.writers[writer])
+    return Circuit(scores, prune(graph, kept))
+
+
+def _ranked(scores: EdgeScores, absolute: bool) -> Float[np.ndarray, "writer reader"]:
+    return np.abs(scores.values) if absolute else scores.values
 
 
 def prune(graph: ModelGraph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:

@@ -5,6 +5,8 @@ faithfulness as measured.
 
 References:
     Have Faith in Faithfulness (Hanna et al., 2024), https://arxiv.org/abs/2403.17806
+    Towards Automated Circuit Discovery for Mechanistic Interpretability (Conmy et al., 2023),
+    https://arxiv.org/abs/2304.14997
 """
 
 from collections.abc import Callable
@@ -14,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from circuits.attribution import edge_attribution_patching
-from circuits.circuit import Circuit, select_top
+from circuits.circuit import Circuit, prune, select_top
 from circuits.evaluation import Judge
-from circuits.graph import EdgeScores
+from circuits.graph import EdgeScores, Estimate
 from circuits.patching import edge_patching
 from circuits.tasks.task import Task
 from circuits.transformer import Model
 
-__all__ = ["find_circuit", "task_is_performed"]
+__all__ = ["acdc", "find_circuit", "task_is_performed"]
 
 SCORING: dict[str, Callable[[Model, Task, int], EdgeScores]] = {
     "eap": lambda model, task, steps: edge_attribution_patching(model, task),
@@ -68,6 +70,48 @@ def find_circuit(
         nothing = np.zeros_like(model.graph.edge_mask)
         return Circuit(scores, nothing, None, "not_performed", target)
     return _fewest(judge, scores, target, max_evaluations)
+
+
+def acdc(
+    model: Model,
+    task: Task,
+    *,
+    threshold: float,
+    scores: EdgeScores | None = None,
+    baseline: str = "corrupted",
+) -> Circuit:
+    """Cut edges one at a time, from the logits back, where the metric's mean then falls by less than `threshold`.
+
+    Readers are visited from the last to the first, and the edges into one in order of `scores` (least first; by
+    default from the first writer to the last, as they were in the original). Once a node has lost all that it feeds,
+    all that feeds it is cut without trying (the recursive cut). One patched forward pass an edge that is tried.
+
+    References:
+        Towards Automated Circuit Discovery for Mechanistic Interpretability (Conmy et al., 2023),
+        https://arxiv.org/abs/2304.14997
+    """
+    judge, graph = Judge(model, task, baseline=baseline), model.graph
+    kept = graph.edge_mask.copy()
+    current = float(judge.values(kept).mean())
+    ranked = np.abs(scores.values) if scores is not None else None
+    lost = np.zeros(kept.shape)
+    for reader in reversed(range(len(graph.readers))):
+        node = graph.readers[reader].node
+        if node in graph.writer_index and not np.any(kept[graph.writer_index[node]]):
+            kept[:, reader] = False
+            continue
+        writers = np.flatnonzero(kept[:, reader])
+        for writer in writers if ranked is None else writers[np.argsort(ranked[writers, reader], kind="stable")]:
+            kept[writer, reader] = False
+            value = float(judge.values(kept).mean())
+            lost[writer, reader] = current - value
+            if current - value < threshold:
+                current = value
+            else:
+                kept[writer, reader] = True
+    kept = prune(graph, kept)
+    found = EdgeScores(graph, Estimate.exact(lost), "acdc", task.name)
+    return Circuit(found, kept, judge.faithfulness(kept), "unknown")
 
 
 def task_is_performed(gap: Float[np.ndarray, "prompt"], *, alpha: float = 0.01) -> bool:

@@ -202,6 +202,14 @@ class ModelGraph:
         return {node: index for index, node in enumerate(self.writers)}
 
     @cached_property
+    def writer_groups(self) -> dict[tuple[str, int], list[int]]:
+        """Indices of the writers that write at once, by kind and layer: the input, a layer's heads, its MLP."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for index, node in enumerate(self.writers):
+            groups.setdefault((node.kind, node.layer), []).append(index)
+        return groups
+
+    @cached_property
     def reader_index(self) -> dict[Reader, int]:
         return {reader: index for index, reader in enumerate(self.readers)}
 

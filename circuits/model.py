@@ -40,6 +40,7 @@ __all__ = [
     "native_module",
     "open_module",
     "save_checkpoint",
+    "save_module",
 ]
 
 NATIVE = "TransformerLensNative"
@@ -159,6 +160,18 @@ def load_model(
     model = Model(module, parts, folder)
     check_fidelity(model, _architecture(config))
     return model
+
+
+def save_module(module: nn.Module, folder: "str | Path") -> None:
+    """Write the weights and configuration of a native or Hugging Face module; `load_model` reads them."""
+    if type(module).__name__ != "NativeModel":
+        module.save_pretrained(folder)  # type: ignore[operator]
+        return
+    cfg: Any = module.cfg
+    shared = {field.name: getattr(cfg, field.name) for field in fields(NativeConfig) if hasattr(cfg, field.name)}
+    shared |= {"normalization": cfg.normalization_type, "positions": cfg.positional_embedding_type}
+    shared["init_scale"] = cfg.initializer_range if cfg.initializer_range > 0 else None
+    save_checkpoint(module, NativeConfig.from_dict(shared), folder)
 
 
 def open_module(module: nn.Module) -> Model:

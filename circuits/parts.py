@@ -44,7 +44,14 @@ class Norm:
         if x.dtype != torch.float64 or isinstance(self.module, nn.LayerNorm) or self.kind == "none":
             return self.module(x)
         # Most libraries' norms go through float32, which would be all the precision that is left.
-        out = self.centred(x) * self.inverse_scale(x)
+        return self._scaled(x, self.inverse_scale(x))
+
+    def frozen(self, x: Tensor) -> Tensor:
+        """The same value with the scale a constant in the backward pass."""
+        return x if self.kind == "none" else self._scaled(x, self.inverse_scale(x).detach())
+
+    def _scaled(self, x: Tensor, inverse_scale: Tensor) -> Tensor:
+        out = self.centred(x) * inverse_scale
         out = out if self.gain is None else out * self.gain
         return out if self.bias is None else out + self.bias
 
@@ -159,7 +166,7 @@ class Attention:
     def output_bias(self) -> Tensor | None:
         return self.maps["o"].bias
 
-    def project(self, x: Stream) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Stream, norm_by: "NormBy | None" = None) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of the (already normed) stream, before head norms, clipping and rotation."""
         shape = (*x.shape[:-1], -1, self.d_head)
         if self.packing == "columns":
@@ -170,7 +177,8 @@ class Attention:
         else:
             q, k, v = (self.maps[slot](x) for slot in "qkv")
             if self.norm_spans_heads:
-                q, k = (norm(part) if norm else part for norm, part in ((self.query_norm, q), (self.key_norm, k)))
+                by = norm_by or _plainly
+                q, k = (by(norm, x) if norm else x for norm, x in ((self.query_norm, q), (self.key_norm, k)))
             q, k, v = (part.view(shape) for part in (q, k, v))
         return q, self._repeat(k), self._repeat(v)
 
@@ -188,11 +196,11 @@ class Attention:
             out = torch.stack([full[i].view(-1, len(weight), self.d_head)[:, head] for i, head in enumerate(own)])
         return out.view(*x.shape[:-1], self.d_head).movedim(0, -2)
 
-    def finish(self, slot: Slot, x: Heads) -> Heads:
+    def finish(self, slot: Slot, x: Heads, norm_by: "NormBy | None" = None) -> Heads:
         """Head norms, clipping and rotation of projected queries, keys or values."""
         norm = {"q": self.query_norm, "k": self.key_norm, "v": None}[slot]
         if norm is not None and not self.norm_spans_heads:
-            x = norm(x)
+            x = (norm_by or _plainly)(norm, x)
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
         return x if self.rotary is None or slot == "v" else self.rotary(x)
@@ -228,10 +236,10 @@ class Attention:
     def weigh(pattern: Tensor, v: Heads) -> Heads:
         return torch.einsum("...hqk,...khd->...qhd", pattern, v)
 
-    def write(self, z: Heads) -> Stream:
+    def write(self, z: Heads, norm_by: "NormBy | None" = None) -> Stream:
         """What the layer writes to the stream, all heads and the bias together."""
         out = self.maps["o"](z.flatten(-2))
-        return out if self.post_norm is None else self.post_norm(out)
+        return out if self.post_norm is None else (norm_by or _plainly)(self.post_norm, out)
 
     def share(self, z: Heads) -> Heads:
         """z as the heads' writes carry it: `share(z) @ output_weight` is each head's write."""
@@ -257,6 +265,25 @@ class Mlp:
         out = self.module(normed)
         return out if self.post_norm is None else self.post_norm(out)
 
+    def by_hand(
+        self,
+        normed: Stream,
+        *,
+        activation: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+        product: Callable[[Tensor], Tensor],
+    ) -> Stream:
+        """What `module` computes, step by step: `activation(f, x)` stands for f(x), and both factors of a gate go
+        through `product`."""
+        inner = self.maps["gate" if "gate" in self.maps else "in"](normed)
+        hidden = activation(self.activation, inner)
+        if "gate" in self.maps:
+            hidden = product(hidden) * product(self.maps["in"](normed))
+        return self.maps["out"](hidden)
+
+    @staticmethod
+    def activation_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return function(x)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -277,6 +304,14 @@ class Parts:
     d_model: int
     logit_cap: float | None
     logit_scale: float = 1.0
+
+
+NormBy = Callable[[Norm, Tensor], Tensor]
+"""How a norm is applied, where its backward pass is to differ."""
+
+
+def _plainly(norm: Norm, x: Tensor) -> Tensor:
+    return norm(x)
 
 
 def _positions(n_positions: int, device: torch.device) -> Tensor:

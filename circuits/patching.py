@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.graph import SLOTS, EdgeScores, ModelGraph, NodeScores, Reader
+from circuits.graph import SLOTS, EdgeScores, Node, NodeScores, Reader
 from circuits.moments import Moments
 from circuits.tasks.task import Task
 from circuits.transformer import Model
 from circuits.writes import Baseline, Trace, baseline_trace, differences, mean_trace, record
 
-__all__ = ["activation_patching", "edge_patching", "run_circuit"]
+__all__ = ["activation_patching", "edge_patching", "path_patching", "run_circuit", "run_masked"]
 
 BUDGET = 64 << 20
 """Bytes that the streams of one batch of patched runs may take."""
@@ -109,12 +109,87 @@ def activation_patching(
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = _metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), dtype=model.dtype)
-        for group in _writers_by_layer(graph):
+        for group in graph.writer_groups.values():
             for rows in _batches(np.array(group), clean.embedded):
                 final = _after_writers(model, run, graph.writers[rows[0]].layer, rows, moved)
                 effects[:, torch.as_tensor(rows)] = (before - measure(final)).T.cpu()
         moments.add(effects.numpy().astype(np.float64))
     return NodeScores(graph.writers, moments.estimate(), _named("activation-patching", baseline), task.name)
+
+
+@torch.no_grad()
+def path_patching(
+    model: Model,
+    task: Task,
+    receiver: str | Reader,
+    *,
+    through_mlps: bool = True,
+    baseline: Baseline = "corrupted",
+    batch_size: int = 16,
+) -> NodeScores:
+    """metric(clean) − metric(clean where `receiver` reads what it would if one sender were set to the baseline), for
+    every writer before the receiver.
+
+    The sender's change reaches the receiver along the stream and, if `through_mlps`, through the MLPs between; all
+    other heads write what they write on the clean prompt. From the receiver on, everything runs. Without the MLPs
+    this is `edge_patching` into the receiver.
+
+    Args:
+        receiver: a reader such as `a1.h0<k>`, `m1` or `logits`.
+
+    Raises:
+        ValueError: no such reader, or a task that does not suit the model.
+
+    References:
+        Localizing Model Behavior with Path Patching (Goldowsky-Dill et al., 2023), https://arxiv.org/abs/2304.05969
+    """
+    task.check(model)
+    graph, moments = model.graph, Moments()
+    reader = Reader.parse(receiver) if isinstance(receiver, str) else receiver
+    if reader not in graph.reader_index:
+        raise ValueError(f"expected a reader such as 'a1.h0<k>', 'm0' or 'logits', got {receiver}")
+    senders = np.flatnonzero(graph.edge_mask[:, graph.reader_index[reader]])
+    mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
+    for start in range(0, len(task), batch_size):
+        part = task.rows(slice(start, start + batch_size))
+        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
+        measure, before = _metric_of(model, part, run.final)
+        effects = torch.zeros(len(part), len(senders), dtype=model.dtype)
+        for rows in _batches(np.arange(len(senders)), clean.embedded):
+            away = moved[torch.as_tensor(senders[rows])]
+            if through_mlps:
+                away = _through_mlps(model, run, reader, [graph.writers[i] for i in senders[rows]], away)
+            effects[:, torch.as_tensor(rows)] = (before - measure(_patched_final(model, run, reader, away))).T.cpu()
+        moments.add(effects.numpy().astype(np.float64))
+    name = _named(f"path-patching to {reader}", baseline)
+    return NodeScores(tuple(graph.writers[i] for i in senders), moments.estimate(), name, task.name)
+
+
+def _through_mlps(
+    model: Model, run: Run, reader: Reader, senders: list[Node], moved: Float[Tensor, "row prompt pos d_model"]
+) -> Float[Tensor, "row prompt pos d_model"]:
+    """How far the stream at `reader` is from the clean one when MLPs between see each row's sender moved."""
+
+    def sent(kind: str, layer: int) -> Tensor:
+        rows = torch.tensor([(node.kind, node.layer) == (kind, layer) for node in senders], device=moved.device)
+        return moved * rows.view(-1, 1, 1, 1)
+
+    away = sent("input", -1)
+    for layer, block in enumerate(model.parts.blocks):
+        if reader.node.kind == "head" and reader.node.layer == layer:
+            break
+        after = away + sent("head", layer)
+        seen = away if model.graph.parallel else after
+        if reader.node == Node.mlp(layer):
+            return seen
+        away = after
+        if block.mlp is not None:
+            read = run.mlp_in[layer] - seen
+            changed = run.mlp_out[layer] - block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
+            own = torch.tensor([node == Node.mlp(layer) for node in senders], device=moved.device)
+            away = away + torch.where(own.view(-1, 1, 1, 1), moved, changed)
+    return away
 
 
 def _named(method: str, baseline: Baseline) -> str:
@@ -190,14 +265,6 @@ def _run_on(model: Model, x: Float[Tensor, "row prompt pos d_model"], first: int
     return model.run(x.flatten(0, 1), first=first).view_as(x)
 
 
-def _writers_by_layer(graph: ModelGraph) -> list[list[int]]:
-    """Indices of writers that are patched together: the input, then a layer's heads, a layer's MLP."""
-    groups: dict[tuple[str, int], list[int]] = {}
-    for index, node in enumerate(graph.writers):
-        groups.setdefault((node.kind, node.layer), []).append(index)
-    return list(groups.values())
-
-
 def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: Tensor) -> Tensor:
     """The final stream when one writer a row (all of one kind and layer) writes less by `moved`."""
     less, kind = moved[torch.as_tensor(rows)], model.graph.writers[rows[0]].kind
@@ -209,7 +276,6 @@ def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: 
     return _run_on(model, *_after_attention(model, run, layer, run.attention_out[layer] - less))
 
 
-@torch.no_grad()
 def run_circuit(
     model: Model, tokens: Tensor, base: Trace, kept: Bool[np.ndarray, "writer reader"]
 ) -> Float[Tensor, "prompt pos d_model"]:
@@ -218,11 +284,19 @@ def run_circuit(
     Reader r reads base stream + Σ over kept (w, r) of (what w writes now − what w writes in base).  Inputs of heads
     are made for one slot of one layer at a time.
     """
-    graph = model.graph
-    keep = torch.as_tensor(kept, dtype=model.dtype, device=model.device)
+    with torch.no_grad():
+        return run_masked(model, tokens, base, torch.as_tensor(kept, dtype=model.dtype, device=model.device))
+
+
+def run_masked(
+    model: Model, tokens: Tensor, base: Trace, keep: Float[Tensor, "writer reader"]
+) -> Float[Tensor, "prompt pos d_model"]:
+    """The same with a part, from 0 to 1, of each edge kept; differentiable in `keep`."""
+    graph, differentiable = model.graph, torch.is_grad_enabled() and keep.requires_grad
     embedded = model.embed(tokens)
     shape = embedded.shape
-    moved = torch.zeros(len(graph.writers), *shape, dtype=model.dtype, device=model.device)
+    n_written = 1 if differentiable else len(graph.writers)
+    moved = torch.empty(n_written, *shape, dtype=model.dtype, device=model.device)
     moved[0] = embedded - base.embedded
     stream = model.stream(base.embedded)
     per_block = graph.n_heads + int(graph.mlp)
@@ -239,12 +313,12 @@ def run_circuit(
             read = attention.norm(read) if attention.norm else read
             qkv.append(attention.finish(slot, attention.project_heads(slot, read, list(range(graph.n_heads)))))
         z = attention.share(attention.mix(*qkv)) - base.heads[layer]
-        heads = moved[start : start + graph.n_heads]
-        torch.bmm(
-            z.movedim(-2, 0).reshape(graph.n_heads, -1, z.shape[-1]),
-            attention.output_weight,
-            out=heads.view(graph.n_heads, -1, shape[-1]),
-        )
+        by_head = z.movedim(-2, 0).reshape(graph.n_heads, -1, z.shape[-1])
+        if differentiable:
+            moved = torch.cat([moved, (by_head @ attention.output_weight).view(-1, *shape)])
+        else:
+            heads = moved[start : start + graph.n_heads].view(graph.n_heads, -1, shape[-1])
+            torch.bmm(by_head, attention.output_weight, out=heads)
         before = stream
         stream = stream + torch.einsum("bphd,hdm->bpm", base.heads[layer], attention.output_weight)
         if attention.output_bias is not None:
@@ -254,6 +328,9 @@ def run_circuit(
             column = first + 3 * graph.n_heads
             read = inputs(slice(column, column + 1), start if graph.parallel else start + graph.n_heads)[0]
             out = block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
-            moved[start + graph.n_heads] = out - base.mlps[layer]
+            if differentiable:
+                moved = torch.cat([moved, (out - base.mlps[layer])[None]])
+            else:
+                moved[start + graph.n_heads] = out - base.mlps[layer]
             stream = after + base.mlps[layer]
     return inputs(slice(len(graph.readers) - 1, None), len(graph.writers))[0]

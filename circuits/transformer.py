@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from circuits.checkpoint import copy_weights, locate, read_weights
 from circuits.graph import SLOTS, ModelGraph
 from circuits.parts import Parts
+from circuits.rules import Rules
 
 __all__ = ["WATCHES_PATTERN", "Model", "Tap", "check_fidelity"]
 
@@ -105,8 +106,18 @@ class Model:
         positions = self.position_table(embedded.shape[1])
         return embedded if positions is None else embedded + positions
 
-    def block(self, layer: int, x: Stream, tap: Tap | None = None, watches: frozenset[str] = frozenset()) -> Stream:
-        """One layer. `watches` names the places that `tap` cares for where seeing them costs something."""
+    def block(
+        self,
+        layer: int,
+        x: Stream,
+        tap: Tap | None = None,
+        watches: frozenset[str] = frozenset(),
+        rules: Rules | None = None,
+    ) -> Stream:
+        """One layer. `watches` names the places that `tap` cares for where seeing them costs something; `rules`
+        change what flows back."""
+        if rules is not None:
+            return self._block_by_rules(layer, x, tap or _pass_on, rules)
         attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
         see = tap or _pass_on
         x = see("resid_pre", layer, x)
@@ -125,6 +136,25 @@ class Model:
         out = see("mlp_out", layer, mlp(mlp.norm(read) if mlp.norm else read))
         return x + written + out
 
+    def _block_by_rules(self, layer: int, x: Stream, see: Tap, rules: Rules) -> Stream:
+        attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
+        x = see("resid_pre", layer, x)
+        q, k, v = attention.project(rules.norm(attention.norm, x) if attention.norm else x, rules.norm)
+        q, k, v = see("q", layer, q), see("k", layer, k), see("v", layer, v)
+        q, k, v = (
+            rules.operand(slot, attention.finish(slot, part, rules.norm))
+            for slot, part in zip(SLOTS, (q, k, v), strict=True)
+        )
+        pattern = rules.pattern(see("scores", layer, attention.scores(q, k)))
+        z = see("z", layer, attention.weigh(see("pattern", layer, pattern), v))
+        written = see("attn_out", layer, attention.write(z, rules.norm))
+        if mlp is None:
+            return x + written
+        read = see("mlp_in", layer, x if self.graph.parallel else x + written)
+        out = rules.mlp(mlp, rules.norm(mlp.norm, read) if mlp.norm else read)
+        out = see("mlp_out", layer, rules.norm(mlp.post_norm, out) if mlp.post_norm else out)
+        return x + written + out
+
     def run(
         self,
         x: Stream,
@@ -132,15 +162,19 @@ class Model:
         first: int = 0,
         tap: Tap | None = None,
         watches: frozenset[str] = frozenset(),
+        rules: Rules | None = None,
     ) -> Stream:
         """The stream after the last layer, starting with `x` before layer `first`."""
         for layer in range(first, self.graph.n_layers):
-            x = self.block(layer, x, tap, watches)
+            x = self.block(layer, x, tap, watches, rules)
         return (tap or _pass_on)("final", self.graph.n_layers, x)
 
-    def read_out(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+    def read_out(
+        self, x: Float[Tensor, "*batch d_model"], rules: Rules | None = None
+    ) -> Float[Tensor, "*batch d_vocab"]:
         """Logits of the final stream."""
-        logits = self.parts.unembed(self.parts.final_norm(x))
+        norm = self.parts.final_norm
+        logits = self.parts.unembed(norm(x) if rules is None else rules.norm(norm, x))
         cap = self.parts.logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -28,6 +28,7 @@ TRACKING = [
     ["runs"],
     ["loading", "weighing"],
     ["records"],
+    ["edgeseries"],
     ["tables"],
     ["audit", "history"],
     ["importing", "interventions"],

@@ -113,7 +113,7 @@ def test_chunks_of_the_contraction_change_nothing(architecture: str, monkeypatch
     model = tiny_model(architecture)
     task = random_task(model)
     whole = edge_attribution_patching(model, task, steps=2)
-    monkeypatch.setattr("circuits.attribution.BUDGET", 1 << 14)  # a token or two at a time
+    monkeypatch.setattr("circuits.gradients.BUDGET", 1 << 14)  # a token or two at a time
     split = edge_attribution_patching(model, task, steps=2)
     np.testing.assert_allclose(split.values, whole.values, atol=1e-9 * abs(whole.values).max())
 
@@ -171,3 +171,23 @@ def test_a_metric_of_ones_own_without_gradient_is_refused() -> None:
 
 def test_files_of_the_linear_model_are_its_own(tmp_path: Path) -> None:
     assert load_model(save_linear_model(tmp_path)).dtype == torch.float64
+
+
+def test_a_path_along_activations_ends_at_the_exact_effect() -> None:
+    """What the last MLP writes is read by the logits alone: its path integral is the whole effect."""
+    model = tiny_model("gpt2")
+    task = random_task(model)
+    exact = edge_patching(model, task)["m1->logits"]
+    found = [edge_attribution_patching(model, task, path="activations", steps=steps)["m1->logits"] for steps in (4, 64)]
+    assert found[1] == pytest.approx(exact, rel=0.05)
+    assert abs(found[1] - exact) < abs(found[0] - exact)
+
+
+def test_positions_add_up() -> None:
+    model = tiny_model("llama")
+    task = random_task(model)
+    whole = edge_attribution_patching(model, task)
+    parts = [edge_attribution_patching(model, task, at_positions=[place]).values for place in range(7)]
+    np.testing.assert_allclose(sum(parts), whole.values, atol=1e-12)
+    answer = edge_attribution_patching(model, task, at_positions=[-1])
+    np.testing.assert_allclose(answer.values[:, -1], whole.values[:, -1], atol=1e-12)  # logits are read there alone

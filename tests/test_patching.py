@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.graph import Edge
-from circuits.patching import activation_patching, edge_patching, run_circuit
+from circuits.graph import Edge, Node
+from circuits.patching import activation_patching, edge_patching, path_patching, run_circuit
+from circuits.sites import capture
 from circuits.tasks.task import task_values
 from circuits.writes import record
 from tests.models import ARCHITECTURES, random_task, tiny_model
@@ -116,3 +117,45 @@ def test_a_task_that_does_not_suit_the_model() -> None:
     for wrong in (replace(task, correct=task.correct + 40), replace(task, clean=task.clean + 40)):
         with pytest.raises(ValueError, match="vocabulary"):
             edge_patching(model, wrong)
+
+
+@pytest.mark.parametrize("architecture", ["native", "gpt2", "neox", "llama"])
+def test_direct_paths_are_edges(architecture: str) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model)
+    edges = edge_patching(model, task)
+    receivers = ["a1.h2<k>", "logits", *(["m1"] if model.graph.mlp else [])]
+    for receiver in receivers:
+        paths = path_patching(model, task, receiver, through_mlps=False)
+        for node, value in zip(paths.nodes, paths.values, strict=True):
+            assert value == pytest.approx(edges[f"{node}->{receiver}"], abs=1e-10)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "llama"])
+def test_paths_through_mlps_are_the_circuit_of_all_of_them(architecture: str) -> None:
+    """The sender's edges to MLPs and receiver, MLPs' edges to MLPs and receiver: corrupted as the sender's change."""
+    model = tiny_model(architecture)
+    task = random_task(model)
+    found = path_patching(model, task, "logits")["a0.h1"]
+    clean, final = record(model, task.clean)
+    other, _ = record(model, task.corrupted)
+    away = (model.writes(task.clean) - model.writes(task.corrupted))[model.graph.writer_index[Node.head(0, 1)]]
+
+    def freeze(place: str, layer: int, x: torch.Tensor) -> torch.Tensor:
+        if place == "attn_out":
+            written = attention_out[layer]
+            return written - away if layer == 0 else written
+        return x
+
+    attention_out = capture(model, task.clean, "attn_out")
+    changed = model.run(model.stream(clean.embedded), tap=freeze)
+    rows = torch.arange(len(task))
+    before, after = (task.values(model.read_out(x[rows, task.positions])) for x in (final, changed))
+    assert found == pytest.approx(float((before - after).mean()), abs=1e-10)
+    assert other is not None
+
+
+def test_an_unknown_receiver_is_refused() -> None:
+    model = tiny_model("native")
+    with pytest.raises(ValueError, match="expected a reader such as"):
+        path_patching(model, random_task(model), "m0")

@@ -1,0 +1,71 @@
+"""Is this circuit better than one of the same shape with other heads in it?
+
+A matched control renames the heads within each layer at random: it has as many edges, of the same kinds, between the
+same layers, and no more dead ends than the circuit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from circuits.circuit import Circuit
+from circuits.evaluation import Judge
+from circuits.graph import Estimate, Node
+from circuits.tasks.task import Task
+from circuits.transformer import Model
+
+__all__ = ["ControlTest", "compare_with_controls", "matched_control"]
+
+
+@dataclass(frozen=True)
+class ControlTest:
+    """A circuit's faithfulness beside that of its controls.
+
+    `p_value` = (1 + controls at least as faithful) / (1 + controls): no smaller than 1 / (1 + `n_controls`) however
+    good the circuit is.
+    """
+
+    faithfulness: Estimate
+    controls: Float[np.ndarray, "control"]
+    p_value: float
+
+    @property
+    def n_controls(self) -> int:
+        return len(self.controls)
+
+
+def matched_control(circuit: Circuit, generator: np.random.Generator) -> Bool[np.ndarray, "writer reader"]:
+    """The circuit's edges with the heads of each layer renamed at random."""
+    graph = circuit.graph
+    renamed = {node: node for node in graph.nodes}
+    for layer in range(graph.n_layers):
+        order = generator.permutation(graph.n_heads)
+        renamed |= {Node.head(layer, old): Node.head(layer, int(new)) for old, new in enumerate(order)}
+    rows = [graph.writer_index[renamed[node]] for node in graph.writers]
+    columns = [graph.reader_index[type(reader)(renamed[reader.node], reader.slot)] for reader in graph.readers]
+    control = np.zeros_like(circuit.kept)
+    control[np.ix_(rows, columns)] = circuit.kept
+    return control
+
+
+def compare_with_controls(
+    model: Model, task: Task, circuit: Circuit, *, n_controls: int = 99, seed: int = 0, baseline: str = "corrupted"
+) -> ControlTest:
+    """A permutation test of the circuit's faithfulness against matched controls.
+
+    Raises:
+        ValueError: no controls asked for, or a circuit of another graph.
+    """
+    if n_controls < 1:
+        raise ValueError(f"expected at least one control, got n_controls={n_controls}")
+    if circuit.graph != model.graph:
+        raise ValueError(f"expected a circuit of the model's graph, {model.graph}, got one of {circuit.graph}")
+    generator = np.random.default_rng(seed)
+    judge = Judge(model, task, baseline=baseline)
+    own = judge.faithfulness(circuit.kept)
+    controls = [judge.faithfulness(matched_control(circuit, generator)).value for _ in range(n_controls)]
+    reached = np.array(controls, dtype=np.float64)
+    # Equal within rounding is at least as good: a renaming may leave the circuit as it is.
+    at_least = int((reached >= own.value - 1e-9).sum())
+    return ControlTest(own, reached, (1 + at_least) / (1 + n_controls))
