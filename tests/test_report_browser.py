@@ -232,3 +232,12 @@ def test_published_models_are_shown_as_clearly(browser: Any, tmp_path: Path, mod
     assert opened.count(".track") > before
     assert opened.said == []
     opened.tab.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Any, places: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    opened = open_page(browser, places / "two.html", "#component=a1.h0", color_scheme=scheme)
+    found = axe.Axe().run(opened.tab).response["violations"]
+    assert [(fault["id"], fault["nodes"][0]["target"]) for fault in found] == []
+    opened.tab.context.close()

@@ -41,7 +41,7 @@ export function drawCircuit(element, caption, context) {
       const select = d3.select(node).classed("inside", inside).classed("carrier", !!doing).classed("chosen", store.state.component === name);
       select.style("--role", doing ? colour(doing.lane.role) : null).style("--level", doing ? 0.35 + 0.65 * doing.level : null);
       const told = `${name}${doing ? `, ${doing.lane.lifeline} ${short(doing.strength)}` : ""}${inside ? ", in the circuit" : ""}`;
-      select.attr("tabindex", inside || doing ? 0 : -1).attr("aria-label", told).select("title").text(told);
+      select.attr("tabindex", inside || doing ? 0 : -1).select("title").text(told);
     }
     caption.replaceChildren(...captionOf(run, store.state.task, circuit, step));
   };
@@ -53,8 +53,8 @@ function layout(run, width) {
   const left = layers <= 24 ? 26 : 6;
   const columns = heads + (mlp && anyMlp(run) ? 1.3 : 0);
   const gap = (width - left - 8) / columns;
-  const radius = Math.max(3, Math.min(20, gap * 0.4, 4 + 110 / layers));
-  const rise = Math.max(2 * radius + 5, Math.min(100, 420 / layers));
+  const radius = Math.max(3, Math.min(20, gap * 0.4, 4 + 80 / layers));
+  const rise = Math.max(2 * radius + 4, Math.min(100, 330 / layers));
   const labelled = radius >= 3.3 * `a${layers - 1}.h${heads - 1}`.length;
   const foot = labelled ? 0 : 16;
   const height = (layers + 1) * rise + 2 * radius + 16 + foot;

@@ -148,7 +148,7 @@ export function shownTracks(lane, all) {
 }
 
 /**
- * `formed in (512, 1,000]`, in the unit of the axis, or why no such interval can be given.
+ * `formed in (512, 1,000] by half-rise`, in the unit of the axis, or why no such interval can be given.
  * @param {Lane} lane
  * @param {Run} run
  * @param {string} unit
@@ -162,7 +162,7 @@ export function formedIn(lane, run, unit) {
     const tokens = unit === "tokens" && run.tokens ? run.tokens[run.steps.indexOf(step ?? -1)] : undefined;
     return step === null ? "…" : tokens === undefined ? step.toLocaleString("en") : short(tokens);
   };
-  return `formed in (${said(row.interval_before)}, ${said(row.interval_after)}]`;
+  return `formed in (${said(row.interval_before)}, ${said(row.interval_after)}] by ${row.definition}`;
 }
 
 function drawLane(svg, back, lane, axis, top, context) {

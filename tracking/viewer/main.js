@@ -14,6 +14,9 @@ import { short } from "./time.js";
 /** @typedef {import("./data.js").Page} Page */
 /** @typedef {import("./data.js").Run} Run */
 
+/** How many findings stand above the fold. */
+const FOLDED = 6;
+
 /** Parts of the page by name; the text of the page is here alone. */
 const SKELETON = `
 <header class="top"><div><h1></h1><p class="about meta"></p></div>
@@ -22,7 +25,7 @@ const SKELETON = `
 <p class="keys" hidden><kbd>←</kbd> <kbd>→</kbd> step, with <kbd>Shift</kbd> to the next event · <kbd>Home</kbd> <kbd>End</kbd> ·
   <kbd>Space</kbd> play · <kbd>↑</kbd> <kbd>↓</kbd> component · <kbd>Esc</kbd> none · <kbd>u</kbd> steps or tokens ·
   <kbd>l</kbd> axis · <kbd>/</kbd> filter · <kbd>d</kbd> dark</p>
-<section class="findings" aria-label="Findings"><ol></ol></section>
+<section class="findings folded" aria-label="Findings"><ol></ol><button type="button" class="quiet unfold"></button></section>
 <div class="bar" role="group" aria-label="Time">
   <button type="button" class="play" aria-label="Play">▶</button>
   <input type="range" class="scrub" min="0" step="1" aria-label="Training step">
@@ -163,6 +166,15 @@ function drawHead(page, run, part, colour) {
   }
   for (const [step, task, reason] of run.failed) list.append("li").attr("class", "meta").text(`Step ${step} could not be measured on ${task}: ${reason}`);
   part(".findings").hidden = !run.sentences.length && !run.failed.length;
+  const unfold = part(".unfold");
+  const count = list.selectAll("li").size();
+  unfold.hidden = count <= FOLDED;
+  part(".findings").classList.toggle("folded", count > FOLDED);
+  unfold.textContent = `All ${count} findings`;
+  unfold.onclick = () => {
+    part(".findings").classList.remove("folded");
+    unfold.hidden = true;
+  };
   const settings = d3.select(part(".settings")).html("").append("dl");
   for (const [name, value] of Object.entries({ ...run.hyperparameters, ...run.settings })) {
     settings.append("dt").text(name.replaceAll("_", " "));
