@@ -25,6 +25,9 @@ __all__ = ["app", "main"]
 # The base of every wrong option or argument; where it is defined differs between versions of typer.
 _UsageError: Any = typer.BadParameter.__base__
 
+INTERRUPTED = 130
+STOPPED = "stopped; what was finished is on disk, and the same command goes on from there"
+
 app = typer.Typer(
     name="formation",
     help="Follow circuits through training: when each component forms, and what takes over from what.",
@@ -53,14 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command."""
     try:
-        return int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        code = int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        # Some versions of typer turn Ctrl-C into this code, others raise Abort.
+        return code if code != INTERRUPTED else _fail(STOPPED, 1)
     except typer.Exit as stop:
         return stop.exit_code
     except _UsageError as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; what was finished is on disk, and the same command goes on from there", 1)
+        return _fail(STOPPED, 1)
     except FileNotFoundError as error:
         return _fail(_sentence(error), 2)
     except (ValueError, KeyError) as error:
