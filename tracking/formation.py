@@ -32,7 +32,7 @@ from tracking.lifelines import Lifeline, Lifelines, link_lifelines
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Formation", "FormationTable", "describe", "formation_table", "tokens_at"]
+__all__ = ["Formation", "FormationTable", "describe", "formation_table", "readings", "resamples", "tokens_at"]
 
 DEFAULT_DEFINITIONS: tuple[Definition, ...] = ("half-rise", "logistic", "change-point")
 COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]
@@ -216,7 +216,7 @@ def _date_reading(
         bar = curve.bar if definition == "threshold" else None
         if definition == "threshold" and bar is None:
             continue
-        some = [_whole(curve, bar)] if bar is not None else list(found)
+        some = [whole_stretch(curve, bar)] if bar is not None else list(found)
         for number, rise in enumerate(some, start=1):
             name = definition if number == 1 else f"{definition}, rise {number}"
             row = replace(empty, definition=name)
@@ -237,7 +237,7 @@ def resamples(
     return curve.resampled(weights, np.random.default_rng([*seed, 1]), confidence)
 
 
-def _whole(curve: Curve, bar: float) -> Rise:
+def whole_stretch(curve: Curve, bar: float) -> Rise:
     """The stretch for a fixed threshold: all of it, cut at the first snapshot above."""
     above = curve.value >= bar
     cut = int(above.argmax()) if above.any() else len(above) - 1

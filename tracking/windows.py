@@ -54,13 +54,17 @@ class Detections:
         kind: Int[np.ndarray, "unit"],
         layer: Int[np.ndarray, "unit"],
         movable: Bool[np.ndarray, "unit"] | None = None,
+        quiet: float | None = None,
     ) -> "Detections":
-        """From (units, features, edges (channel, from, to)) of each frame, edges among that frame's units."""
+        """From (units, features, edges (channel, from, to)) of each frame, edges among that frame's units.
+
+        `quiet` is the standard deviation of edges that are only noise; estimated, as most are, where not given.
+        """
         n_units = len(kind)
         frame = np.concatenate([np.full(len(units), t) for t, (units, _, _) in enumerate(frames)])
         unit = np.concatenate([units for units, _, _ in frames]).astype(np.int64)
         features = np.concatenate([values for _, values, _ in frames])
-        quiet = _background([edges for _, _, edges in frames])
+        quiet = _background([edges for _, _, edges in frames]) if quiet is None else quiet
         rows, columns, entries = [], [], []
         first = 0
         for units, _, edges in frames:
