@@ -1,0 +1,411 @@
+"""When will each role form, or will it, and where will a metric end, told from the first part of a run?
+
+Learned from other runs of the same kind: their hyperparameters, what had been measured of them by the same share of
+training (the **cut**), and what became of them.  Of the run that is foretold nothing after the cut is used.  Every
+forecast stands beside baselines, judged on runs (or whole settings) that were left out: the median of the other runs,
+and the published law for induction, N = 10^5.7 · sqrt(batch × context) tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from tracking.history import History
+from tracking.ridge import RidgeFit, fit_ridge
+from tracking.runset import QUESTION, RunSet, formation_times, is_number, plain, run_set, varying
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Evidence", "Forecast", "evidence", "forecast", "forecast_metric", "forecast_runs", "known_by", "law_tokens"]
+
+Leave = Literal["run", "setting"]
+LAW = 10**5.7
+FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Many runs with all that was measured of them.
+
+    Attributes:
+        runs: formation and settings.
+        series: long table run, name, step, value: metrics, and for each measure of heads the best head's score.
+    """
+
+    runs: RunSet
+    series: "pd.DataFrame"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Foretold and judged.
+
+    `predictions`: run, role, clock, definition, cut, predictor, midpoint, low, high (steps), p_forms, seen_before,
+    seen_after (what became of it; infinite where it did not form).
+    `scores`: role, clock, definition, predictor, n_runs, n_formed, log_error (mean absolute error of ln step),
+    coverage, brier, gain (share of the log error of the median baseline that is saved), gain_low, gain_high.
+    """
+
+    predictions: "pd.DataFrame"
+    scores: "pd.DataFrame"
+    sentences: tuple[str, ...]
+
+    def to_frame(self) -> "pd.DataFrame":
+        return self.predictions
+
+
+def evidence(histories: Sequence[History], *, definitions: Sequence[str] = ("half-rise",)) -> Evidence:
+    """What comparison and forecast need of some histories."""
+    import pandas as pd
+
+    frames = []
+    for history in histories:
+        metrics = history.to_frame("metrics")[["run", "name", "step", "value"]]
+        scores = history.to_frame("scores")
+        best = scores.groupby(["run", "measure", "step"], as_index=False)["value"].max()
+        frames += [metrics, best.rename(columns={"measure": "name"}).assign(name=lambda table: "best " + table["name"])]
+    return Evidence(run_set(histories, definitions=definitions), pd.concat(frames, ignore_index=True))
+
+
+def forecast(
+    histories: Sequence[History], *, seen: float = 0.2, leave: Leave = "run", confidence: float = 0.9
+) -> Forecast:
+    """Foretell every role of every run from the first part of it and the other runs, and judge that.
+
+    Args:
+        histories: whole runs, one a run.
+        seen: the share of each run's steps that may be looked at.
+        leave: what is left out when a run is foretold: itself, or every run of its setting.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: too few runs, or a share that is not between 0 and 1.
+    """
+    return forecast_runs(evidence(histories), seen=seen, leave=leave, confidence=confidence)
+
+
+def forecast_runs(known: Evidence, *, seen: float = 0.2, leave: Leave = "run", confidence: float = 0.9) -> Forecast:
+    """As `forecast`, from tables."""
+    import pandas as pd
+
+    _check(known.runs, seen)
+    rows = []
+    for (role, clock, definition), part in known.runs.formation.groupby(list(QUESTION), sort=True):
+        if ", rise " in str(definition):
+            continue
+        key = dict(zip(QUESTION, (role, clock, definition), strict=True))
+        times = formation_times(known.runs, part).groupby("run").first()
+        rows += [key | row for row in _question(known, times, str(role), seen, leave, confidence)]
+    columns = ["run", *QUESTION, "cut", "predictor", "midpoint", "low", "high", "p_forms", "seen_before", "seen_after"]
+    predictions = pd.DataFrame(rows, columns=columns)
+    scores = _scores(predictions, known.runs)
+    return Forecast(predictions, scores, tuple(_sentences(scores, seen, leave)))
+
+
+def known_by(known: Evidence, cuts: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The columns to learn from, by run: hyperparameters, and of each series its last value and latest change.
+
+    Only what was measured by each run's cut is looked at.
+    """
+    columns: dict[str, dict[str, float]] = {run: {} for run in cuts}
+    for name in varying({run: known.runs.settings[run] for run in known.runs.runs}):
+        values = {run: plain(known.runs.settings[run].get(name)) for run in known.runs.runs}
+        if all(map(is_number, values.values())):
+            low = min(values.values())
+            for run in cuts:
+                columns[run][f"setting {name}"] = math.log(values[run]) if low > 0 else float(values[run])
+        else:
+            for run in cuts:
+                columns[run] |= {f"setting {name} {v}": float(values[run] == v) for v in set(map(str, values.values()))}
+    for (run, name), part in known.series.groupby(["run", "name"], sort=False):
+        if run not in cuts:
+            continue
+        past = part[part["step"] <= cuts[run]].sort_values("step")
+        values = past["value"].to_numpy(dtype=float)
+        values = values[np.isfinite(values)]
+        if len(values):
+            quarter = max(2, len(values) // 4)
+            columns[run][f"last {name}"] = float(values[-2:].mean())
+            columns[run][f"change {name}"] = float(values[-1] - values[-quarter:].mean())
+    return columns
+
+
+def forecast_metric(
+    known: Evidence, name: str, *, seen: float = 0.2, leave: Leave = "run", confidence: float = 0.9
+) -> Forecast:
+    """Where a recorded number ends (the mean of its last two snapshots), from the first part of each run.
+
+    `predictions`: run, name, cut, predictor, value, low, high, truth.  `scores`: name, predictor, n_runs, error (mean
+    absolute), coverage, gain (over the median of the other runs), gain_low, gain_high.  A third predictor, "last seen",
+    is that nothing changes any more.
+
+    Raises:
+        ValueError: no run has that series, or as `forecast`.
+    """
+    import pandas as pd
+
+    _check(known.runs, seen)
+    part = known.series[known.series["name"] == name].sort_values("step").dropna(subset=["value"])
+    ends = {str(run): float(some["value"].tail(2).mean()) for run, some in part.groupby("run")}
+    if len(ends) < FEWEST + 1:
+        names = ", ".join(sorted(known.series["name"].unique()))
+        raise ValueError(f"expected {name!r} in at least {FEWEST + 1} runs, got it in {len(ends)}; there are {names}")
+    cuts = {run: seen * float(known.runs.last_step[run]) for run in ends}
+    columns = known_by(known, cuts)
+    rows = []
+    for run, truth in ends.items():
+        others = [other for other in ends if other != run and not (leave == "setting" and _same(known, run, other))]
+        if len(others) < FEWEST:
+            continue
+        y = np.array([ends[other] for other in others])
+        fit = _fit_columns(
+            {other: columns[other] for other in others}, y, name, together=_settings(known, others, leave)
+        )
+        said = fit.predict(columns[run])
+        span = [float(np.quantile(y, side)) for side in ((1 - confidence) / 2, (1 + confidence) / 2)]
+        last = columns[run].get(f"last {name}", math.nan)
+        for predictor, value, low, high in (
+            ("forecast", said.mean, *said.interval(confidence)),
+            ("median", float(np.median(y)), *span),
+            ("last seen", last, math.nan, math.nan),
+        ):
+            rows.append((run, name, cuts[run], predictor, value, low, high, truth))
+    columns_ = ["run", "name", "cut", "predictor", "value", "low", "high", "truth"]
+    predictions = pd.DataFrame(rows, columns=columns_)
+    scores = _metric_scores(predictions)
+    return Forecast(predictions, scores, tuple(_metric_sentence(row, seen) for row in scores.to_dict("records")[:1]))
+
+
+# One question -----------------------------------------------------------------------------------------------------
+
+
+def _question(
+    known: Evidence, times: "pd.DataFrame", role: str, seen: float, leave: Leave, confidence: float
+) -> list[dict[str, Any]]:
+    """Forecasts of one role by one clock, for every run in which it had not formed by the cut."""
+    ends = {run: float(known.runs.last_step.get(run, math.nan)) for run in times.index}
+    cuts = {str(run): seen * end for run, end in ends.items() if math.isfinite(end)}
+    open_runs = [run for run in cuts if float(times["high"][run]) > cuts[run]]
+    columns = known_by(known, {run: cuts[run] for run in open_runs})
+    rows = []
+    for run in open_runs:
+        others = [
+            other for other in open_runs if other != run and not (leave == "setting" and _same(known, run, other))
+        ]
+        if len(others) < FEWEST:
+            continue
+        truth = {"seen_before": float(times["low"][run]), "seen_after": float(times["high"][run])}
+        row = {"run": run, "cut": cuts[run]} | truth
+        end, past = ends[run], times.loc[others]
+        fit = _learn(past, {other: columns[other] for other in others}, role, _settings(known, others, leave))
+        rows.append(row | {"predictor": "forecast"} | _said(fit, past, columns[run], end, confidence))
+        rows.append(row | {"predictor": "median"} | _median(past, end, confidence))
+        law = law_tokens(known.runs.settings[run]) if role == "induction" else math.nan
+        per_step = float(known.runs.tokens_per_step.get(run, math.nan))
+        if math.isfinite(law / per_step):
+            step = law / per_step
+            told = {"midpoint": step, "low": math.nan, "high": math.nan, "p_forms": float(step <= end)}
+            rows.append(row | {"predictor": "law"} | told)
+    return rows
+
+
+def _same(known: Evidence, run: str, other: str) -> bool:
+    names = varying(known.runs.settings)
+    first, second = known.runs.settings[run], known.runs.settings[other]
+    return all(plain(first.get(name)) == plain(second.get(name)) for name in names)
+
+
+def _settings(known: Evidence, names: Sequence[str], leave: Leave) -> np.ndarray | None:
+    """The number of each run's setting, where whole settings are left out."""
+    if leave == "run":
+        return None
+    vary = varying(known.runs.settings)
+    places: dict[tuple, int] = {}
+    keys = [tuple(plain(known.runs.settings[name].get(key)) for key in vary) for name in names]
+    return np.array([places.setdefault(key, len(places)) for key in keys])
+
+
+def _learn(
+    past: "pd.DataFrame", columns: Mapping[str, Mapping[str, float]], role: str, together: np.ndarray | None
+) -> RidgeFit | None:
+    """The fit of ln step; a run that did not form counts as what it is expected to be, given that it is beyond its end.
+
+    None where too few formed to learn a time from.
+    """
+    low, high = past["low"].to_numpy(dtype=float), past["high"].to_numpy(dtype=float)
+    formed = np.isfinite(high)
+    if formed.sum() < FEWEST:
+        return None
+    weights = formed.astype(float)
+    y = np.log(np.maximum(np.where(formed, (low + np.where(formed, high, low)) / 2, low), 0.5))
+    fit = _fit_columns(columns, y, role, weights, together)
+    floor = y.copy()
+    for _ in range(5 if not formed.all() else 0):
+        means = np.array([fit.predict(values).mean for values in columns.values()])
+        z = (floor - means) / fit.spread
+        beyond = means + fit.spread * np.exp(stats.norm.logpdf(z) - stats.norm.logsf(z))
+        y = np.where(formed, y, np.maximum(beyond, floor))
+        fit = _fit_columns(columns, y, role, weights, together)
+    return fit
+
+
+def _fit_columns(
+    columns: Mapping[str, Mapping[str, float]],
+    y: np.ndarray,
+    about: str,
+    weights: np.ndarray | None = None,
+    together: np.ndarray | None = None,
+) -> RidgeFit:
+    """The best of: nothing, the settings, those with losses and what is asked about, or all that was measured."""
+    names = sorted({name for values in columns.values() for name in values})
+    table = {name: np.array([values.get(name, math.nan) for values in columns.values()]) for name in names}
+    settings = [name for name in names if name.startswith("setting ")]
+    near = [name for name in names if "loss" in name or "in_context" in name or about in name]
+    groups = [(), settings, near, [*settings, *near], names]
+    return fit_ridge(table, y, groups=groups, weights=weights, together=together)
+
+
+def _said(
+    fit: RidgeFit | None, past: "pd.DataFrame", values: Mapping[str, float], end: float, confidence: float
+) -> dict[str, float]:
+    if fit is None:
+        share = (float(np.isfinite(past["high"]).sum()) + 0.5) / (len(past) + 1)
+        return {"midpoint": math.inf, "low": math.nan, "high": math.inf, "p_forms": share}
+    said = fit.predict(values)
+    low, high = said.interval(confidence)
+    # Rather never certain: a share of the runs like it that is not seen may still be otherwise.
+    forms = min(max(said.below(math.log(end)), 0.01), 0.99)
+    return {"midpoint": math.exp(said.mean), "low": math.exp(low), "high": math.exp(high), "p_forms": forms}
+
+
+def _median(past: "pd.DataFrame", end: float, confidence: float) -> dict[str, float]:
+    low, high = past["low"].to_numpy(dtype=float), past["high"].to_numpy(dtype=float)
+    formed = np.isfinite(high)
+    middles = np.where(formed, (low + np.where(formed, high, low)) / 2, np.inf)
+    ends = [
+        float(np.quantile(middles, side, method="nearest")) for side in ((1 - confidence) / 2, (1 + confidence) / 2)
+    ]
+    ordered = np.sort(middles)
+    middle = float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+    share = (float(formed.sum()) + 0.5) / (len(past) + 1)
+    return {"midpoint": middle, "low": ends[0], "high": ends[1], "p_forms": share}
+
+
+def law_tokens(settings: Mapping[str, Any]) -> float:
+    """Tokens at which the published law has induction form; NaN where batch or context are unknown."""
+    try:
+        return LAW * math.sqrt(float(settings["batch_size"]) * float(settings["context_length"]))
+    except (KeyError, TypeError, ValueError):
+        return math.nan
+
+
+# Judging ----------------------------------------------------------------------------------------------------------
+
+
+def _scores(predictions: "pd.DataFrame", runs: RunSet) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for (role, clock, definition), part in predictions.groupby(list(QUESTION), sort=True):
+        table = {name: some.set_index("run") for name, some in part.groupby("predictor")}
+        errors = {name: _errors(some, runs) for name, some in table.items()}
+        for name, some in table.items():
+            forms = np.isfinite(some["seen_after"].to_numpy())
+            error = errors[name]
+            gain, low, high = _gain(error, errors["median"])
+            covered = (some["low"] < some["seen_after"]) & (some["high"] > some["seen_before"])
+            told = some["low"].notna()
+            rows.append(
+                {
+                    **dict(zip(QUESTION, (role, clock, definition), strict=True)),
+                    "predictor": name,
+                    "n_runs": len(some),
+                    "n_formed": int(forms.sum()),
+                    "log_error": float(np.nanmean(error)) if forms.any() else math.nan,
+                    "coverage": float(covered[told].mean()) if told.any() else math.nan,
+                    "brier": float(((some["p_forms"] - forms) ** 2).mean()),
+                    "gain": gain,
+                    "gain_low": low,
+                    "gain_high": high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _errors(some: "pd.DataFrame", runs: RunSet) -> np.ndarray:
+    """|ln foretold - ln seen| of each run that formed, NaN for others; "never" counts as the end of the run."""
+    ends = np.array([runs.last_step[run] for run in some.index], dtype=float)
+    middle = np.minimum(some["midpoint"].to_numpy(dtype=float), np.maximum(ends, 1.0))
+    before, after = some["seen_before"].to_numpy(dtype=float), some["seen_after"].to_numpy(dtype=float)
+    truth = np.where(np.isfinite(after), (before + np.where(np.isfinite(after), after, before)) / 2, np.nan)
+    return np.abs(np.log(np.maximum(middle, 0.5)) - np.log(np.maximum(truth, 0.5)))
+
+
+def _gain(error: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
+    """1 - error / baseline's, with its 90 % interval over resampled runs."""
+    both = np.isfinite(error) & np.isfinite(baseline)
+    if both.sum() < 3 or baseline[both].sum() == 0:
+        return math.nan, math.nan, math.nan
+    error, baseline = error[both], baseline[both]
+    draws = np.random.default_rng(0).integers(len(error), size=(2000, len(error)))
+    below = np.maximum(baseline[draws].mean(axis=1), 1e-12)
+    low, high = np.quantile(1 - error[draws].mean(axis=1) / below, (0.05, 0.95))
+    return 1 - float(error.mean() / baseline.mean()), float(low), float(high)
+
+
+def _sentences(scores: "pd.DataFrame", seen: float, leave: Leave) -> list[str]:
+    found = []
+    for row in scores[scores["predictor"] == "forecast"].to_dict("records") if len(scores) else []:
+        what = f"{row['role']} ({row['clock']}, {row['definition']})"
+        left = "each run" if leave == "run" else "each setting"
+        if not math.isfinite(row["gain"]):
+            found.append(f"{what}: too few runs form it after the first {seen:.0%} to judge a forecast.")
+            continue
+        span = f"90% interval of the gain {row['gain_low']:.0%} to {row['gain_high']:.0%}"
+        verdict = f"no better than the median of the other runs ({span})"
+        if row["gain_low"] > 0:
+            verdict = f"{row['gain']:.0%} below the median of the other runs ({span})"
+        found.append(
+            f"{what} from the first {seen:.0%}, {left} left out in turn: mean |log error| {row['log_error']:.3f}, "
+            f"{verdict}; its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs; Brier score "
+            f"{row['brier']:.3f}."
+        )
+    return found or [f"Nothing forms after the first {seen:.0%} of enough runs to be foretold."]
+
+
+def _metric_scores(predictions: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    table = {name: some.set_index("run") for name, some in predictions.groupby("predictor", sort=False)}
+    errors = {name: (some["value"] - some["truth"]).abs().to_numpy() for name, some in table.items()}
+    rows = []
+    for name, some in table.items():
+        gain, low, high = _gain(errors[name], errors["median"])
+        told = some["low"].notna()
+        inside = (some["low"] <= some["truth"]) & (some["truth"] <= some["high"])
+        row = {"name": some["name"].iloc[0], "predictor": name, "n_runs": len(some), "error": np.nanmean(errors[name])}
+        covered = float(inside[told].mean()) if told.any() else math.nan
+        rows.append(row | {"coverage": covered, "gain": gain, "gain_low": low, "gain_high": high})
+    return pd.DataFrame(rows)
+
+
+def _metric_sentence(row: Mapping[str, Any], seen: float) -> str:
+    better = row["gain_low"] > 0
+    span = f"90% interval of the gain {row['gain_low']:.0%} to {row['gain_high']:.0%}"
+    verdict = f"{row['gain']:.0%} below" if better else "no better than"
+    return (
+        f"Where {row['name']} ends, from the first {seen:.0%}: mean absolute error {row['error']:.3g}, {verdict} the "
+        f"median of the other runs ({span}); its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs."
+    )
+
+
+def _check(runs: RunSet, seen: float) -> None:
+    if not 0 < seen < 1:
+        raise ValueError(f"expected a share of the run between 0 and 1 in seen, got {seen}")
+    if len(runs.runs) < FEWEST + 1:
+        raise ValueError(f"expected at least {FEWEST + 1} runs to learn from each other, got {len(runs.runs)}")
