@@ -43,14 +43,14 @@ def noise_of(
 
     The series' own noise is the lower quartile of the magnitudes of its second differences, scaled as for normal noise:
     neither a trend nor the steep part of a rise moves it.  It is not taken from fewer than twelve snapshots where
-    standard errors are known.  Zero where neither is known.
+    standard errors are known, nor from fewer than eight at all.  Zero where neither is known.
     """
     own = np.zeros(value.shape[1])
-    if len(value) >= (12 if np.isfinite(std_error).any() else 5):
+    if len(value) >= (12 if np.isfinite(std_error).any() else 8):
         bends = np.abs(value[2:] - 2 * value[1:-1] + value[:-2])
         seen = ~np.isnan(bends)
         low = np.nanquantile(np.where(seen.any(axis=0), bends, 0.0), 0.25, axis=0)
-        own = low / (0.3186 * np.sqrt(6))
+        own = np.where(seen.sum(axis=0) >= 6, low / (0.3186 * np.sqrt(6)), 0.0)
     return np.maximum(np.nan_to_num(std_error), own)
 
 
