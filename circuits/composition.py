@@ -1,7 +1,8 @@
 """What do the weights alone say: which head feeds which, and which copies?
 
-Every product of two heads' weights has rank at most d_head, so its Frobenius norm is found from d_head × d_head Gram
-matrices, ‖V M K‖² = tr(Mᵀ VᵀV M KKᵀ), without a d_model × d_model product or a singular value decomposition.
+Every product of two heads' weights has rank at most d_head, so its Frobenius norm needs no d_model × d_model product and
+no singular value decomposition: with Vᵀ = Q₁R₁ and Kᵀ = Q₂R₂ for the outer factors, ‖Vᵀ O Nᵀ K‖ = ‖(R₁O)(R₂N)ᵀ‖, and the
+two brackets are made once a head.
 
 Weights are taken as they are; gains of norms that stand between are multiplied in when `fold_norms` says so.
 
@@ -12,6 +13,8 @@ References:
     https://transformer-circuits.pub/2021/framework
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -21,8 +24,6 @@ from circuits.graph import Estimate, NodeScores
 from circuits.transformer import Model
 
 __all__ = ["composition_scores", "copying_scores"]
-
-Small = Float[Tensor, "head d_head d_head"]
 
 
 @torch.no_grad()
@@ -36,36 +37,31 @@ def composition_scores(model: Model, kind: str, *, fold_norms: bool = False) -> 
     """
     if kind not in ("q", "k", "v"):
         raise ValueError(f"expected composition through q, k or v, got {kind!r}")
-    graph = model.graph
+    graph, wide = model.graph, torch.promote_types(model.dtype, torch.float32)
     n_heads, n_layers = graph.n_heads, graph.n_layers
-    values, outputs, reads, others = [], [], [], []
+    written, read, written_norms, read_norms = [], [], [], []
     for layer in range(n_layers):
-        q, k, v, o = (weight.double() for weight in _weights(model, layer, fold_norms))
-        values.append(v)
-        outputs.append(o)
-        read, other = {"q": (q, k), "k": (k, q), "v": (v, o)}[kind]
-        reads.append(read)
-        others.append(other)
-    value_grams = [v @ v.mT for v in values]
-    other_grams = [other @ other.mT for other in others]
-    norms = [_norm(gram, o @ o.mT) for gram, o in zip(value_grams, outputs, strict=True)]
-    target_norms = [_norm(gram, read @ read.mT) for gram, read in zip(other_grams, reads, strict=True)]
+        q, k, v, o = (weight.to(wide) for weight in _weights(model, layer, fold_norms))
+        near, far = {"q": (q, k), "k": (k, q), "v": (v, o)}[kind]
+        written.append(_triangle(v) @ o)
+        read.append(_triangle(far) @ near)
+        written_norms.append(written[-1].flatten(1).norm(dim=1))
+        read_norms.append(read[-1].flatten(1).norm(dim=1))
     scores = np.zeros((n_layers * n_heads, n_layers * n_heads))
     for late in range(1, n_layers):
         for early in range(late):
-            middle = torch.einsum("skm,tjm->stkj", outputs[early], reads[late])
-            inner = torch.einsum("skl,stlj->stkj", value_grams[early], middle)
-            outer = torch.einsum("stkj,tji->stki", inner, other_grams[late])
-            size = (outer * middle).sum((-1, -2)).clamp(min=0).sqrt()
-            block = size / (norms[early][:, None] * target_norms[late][None, :])
+            product = written[early].flatten(0, 1) @ read[late].flatten(0, 1).T
+            blocks = product.view(n_heads, -1, n_heads, product.shape[1] // n_heads)
+            size = blocks.square_().sum((1, 3)).sqrt()
+            block = size / (written_norms[early][:, None] * read_norms[late][None, :])
             source, target = slice(early * n_heads, (early + 1) * n_heads), slice(late * n_heads, (late + 1) * n_heads)
-            scores[source, target] = torch.nan_to_num(block).cpu().numpy()
+            scores[source, target] = torch.nan_to_num(block).double().cpu().numpy()
     return scores
 
 
-def _norm(first: Small, second: Small) -> Float[Tensor, "head"]:
-    """‖ABᵀ‖ from AᵀA and BᵀB."""
-    return (first * second.mT).sum((-1, -2)).clamp(min=0).sqrt()
+def _triangle(weight: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "head d_head d_head"]:
+    """R of weightᵀ = QR, which has all of its lengths and angles."""
+    return torch.linalg.qr(weight.mT, mode="r").R
 
 
 def _weights(model: Model, layer: int, fold_norms: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -88,8 +84,8 @@ def copying_scores(model: Model, *, top: int = 1, fold_norms: bool = False) -> d
       W_V W_E W_U W_O;
     - `copying-top`: the share of tokens whose own logit is among the `top` largest that the head writes for them.
     """
-    n_layers, embed = model.graph.n_layers, model.parts.embed.weight.double()  # type: ignore[operator]
-    unembed = model.parts.unembed.weight.double()  # type: ignore[operator]
+    n_layers = model.graph.n_layers
+    embed, unembed = (cast(Tensor, part.weight).double() for part in (model.parts.embed, model.parts.unembed))
     final = model.parts.final_norm.gain if fold_norms else None
     unembed = unembed if final is None else unembed * final
     signs, shares = [], []

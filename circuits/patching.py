@@ -12,7 +12,7 @@ References:
     How to use and interpret activation patching (Heimersheim & Nanda, 2024), https://arxiv.org/abs/2404.15255
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -63,11 +63,19 @@ class Run:
 
 
 @torch.no_grad()
-def edge_patching(model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16) -> EdgeScores:
+def edge_patching(
+    model: Model,
+    task: Task,
+    *,
+    baseline: Baseline = "corrupted",
+    into: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> EdgeScores:
     """metric(clean) − metric(clean with that one edge set to the baseline), for every edge.
 
     Args:
         baseline: `corrupted`, `zero` or `mean` (over the corrupted prompts, by position).
+        into: readers such as `a1.h0<k>` whose edges are wanted; all by default, and the others' scores are zero.
         batch_size: prompts at a time; does not change the scores.
 
     Raises:
@@ -75,6 +83,8 @@ def edge_patching(model: Model, task: Task, *, baseline: Baseline = "corrupted",
     """
     task.check(model)
     graph, moments = model.graph, Moments()
+    if unknown := [name for name in into or () if Reader.parse(name) not in graph.reader_index]:
+        raise ValueError(f"expected readers such as 'a1.h0<k>', 'm0' or 'logits', got {unknown[0]!r}")
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
@@ -83,6 +93,8 @@ def edge_patching(model: Model, task: Task, *, baseline: Baseline = "corrupted",
         measure, before = _metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), len(graph.readers), dtype=model.dtype)
         for index, reader in enumerate(graph.readers):
+            if into is not None and reader.name not in into:
+                continue
             writers = np.flatnonzero(graph.edge_mask[:, index])
             for rows in _batches(writers, clean.embedded):
                 after = measure(_patched_final(model, run, reader, moved[torch.as_tensor(rows)]))

@@ -138,7 +138,8 @@ def save_tiny_model(architecture: str, folder: Path, *, seed: int = 0) -> Path:
     name, options = ARCHITECTURES[architecture]
     module: Any = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**options))
     transformers.utils.logging.disable_progress_bar()
-    _scrambled(module, seed).save_pretrained(folder)
+    _scrambled(module, seed)
+    module.save_pretrained(folder)
     return folder
 
 
