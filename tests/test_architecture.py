@@ -62,7 +62,7 @@ TRACKING = [
     ["exchange", "runset"],
     ["comparison", "forecast", "branching", "effects"],
     ["shifts", "scaling"],
-    ["planning", "goal"],
+    ["planning", "crew", "goals"],
     ["sweep"],
     ["design"],
     ["wording"],

@@ -7,7 +7,7 @@ import pytest
 
 from tests.timeline_examples import demo_timeline, published_timeline
 from tracking.drawing import Scale, lanes, role_colours, scale_of
-from tracking.timeline import Timeline
+from tracking.results import Timeline
 
 pytest.importorskip("matplotlib")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.timeline_examples import demo_timeline, published_timeline, two_runs
 from tracking.pagedata import page_data
 from tracking.report import MODULES, report, viewer_script, viewer_style
-from tracking.timeline import Timeline
+from tracking.results import Timeline
 
 VIEWER = Path(__file__).parents[1] / "tracking" / "viewer"
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.timeline_examples import demo_timeline, published_timeline, two_runs
-from tracking.timeline import COLUMNS, TABLES, RunTimeline, Timeline, export_timeline, kind_of, load_timeline
+from tracking.results import COLUMNS, TABLES, RunTimeline, Timeline, kind_of
+from tracking.timeline import export_timeline, load_timeline
 
 
 @pytest.fixture(scope="module")

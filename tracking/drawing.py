@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tracking.history import History
-from tracking.timeline import RunTimeline
+from tracking.results import RunTimeline
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ from tracking.panels import (
     score_panel,
     track_limit,
 )
-from tracking.timeline import RunTimeline, Timeline
+from tracking.results import RunTimeline, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ import numpy as np
 from circuits.circuit import Circuit
 from tracking.drawing import curves, first_formations, lanes, measured_as, role_colours, scale_of, unit_of
 from tracking.history import SCHEMA_VERSION, History, tool_version
-from tracking.timeline import RunTimeline, Timeline
+from tracking.results import RunTimeline, Timeline
 
 __all__ = ["page_data"]
 

@@ -25,7 +25,7 @@ from tracking.drawing import (
     unit_of,
 )
 from tracking.history import History
-from tracking.timeline import RunTimeline
+from tracking.results import RunTimeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tracking.pagedata import page_data
 from tracking.records import write_beside
-from tracking.timeline import Timeline
+from tracking.results import Timeline
 
 __all__ = ["report", "viewer_script", "viewer_style"]
 

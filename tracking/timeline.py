@@ -9,131 +9,37 @@ equal files.  Folds over prompts are not tables: they stay in the history.
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
 from tracking.formation import DEFAULT_DEFINITIONS, formation_table
-from tracking.history import SCHEMA_VERSION, History, tool_version
+from tracking.history import SCHEMA_VERSION, History
+from tracking.interchange import gexf_files, graphml_files, netcdf_files, trace_files, versions, write_tensorboard
 from tracking.lifelines import link_lifelines
 from tracking.records import Record, write_beside
+from tracking.results import COLUMNS, MEASURED, TABLES, RunTimeline, Timeline, kind_of, typed
 from tracking.tables import check_tables, records_from_tables
 from tracking.wording import findings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "RunTimeline", "Timeline", "build_timeline", "export_timeline", "load_timeline"]
-
-FORMATS = ("json", "csv", "parquet")
-Kind = Literal["text", "integer", "number", "flag"]
-MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
-TABLES = (*MEASURED, "lifelines", "events", "formation")
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    table: tuple(columns.split())
-    for table, columns in {
-        "scores": "run step tokens component task measure value std_error",
-        "edges": "run step task source target slot score std_error in_circuit",
-        "metrics": "run step tokens name value std_error",
-        "lifelines": "run lifeline role step component strength confidence",
-        "events": "run lifeline event step_before step_after role_before role_after components_before components_after "
-        "confidence",
-        "formation": "run lifeline role component clock definition onset midpoint plateau low high interval_before "
-        "interval_after censored status",
-    }.items()
-}
-# A step is a whole number; a time that was interpolated or resampled is not.
-WHOLE = ("step", "step_before", "step_after")
-NUMBERS = ("tokens", "value", "std_error", "score", "strength", "confidence", "onset", "midpoint", "plateau")
-NUMBERS += ("low", "high", "interval_before", "interval_after")
-
-
-def kind_of(column: str) -> Kind:
-    """What a column of any of the tables holds."""
-    if column in WHOLE:
-        return "integer"
-    return "number" if column in NUMBERS else "flag" if column == "in_circuit" else "text"
-
-
-@dataclass(frozen=True)
-class RunTimeline:
-    """One run: what was measured, what was found in it, and the findings as sentences.
-
-    `analysis` says how it was found: thresholds by lifeline, definitions, confidence, seed.
-    """
-
-    history: History
-    lifelines: "pd.DataFrame"
-    events: "pd.DataFrame"
-    formation: "pd.DataFrame"
-    sentences: tuple[str, ...] = ()
-    analysis: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("lifelines", "events", "formation"):
-            expected, got = list(COLUMNS[name]), list(getattr(self, name).columns)
-            if missing := [column for column in expected if column not in got]:
-                raise ValueError(
-                    f"expected a table of {name} with the columns {', '.join(expected)}; {', '.join(missing)} "
-                    f"{'is' if len(missing) == 1 else 'are'} not among {', '.join(map(str, got)) or 'none'}"
-                )
-
-    @property
-    def name(self) -> str:
-        return self.history.name
-
-    def table(self, name: str) -> "pd.DataFrame":
-        """One of the six tables of this run, its columns in order and of one type each.
-
-        Raises:
-            ValueError: there is no such table.
-        """
-        if name not in TABLES:
-            raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}")
-        frame = self.history.to_frame(name) if name in MEASURED else getattr(self, name)
-        if name == "scores":
-            place = {node.name: index for node, index in self.history.graph.writer_index.items()}
-            frame = frame.assign(place=frame["component"].map(place)).sort_values(["step", "task", "measure", "place"])
-        if name == "metrics":
-            frame = frame.sort_values(["step", "name"], kind="stable")
-        return _typed(frame, name)
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Everything found in some runs."""
-
-    runs: tuple[RunTimeline, ...]
-
-    def __post_init__(self) -> None:
-        if not self.runs:
-            raise ValueError("expected at least one run, got none")
-        names = [run.name for run in self.runs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two runs are called {twice[0]!r}; rename one, so that the tables tell them apart")
-
-    def __getitem__(self, name: str) -> RunTimeline:
-        """The run of that name.
-
-        Raises:
-            KeyError: there is none; the message names those there are.
-        """
-        for run in self.runs:
-            if run.name == name:
-                return run
-        raise KeyError(f"no run {name!r} in this timeline; it has {', '.join(run.name for run in self.runs)}")
-
-    def table(self, name: str) -> "pd.DataFrame":
-        """One of the six tables, run after run."""
-        import pandas as pd
-
-        return _typed(pd.concat([run.table(name) for run in self.runs], ignore_index=True), name)
+__all__ = [
+    "FORMATS",
+    "RunTimeline",
+    "Timeline",
+    "build_timeline",
+    "export_timeline",
+    "load_timeline",
+    "timeline_schema",
+]
 
 
 def build_timeline(
@@ -175,46 +81,25 @@ def build_timeline(
     return Timeline(tuple(runs))
 
 
-def _typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
-    """The frame with exactly the table's columns; no text is None, as CSV cannot tell it from empty, no number NaN."""
-    import pandas as pd
-
-    columns = {}
-    for name in COLUMNS[table]:
-        column, kind = frame[name], kind_of(name)
-        if kind == "text":
-            texts = [_text(value) for value in column.tolist()]
-            columns[name] = pd.Series(np.array(texts, dtype=object), dtype=object)
-        elif kind == "flag":
-            columns[name] = column.astype(bool).reset_index(drop=True)
-        else:
-            numbers = pd.to_numeric(column).astype("float64").reset_index(drop=True)
-            whole = kind == "integer" and not numbers.isna().any()
-            columns[name] = numbers.astype("int64") if whole else numbers
-    return pd.DataFrame(columns)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return ",".join(str(part) for part in value) or None
-    return str(value) or None
-
-
 def export_timeline(
     timeline: Timeline, folder: "str | Path", *, formats: Sequence[str] = ("json", "csv", "parquet")
 ) -> list[Path]:
     """Write a timeline as files, each beside its place and then moved into it.
 
-    `json` writes `timeline.json`, all of it in one file; `csv` and `parquet` write one file a table (and `tables.json`
-    beside the CSV files).  Every file carries `schema_version` and the tool's version.
+    - `json`: `timeline.json`, all of it in one file, as `timeline_schema` describes;
+    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files);
+    - `gexf`: each task's circuit over time, for Gephi's timeline; `graphml`: each task's circuit, one file a step;
+    - `trace`: lifelines as tracks, for Perfetto and Chrome; `netcdf`: everything as arrays, for xarray;
+    - `tensorboard`: metrics and strengths as scalars.
+
+    Every file carries `schema_version` and the tool's version.
 
     Returns:
         The files written, in the order of `formats`.
 
     Raises:
         ValueError: a format is not one of these.
+        ImportError: the format needs a library that is not there.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown[0]!r}")
@@ -222,19 +107,19 @@ def export_timeline(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in formats:
-        if name == "json":
-            written.append(_write(folder / "timeline.json", _to_json(timeline)))
+        if name == "tensorboard":
+            written += write_tensorboard(timeline, folder / "tensorboard")
             continue
-        to_bytes = {"csv": _to_csv, "parquet": _to_parquet}[name]
-        for table in TABLES:
-            written.append(_write(folder / f"{table}.{name}", to_bytes(timeline.table(table), table)))
-        if name == "csv":
-            about = {
-                **_versions(),
-                "tables": {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES},
-            }
-            written.append(_write(folder / "tables.json", (json.dumps(about, indent=2) + "\n").encode()))
+        for place, content in FORMATS[name](timeline):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            write_beside(folder / place, content)
+            written.append(folder / place)
     return written
+
+
+def timeline_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `timeline.json`."""
+    return json.loads(files("tracking").joinpath("timeline.schema.json").read_text(encoding="utf-8"))
 
 
 def load_timeline(path: "str | Path") -> Timeline:
@@ -261,36 +146,47 @@ def load_timeline(path: "str | Path") -> Timeline:
         raise ValueError(f"{place} is damaged ({error}); export it again") from error
 
 
-def _write(place: Path, content: bytes) -> Path:
-    write_beside(place, content)
-    return place
+def _csv_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+    for table in TABLES:
+        yield f"{table}.csv", timeline.table(table).to_csv(index=False, lineterminator="\n").encode()
+    kinds = {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES}
+    yield "tables.json", (json.dumps({**versions(), "tables": kinds}, indent=2) + "\n").encode()
 
 
-def _versions() -> dict[str, Any]:
-    return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
-
-
-def _to_csv(frame: "pd.DataFrame", table: str) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
-
-
-def _to_parquet(frame: "pd.DataFrame", table: str) -> bytes:
+def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
-    schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]])
-    data = pa.Table.from_pandas(frame, schema, preserve_index=False)
-    about = {key: str(value) for key, value in _versions().items()} | {"table": table}
-    file = io.BytesIO()
-    pq.write_table(data.replace_schema_metadata(about), file, compression="zstd")
-    return file.getvalue()
+    for table in TABLES:
+        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]])
+        data = pa.Table.from_pandas(timeline.table(table), schema, preserve_index=False)
+        about = {key: str(value) for key, value in versions().items()} | {"table": table}
+        file = io.BytesIO()
+        pq.write_table(data.replace_schema_metadata(about), file, compression="zstd")
+        yield f"{table}.parquet", file.getvalue()
+
+
+def _json_file(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+    yield "timeline.json", _to_json(timeline)
+
+
+FORMATS: dict[str, Callable[[Timeline], Iterator[tuple[str, bytes]]]] = {
+    "json": _json_file,
+    "csv": _csv_files,
+    "parquet": _parquet_files,
+    "gexf": gexf_files,
+    "graphml": graphml_files,
+    "trace": trace_files,
+    "netcdf": netcdf_files,
+    "tensorboard": lambda timeline: iter(()),
+}
 
 
 def _to_json(timeline: Timeline) -> bytes:
     """One column a line, so that two timelines can be compared by any tool that compares lines."""
     runs = ",\n".join(_run_to_json(run) for run in timeline.runs)
-    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in _versions().items())
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in versions().items())
     return f'{{\n{head},\n "runs": [\n{runs}\n ]\n}}\n'.encode()
 
 
@@ -363,7 +259,7 @@ def _records_columns(history: History) -> dict[str, list[Any]]:
 def _run_from_json(about: Mapping[str, Any]) -> RunTimeline:
     import pandas as pd
 
-    frames = {name: _typed(pd.DataFrame(about["tables"][name]), name) for name in TABLES}
+    frames = {name: typed(pd.DataFrame(about["tables"][name]), name) for name in TABLES}
     graph = ModelGraph(**about["graph"])
     records = records_from_tables(check_tables({n: frames[n] for n in MEASURED if len(frames[n])}), graph)
     rows = zip(*(about["records"][name] for name in RECORD_COLUMNS), strict=True)
