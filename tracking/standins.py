@@ -281,7 +281,10 @@ def _silenced(out: Tensor, how: str) -> Tensor:
 
 def standing_at(checkpoint: Checkpoint) -> tuple[Intervention, ...]:
     """The ablations and clamps that stood around the update that led to this checkpoint, as its run's folder tells."""
-    place, step = Path(checkpoint.source).parent.parent / LOG, checkpoint.step
+    folder, step = Path(checkpoint.source).parent, checkpoint.step
+    if folder.name != "checkpoints":  # not in a run's folder, say on a hub
+        return ()
+    place = folder.parent / LOG
     standing: dict[str, None] = {}
     for line in place.read_text().splitlines() if place.is_file() else ():
         entry = json.loads(line)

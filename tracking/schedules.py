@@ -1,0 +1,92 @@
+"""When is a model in training worth measuring, within a share of the training's time?
+
+Dense while something moves and sparse on plateaus: after a measurement that differs from the last one by more than
+`moved` the gap to the next is cut so that the next differs by about as much (to a half at most, to an eighth at least),
+after one that does not it grows by half.  A fall of the loss calls for a measurement at once.  What a measurement is
+expected to cost must fit into `budget` times the time that training itself has taken so far, so that what plateaus save
+is there to be spent on slopes.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["Pace", "Schedule"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often to measure.
+
+    Args:
+        budget: the share of training time that measuring may take; `inf` is no limit.
+        moved: a change in a head score (between 0 and 1) or, relatively, in a loss that counts as a movement.
+        first: the gap, in steps, after the first measurement.
+        densest, sparsest: bounds of the gap.
+        lookback: states between two measurements that are kept in memory, to be measured when it turns out that
+            something moved between the two; 0 keeps none.
+    """
+
+    budget: float | int = 0.1
+    moved: float = 0.05
+    first: int = 10
+    densest: int = 1
+    sparsest: int = 200
+    lookback: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.budget > 0:
+            raise ValueError(f"expected a budget above 0, such as 0.1 of the training's time, got {self.budget}")
+        if not 1 <= self.densest <= self.first <= self.sparsest:
+            raise ValueError(
+                f"expected 1 <= densest <= first <= sparsest, got {self.densest}, {self.first}, {self.sparsest}"
+            )
+        if self.lookback < 0 or not self.moved > 0:
+            raise ValueError(f"expected moved above 0 and lookback from 0 on, got {self.moved} and {self.lookback}")
+
+
+@dataclass
+class Pace:
+    """Where a recording stands in its schedule. Times are in seconds."""
+
+    schedule: Schedule
+    gap: int = 0
+    last: int | None = None
+    loss: float | None = None
+    spent: float = 0.0
+    training: float = 0.0
+    costs: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gap = self.schedule.first
+
+    @property
+    def share(self) -> float:
+        """Time spent on measuring over time spent on training."""
+        return self.spent / self.training if self.training else math.inf
+
+    def affordable(self, n: int = 1) -> bool:
+        """Whether `n` more measurements fit into the budget; the last few tell what one costs."""
+        if math.isinf(self.schedule.budget):
+            return True
+        recent = self.costs[-5:]
+        expected = n * sum(recent) / len(recent) if recent else 0.0
+        return self.spent + expected <= self.schedule.budget * self.training
+
+    def due(self, step: int, loss: float | None = None) -> bool:
+        """Whether to measure at this step; always at the first one."""
+        if self.last is None:
+            return True
+        if loss is not None and self.loss is None:
+            self.loss = loss
+        fell = loss is not None and self.loss is not None and self.loss - loss > self.schedule.moved * abs(self.loss)
+        wanted = step - self.last >= self.gap or (fell and step - self.last >= self.schedule.densest)
+        return wanted and self.affordable()
+
+    def measured(self, step: int, movement: float | None, loss: float | None = None) -> None:
+        """A measurement was made; `movement` is None for the first."""
+        if movement is not None and movement > self.schedule.moved:
+            share = min(max(self.schedule.moved / movement, 1 / 8), 1 / 2)
+            self.gap = max(self.schedule.densest, int(self.gap * share))
+        elif movement is not None:
+            self.gap = min(self.schedule.sparsest, math.ceil(self.gap * 1.5))
+        self.last, self.loss = step, loss
