@@ -73,6 +73,7 @@ TRACKING = [
     ["panels", "pagedata"],
     ["figures"],
     ["report", "viewer"],
+    ["widget"],
     ["demo", "doctor"],
     ["cli"],
 ]
@@ -106,6 +107,7 @@ MODEL_FREE = [
     "figures",
     "report",
     "viewer",
+    "widget",
 ]
 
 
