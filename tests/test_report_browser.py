@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.timeline_examples import demo_timeline, published_timeline, two_runs
-from tracking.report import report
+from tracking.report import packed, report, viewer_script, viewer_style
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -230,6 +230,39 @@ def test_published_models_are_shown_as_clearly(browser: Any, tmp_path: Path, mod
     before = opened.count(".track")
     opened.tab.locator(".more").last.click()
     assert opened.count(".track") > before
+    assert opened.said == []
+    opened.tab.context.close()
+
+
+HARNESS = """<!doctype html><title>cell</title><style>{style}</style><div id="cell"></div><script type="module">
+{script}
+const values = {{ data: "{data}", run: "demo", step: 1000, component: "" }};
+const listeners = {{}};
+window.model = {{
+  get: (name) => values[name],
+  set: (name, value) => {{ values[name] = value; }},
+  save_changes: () => {{ window.saved = {{ ...values }}; }},
+  on: (name, listener) => {{ listeners[name] = listener; }},
+  python: (name, value) => {{ values[name] = value; listeners[`change:${{name}}`](); }},
+}};
+await render({{ model: window.model, el: document.getElementById("cell") }});
+</script>"""
+
+
+def test_the_widget_speaks_with_its_model_both_ways(browser: Any, tmp_path: Path) -> None:
+    script = viewer_script("widget.js")
+    page = HARNESS.format(style=viewer_style(), script=script, data=packed(demo_timeline()))
+    (tmp_path / "cell.html").write_text(page)
+    opened = open_page(browser, tmp_path / "cell.html")
+    opened.tab.locator('.node[data-component="a1.h0"]').click()
+    opened.tab.locator(".scrub").fill("20")
+    saved = opened.tab.evaluate("window.saved")
+    assert (saved["run"], saved["step"], saved["component"]) == ("demo", 190, "a1.h0")
+    opened.tab.evaluate("model.python('step', 0)")
+    assert opened.text(".now").startswith("step 0")
+    opened.tab.evaluate("model.python('component', 'a0.h1')")
+    assert opened.text(".component h2") == "a0.h1"
+    assert "#" not in opened.tab.url
     assert opened.said == []
     opened.tab.context.close()
 

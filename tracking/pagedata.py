@@ -16,7 +16,7 @@ from tracking.drawing import curves, first_formations, lanes, measured_as, role_
 from tracking.history import SCHEMA_VERSION, History, tool_version
 from tracking.results import RunTimeline, Timeline
 
-__all__ = ["page_data"]
+__all__ = ["page_data", "page_title"]
 
 # More edges than this at one step cannot be told apart on a screen; the page says how many are left out.
 MAX_EDGES = 300
@@ -24,18 +24,23 @@ MAX_EDGES = 300
 
 def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]:
     """All that the viewer draws from; see `viewer/data.js` for the reading side."""
-    names = ", ".join(run.name for run in timeline.runs)
     found = {run.name: lanes(run) for run in timeline.runs}
     roles = [lane.role for some in found.values() for lane in some]
     roles += [measure for run in timeline.runs for _, measure in run.history.measures]
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
-        "title": title or names,
+        "title": title or page_title(timeline),
         "colours": role_colours(roles),
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
         "runs": [_run(run) for run in timeline.runs],
     }
+
+
+def page_title(timeline: Timeline) -> str:
+    """The names of the runs, as far as they fit into a title."""
+    names = [run.name for run in timeline.runs]
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def differing(all_hyperparameters: Iterable[Mapping[str, Any]]) -> list[str]:

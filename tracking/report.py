@@ -13,11 +13,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from tracking.pagedata import page_data
+from tracking.history import tool_version
+from tracking.pagedata import page_data, page_title
 from tracking.records import write_beside
 from tracking.results import Timeline
 
-__all__ = ["report", "viewer_script", "viewer_style"]
+__all__ = ["packed", "report", "viewer_script", "viewer_style"]
 
 # Every module after those it imports.
 MODULES = ("vendor/d3.js", "data.js", "time.js", "state.js", "history.js", "circuit.js", "component.js", "compare.js")
@@ -67,14 +68,11 @@ def report(timeline: Timeline, path: "str | Path", *, title: str | None = None) 
     Returns:
         The file.
     """
-    data = page_data(timeline, title=title)
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
     page = PAGE.format(
-        version=data["tool_version"],
-        title=html.escape(data["title"]),
+        version=tool_version(),
+        title=html.escape(title or page_title(timeline)),
         style=viewer_style(),
-        data=packed,
+        data=packed(timeline, title=title),
         script=viewer_script(),
     )
     path = Path(path)
@@ -83,18 +81,24 @@ def report(timeline: Timeline, path: "str | Path", *, title: str | None = None) 
     return path
 
 
+def packed(timeline: Timeline, *, title: str | None = None) -> str:
+    """The page's data: JSON, gzipped, in base64."""
+    text = json.dumps(page_data(timeline, title=title), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
 @cache
-def viewer_script() -> str:
-    """The viewer's modules as one script that defines `decode` and `mount`.
+def viewer_script(*more: str) -> str:
+    """The viewer's modules, and some more, as one script that defines `decode` and `mount`.
 
     A module here imports by name from its neighbours and exports declarations only, so that joining them is leaving
     these two words out.
     """
     parts = []
-    for name in MODULES:
+    for name in (*MODULES, *more):
         source = _read(name)
         source = re.sub(r'^import \{[^}]*\} from "[^"]*";\n', "", source, flags=re.MULTILINE)
-        source = re.sub(r"^export \{[^}]*\};\n", "", source, flags=re.MULTILINE)
+        source = re.sub(r"^export (?:default )?\{[^}]*\};\n", "", source, flags=re.MULTILINE)
         parts.append(re.sub(r"^export (?=(?:async )?(?:function|const|let|class))", "", source, flags=re.MULTILINE))
     return "\n".join(parts)
 

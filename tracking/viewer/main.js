@@ -81,7 +81,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     if (axis || any("component")) move.component = drawComponent(part(".component"), context());
     if (any("run")) fillTable = drawTable(part(".table"), context());
     else if (any("table", "filter", "here") || (store.state.here && any("step", "component"))) fillTable();
-    if (any("theme")) root.dataset.theme = document.documentElement.dataset.theme = store.state.theme;
+    if (any("theme")) for (const one of address ? [root, document.documentElement] : [root]) one.dataset.theme = store.state.theme;
     markTracks(part(".over-time"), store.state.component);
     step();
   };
