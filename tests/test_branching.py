@@ -254,3 +254,43 @@ def test_repeats_first_is_a_curriculum_and_repeats_last_its_reverse() -> None:
         rows = [ordered_batch(repeats, 8, order=order, window=(0, 9), index=i, data_seed=0) for i in range(9)]  # type: ignore
         share = np.concatenate([repeated_share(each) for each in rows])
         assert (sign * np.diff(share) >= 0).all()
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
+
+
+def test_the_verb_is_the_call(parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tracking.cli import run
+
+    given = ["branch", str(parent), "--at", "8", "--intervene", "freeze a1", "--intervene", "ablate a0.h1 until 12"]
+    assert run([*given, "--out", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert "freeze a1 from 8; ablate a0.h1 from 8 until 12" in said
+    assert "The control is bit for bit parent at all 2 checkpoints after it, to step 16." in said
+    branch(parent, at=8, interventions=["freeze a1", "ablate a0.h1 until 12"], out=tmp_path / "b")
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    assert run([*given, "--out", str(tmp_path / "a"), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["different"] == []
+    assert about["interventions"][0] == "freeze a1 from 8"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at", "7"], "no checkpoint at step 7"),
+        (["--at", "8", "--intervene", "ablat a0"], "did you mean ablate?"),
+        (["--at", "8", "--intervene", "ablate a9.h0"], "the model has no component a9.h0"),
+        (["--at", "8", "--until", "4"], "expected an end after the branching"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    parent: Path, tmp_path: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tracking.cli import run
+
+    assert run(["branch", str(parent), *options, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err

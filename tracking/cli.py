@@ -130,6 +130,44 @@ def train(
 
 
 @app.command()
+def branch(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, with checkpoints that keep states.")],
+    at: Annotated[int, typer.Option(help="A step of which there is a checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder for the branch; an unfinished one there goes on.")],
+    intervene: Annotated[
+        list[str] | None, typer.Option(help="A sentence, such as 'ablate a0.h1 until 400'; may be given several times.")
+    ] = None,
+    until: Annotated[int | None, typer.Option(help="The last step; that of the run if not given.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help="Steps to keep, such as 0..800:10.")] = None,
+    inexact: Annotated[
+        bool, typer.Option("--inexact", help="Begin with a new optimiser where the checkpoint keeps no state.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Go on from a checkpoint with one thing changed, beside a control in which nothing is.
+
+    Interventions: ablate, clamp, freeze, mask-gradient, graft, reinitialise, set, reorder, each with from, until, at or
+    when. See the documentation of `tracking.interventions`.
+
+    Example: `formation branch runs/a --at 300 --intervene "ablate a1.h2 until 400" --out runs/b`
+    """
+    from tracking.branching import branch as branch_run
+
+    options = {"until": until, "checkpoints": checkpoints, "inexact": inexact}
+    with _progress() as progress:
+        made = branch_run(
+            source, at=at, interventions=intervene or [], out=out, progress=_reporter(progress), **options
+        )
+    if as_json:
+        about = {"run": str(out), "control": made.control.source, "parent": made.parent.source, "at": at}
+        about |= {"interventions": [each.spec for each in made.interventions], "exact": made.exact}
+        about |= {"compared": made.compared, "different": made.different, "firings": made.firings}
+        return _print_json({**about, "sentences": made.sentences})
+    for sentence in made.sentences:
+        typer.echo(sentence)
+
+
+@app.command()
 def record(
     source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
