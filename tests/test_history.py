@@ -10,7 +10,7 @@ import pytest
 from circuits.circuit import Circuit, select_top
 from circuits.graph import EdgeScores, Estimate, ModelGraph, NodeScores
 from tracking.history import History, create_history
-from tracking.records import Record, read_record, write_record
+from tracking.records import Record, check_record, read_record, write_record
 
 TABLES: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
 GRAPH = ModelGraph(n_layers=2, n_heads=2, mlp=False)
@@ -144,3 +144,66 @@ def test_two_recordings_do_not_mix(tmp_path: Path) -> None:
     create_history(tmp_path, "run", GRAPH, settings={"n_prompts": 16})
     with pytest.raises(ValueError, match="choose another folder"):
         create_history(tmp_path, "run", GRAPH, settings={"n_prompts": 32})
+
+
+def test_edges_read_lazily_are_the_edges(tmp_path: Path) -> None:
+    known = history(0, 10, 200)
+    gap = Record(3, "repeats", 192.0, status="failed", reason="truncated")
+    whole = History("small", GRAPH, {**known.records, (3, "repeats"): gap})
+    whole.save(tmp_path)
+    lazy, held = History.open(tmp_path).edge_scores("repeats"), whole.edge_scores("repeats")
+    assert list(lazy.data_vars) == list(held.data_vars)
+    for part in held.data_vars:
+        assert lazy[part].dims == held[part].dims
+        np.testing.assert_allclose(lazy[part].values, held[part].values, atol=1e-2)
+        for choice in ({"writer": "a0.h1"}, {"reader": "a1.h0<k>", "step": 10}, {"writer": ["input", "a1.h0"]}):
+            np.testing.assert_allclose(lazy[part].sel(choice).values, held[part].sel(choice).values, atol=1e-2)
+
+
+def test_opening_reads_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history(0, 5).save(tmp_path)
+
+    def no_reading(*_: object) -> None:
+        raise AssertionError("arrays were read")
+
+    monkeypatch.setattr("tracking.records.RecordFile.arrays", no_reading)
+    opened = History.open(tmp_path)
+    assert (opened.steps, opened.tasks, opened.tokens[5]) == ((0, 5), ("repeats",), 320.0)
+    assert (opened.measures, opened.metrics) == ((("repeats", "induction"),), ("repeats/loss",))
+    opened.edge_scores("repeats")
+
+
+def test_any_flipped_bit_is_told(tmp_path: Path) -> None:
+    place = write_record(create(tmp_path), record(3))
+    whole, rng = place.read_bytes(), np.random.default_rng(0)
+    header = range(120)
+    for at in [*header, *rng.integers(len(whole), size=300).tolist()]:
+        spoilt = bytearray(whole)
+        spoilt[at] ^= 1 << int(rng.integers(8))
+        place.write_bytes(spoilt)
+        with pytest.raises(ValueError, match="is damaged"):
+            check_record(place)
+    place.write_bytes(whole)
+    check_record(place)
+
+
+def create(folder: Path) -> Path:
+    create_history(folder, "run", GRAPH)
+    return folder
+
+
+def test_a_damaged_file_costs_its_record_alone(tmp_path: Path) -> None:
+    history(0, 5, 9).save(tmp_path)
+    place = tmp_path / "records" / "000000005.repeats.safetensors"
+    place.write_bytes(place.read_bytes()[:200])
+    opened = History.open(tmp_path)
+    assert [failure.step for failure in opened.failures] == [5]
+    assert opened.score("induction").value.sel(step=5).isnull().all()
+    assert set(opened.to_frame("scores").step) == {0, 9}
+
+
+def test_tasks_may_grow_and_versions_may_differ(tmp_path: Path) -> None:
+    settings = {"n_prompts": 16, "tasks": ["induction"], "versions": {"torch": "2.6"}}
+    create_history(tmp_path, "run", GRAPH, settings=settings)
+    create_history(tmp_path, "run", GRAPH, settings={**settings, "tasks": ["ioi"], "versions": {"torch": "2.7"}})
+    assert History.open(tmp_path).settings == {**settings, "tasks": ["induction", "ioi"]}

@@ -20,8 +20,10 @@ import numpy as np
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
 from tracking.records import (
+    EDGE_PARTS,
     SCHEMA_VERSION,
     Record,
+    RecordFile,
     edges_frame,
     metrics_frame,
     read_record,
@@ -141,12 +143,12 @@ class History:
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
         """(task, measure) of every node score that some record holds."""
-        return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.scores}))
+        return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.measures}))
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of all single numbers, as `task/name`."""
-        return tuple(sorted({f"{r.task}/{name}" for r in self.records.values() for name in r.metrics}))
+        return tuple(sorted({f"{r.task}/{name}" for r in self.records.values() for name in r.metric_names}))
 
     def __getitem__(self, step: int) -> Snapshot:
         """The snapshot of a step.
@@ -188,18 +190,39 @@ class History:
         return data.isel(component=np.flatnonzero(present)).assign_attrs(task=task, measure=measure)
 
     def edge_scores(self, task: str) -> "xr.Dataset":
-        """Edge scores over all steps: `value`, `std_error`, `kept` (step, writer, reader), `folds` (fold, ...)."""
+        """Edge scores over all steps: `value`, `std_error`, `kept` (step, writer, reader), `folds` (fold, ...).
+
+        Of a history on disk nothing is read until it is selected: `edge_scores(task).value.sel(writer="a0.h1")` reads
+        no more than it gives.
+        """
         import xarray as xr
+
+        from tracking.edgeseries import EdgeArray, lazily
 
         axes = {
             "writer": tuple(node.name for node in self.graph.writers),
             "reader": tuple(reader.name for reader in self.graph.readers),
         }
-        data = self._stack(task, lambda record: record.circuit.scores.estimate if record.circuit else None, axes)
-        empty = np.zeros(self.graph.edge_mask.shape, dtype=bool)
-        circuits = [self.records[step, task].circuit for step in data.step.values.tolist()]
-        kept = np.array([circuit.kept if circuit else empty for circuit in circuits]).reshape(-1, *empty.shape)
-        return data.assign(kept=xr.DataArray(kept, dims=("step", "writer", "reader"))).assign_attrs(task=task)
+        steps = [step for step, known in sorted(self.records) if known == task]
+        records = [self.records[step, task] for step in steps]
+        files: list[RecordFile | None] = [record.__dict__.get("file") for record in records]
+        if any(file is None and record.circuit is not None for file, record in zip(files, records, strict=True)):
+            data = self._stack(task, lambda record: record.circuit.scores.estimate if record.circuit else None, axes)
+            empty = np.zeros(self.graph.edge_mask.shape, dtype=bool)
+            kept = [record.circuit.kept if record.circuit else empty for record in records]
+            return data.assign(kept=xr.DataArray(np.array(kept), dims=("step", *axes))).assign_attrs(task=task)
+        files = [file if file is not None and "circuit" in file.header else None for file in files]
+        n_folds = max((file.n_folds for file in files if file is not None), default=0)
+        data = self._stack(task, lambda record: None, {}).drop_vars(["value", "std_error", "folds"])
+        parts = {}
+        for part in EDGE_PARTS:
+            dims = ("fold", "step", *axes) if part == "folds" else ("step", *axes)
+            parts[part] = xr.Variable(dims, lazily(EdgeArray(files, self.graph, part, n_folds)))
+        return (
+            data.assign(parts)
+            .assign_coords({axis: list(names) for axis, names in axes.items()})
+            .assign_attrs(task=task)
+        )
 
     def metric(self, name: str) -> "xr.Dataset":
         """One number over all steps, by `task/name`: `value`, `std_error` (step) and `folds` (fold, step).
@@ -360,7 +383,10 @@ class _FolderRecords(Mapping[tuple[int, str], Record]):
 
     def __getitem__(self, key: tuple[int, str]) -> Record:
         if key not in self._read:
-            self._read[key] = read_record(self._places[key])
+            try:
+                self._read[key] = read_record(self._places[key])
+            except ValueError as error:  # one damaged file costs that record, not the history
+                self._read[key] = Record(*key, status="failed", reason=str(error))
         return self._read[key]
 
     def __iter__(self) -> Iterator[tuple[int, str]]:

@@ -27,7 +27,7 @@ from tracking.formats import content_hash
 from tracking.history import History, create_history, tool_version
 from tracking.loading import Loaded, load_checkpoint, make_model, working_config
 from tracking.measuring import PROBE, TRAINING, Settings, failed_record, make_tasks, measure, training_record
-from tracking.records import Record, read_record, record_place, write_record
+from tracking.records import Record, check_record, read_record, record_place, write_record
 from tracking.runs import Checkpoint, Run
 
 if TYPE_CHECKING:
@@ -241,9 +241,12 @@ class _Recording:
         """Whether a unit is on disk, whole and measured."""
         place = record_place(self.folder, step, unit)
         try:
-            return place.is_file() and read_record(place).status != "failed"
+            if not place.is_file() or read_record(place).status == "failed":
+                return False
+            check_record(place)
         except ValueError:
             return False
+        return True
 
     def _read(self, visit: _Visit) -> "Loaded | str":
         """The weights where anything is to be measured, and otherwise their digest alone."""

@@ -3,11 +3,15 @@
 A **record** holds scores of nodes, scores of edges with the circuit chosen from them, and single numbers (metrics).  It
 is the unit of recording: one safetensors file, written beside its place and then moved into it, so that a reader never
 sees half of one.  Edge values are kept in float32, and the fold means of edges as float16 steps of one standard error
-away from the value (rounding below a thousandth of a standard error); everything else is kept to the last digit.
+away from the value (rounding below a thousandth of a standard error); everything else is kept to the last digit.  A
+checksum over all of it tells damage.  Opening a record reads its header alone; scores, metrics and the circuit are read
+when they are asked for.
 """
 
+import hashlib
 import json
 import os
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -22,10 +26,23 @@ from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SCHEMA_VERSION", "Record", "read_record", "record_place", "write_beside", "write_record"]
+__all__ = [
+    "EDGE_PARTS",
+    "SCHEMA_VERSION",
+    "EdgePart",
+    "Record",
+    "RecordFile",
+    "check_record",
+    "read_record",
+    "record_place",
+    "write_beside",
+    "write_record",
+]
 
 SCHEMA_VERSION = 1
 Status = Literal["performed", "not_performed", "unknown", "failed"]
+EdgePart = Literal["value", "std_error", "folds", "kept"]
+EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")
 
 
 @dataclass(frozen=True)
@@ -34,17 +51,39 @@ class Record:
 
     `status` is `failed` where the checkpoint could not be measured (`reason` says why), and otherwise the circuit's:
     whether the model does the task at all.  `provenance` holds what is needed to do it again (checkpoint hash, seed).
+    Of a record in a file, `scores`, `circuit` and `metrics` are read when they are asked for.
     """
 
     step: int
     task: str
     tokens: float | None = None
     scores: Mapping[str, NodeScores] = field(default_factory=dict)
-    circuit: Circuit | None = None
+    circuit: Circuit | None = field(default_factory=lambda: None)  # no class attribute, so that __getattr__ is asked
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
     status: Status = "unknown"
     reason: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        file: RecordFile | None = self.__dict__.get("file")
+        if file is None or name not in ("scores", "circuit", "metrics"):
+            raise AttributeError(name)
+        value = {"scores": file.scores, "metrics": file.metrics, "circuit": file.circuit}[name]()
+        if name != "circuit":  # circuits are large; the last few are kept elsewhere
+            self.__dict__[name] = value
+        return value
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the node scores, without reading them."""
+        file: RecordFile | None = self.__dict__.get("file")
+        return tuple(self.scores) if file is None else tuple(file.header["scores"])
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics, without reading them."""
+        file: RecordFile | None = self.__dict__.get("file")
+        return tuple(self.metrics) if file is None else tuple(file.header["metrics"])
 
 
 def scores_frame(record: Record) -> "pd.DataFrame":
@@ -141,12 +180,13 @@ def _to_bytes(record: Record) -> bytes:
             "graph": asdict(circuit.graph),
             "measure": circuit.scores.measure,
             "n_prompts": estimate.n_prompts,
+            "n_folds": len(estimate.folds),
             "status": circuit.status,
             "target": circuit.target,
         }
         value, error = (array[mask].astype(np.float32) for array in (estimate.value, estimate.std_error))
         with np.errstate(invalid="ignore", divide="ignore"):
-            away = (estimate.folds[:, mask] - value) / error
+            away = np.clip((estimate.folds[:, mask] - value) / error, -6e4, 6e4)
         arrays |= {"edges/value": value, "edges/std_error": error, "edges/kept": circuit.kept[mask]}
         arrays["edges/folds"] = np.nan_to_num(away, posinf=0, neginf=0).astype(np.float16)
         if circuit.faithfulness is not None:
@@ -154,7 +194,18 @@ def _to_bytes(record: Record) -> bytes:
             header["circuit"]["faithfulness_n_prompts"] = circuit.faithfulness.n_prompts
     # One header entry: safetensors does not keep the order of several, and equal records are equal files.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    header["checksums"] = {name: _checksum(array) for name, array in contiguous.items()}
+    header["checksum"] = _header_checksum(header)
     return save(contiguous, {"record": json.dumps(header, sort_keys=True)})
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()[:16]
+
+
+def _header_checksum(header: Mapping[str, Any]) -> str:
+    told = {key: value for key, value in header.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _pack(name: str, estimate: Estimate) -> dict[str, np.ndarray]:
@@ -171,44 +222,134 @@ def _unpack(arrays: Mapping[str, np.ndarray], name: str, n_prompts: int, shape: 
 
 
 def read_record(place: "str | Path") -> Record:
-    """Read one record.
+    """Read one record; scores, metrics and circuit are read from the file when they are asked for.
 
     Raises:
-        ValueError: the file is not one, or is damaged.
+        ValueError: the file is not one, or is damaged; also later, when a damaged part is asked for.
     """
+    path = Path(place)
     try:
-        return _from_file(Path(place))
+        header = read_header(path)
+        plain = {key: header[key] for key in ("step", "task", "tokens", "status", "reason", "provenance")}
+        record = object.__new__(Record)
+        record.__dict__.update(plain, file=RecordFile(path, header))
     except Exception as error:
-        raise ValueError(f"{place} is damaged ({error}); delete it and record that step again") from error
+        raise _damage(path, error) from error
+    return record
 
 
-def _from_file(place: Path) -> Record:
-    from safetensors import safe_open
+def check_record(place: "str | Path") -> None:
+    """Read all of a record and compare it with its checksum.
 
-    with safe_open(str(place), framework="numpy") as file:
-        header = json.loads((file.metadata() or {})["record"])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    scores = {}
-    for measure, about in header["scores"].items():
-        nodes = tuple(Node.parse(name) for name in about["nodes"])
-        estimate = _unpack(arrays, f"scores/{measure}", about["n_prompts"], (len(nodes),))
-        scores[measure] = NodeScores(nodes, estimate, measure, header["task"])
-    metrics = {name: _unpack(arrays, f"metrics/{name}", count, ()) for name, count in header["metrics"].items()}
-    circuit = _circuit(arrays, header["circuit"], header["task"]) if "circuit" in header else None
-    plain = {key: header[key] for key in ("step", "task", "tokens", "status", "reason", "provenance")}
-    return Record(**plain, scores=scores, circuit=circuit, metrics=metrics)
+    Raises:
+        ValueError: it is damaged.
+    """
+    RecordFile(Path(place), read_record(place).__dict__["file"].header).arrays("")
 
 
-def _circuit(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], task: str) -> Circuit:
+def read_header(place: Path) -> dict[str, Any]:
+    """The header of a record's file, which is a few kilobytes; a file that was cut short is told by its length."""
+    with open(place, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > 1 << 26:
+            raise ValueError("no header")
+        entries = json.loads(file.read(length))
+        end = max((about["data_offsets"][1] for name, about in entries.items() if name != "__metadata__"), default=0)
+        if 8 + length + end != os.fstat(file.fileno()).st_size:
+            raise ValueError("it was cut short")
+    header = json.loads(entries["__metadata__"]["record"])
+    if header["checksum"] != _header_checksum(header):
+        raise ValueError("its header does not agree with its checksum")
+    return header
+
+
+def _damage(place: Path, error: Exception) -> ValueError:
+    return ValueError(f"{place} is damaged ({error}); delete it and record that step again")
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A record's file: its header, and the arrays behind it."""
+
+    place: Path
+    header: Mapping[str, Any]
+
+    def arrays(self, *prefixes: str) -> dict[str, np.ndarray]:
+        """The arrays whose names begin so, compared with their checksums when they are first read."""
+        from safetensors import safe_open
+
+        try:
+            state, sums = os.stat(self.place), self.header["checksums"]
+            with safe_open(str(self.place), framework="numpy") as file:
+                names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
+                found = {name: file.get_tensor(name) for name in names}
+            if lost := {name for name in sums if name.startswith(prefixes)} - {*found}:
+                raise ValueError(f"{min(lost)} is not there")
+            for name, array in found.items():
+                key = (str(self.place), name, state.st_mtime_ns)
+                if key not in _sound and sums[name] != _checksum(array):
+                    raise ValueError(f"{name} does not agree with its checksum")
+                _sound.add(key)
+        except Exception as error:
+            raise _damage(self.place, error) from error
+        return found
+
+    @property
+    def n_folds(self) -> int:
+        return (
+            int(self.header["circuit"]["n_folds"]) if "n_folds" in self.header["circuit"] else len(self.edges("folds"))
+        )
+
+    def scores(self) -> dict[str, NodeScores]:
+        arrays, found = self.arrays("scores/"), {}
+        for measure, about in self.header["scores"].items():
+            nodes = _nodes(tuple(about["nodes"]))
+            estimate = _unpack(arrays, f"scores/{measure}", about["n_prompts"], (len(nodes),))
+            found[measure] = NodeScores(nodes, estimate, measure, self.header["task"])
+        return found
+
+    def metrics(self) -> dict[str, Estimate]:
+        arrays = self.arrays("metrics/")
+        return {name: _unpack(arrays, f"metrics/{name}", count, ()) for name, count in self.header["metrics"].items()}
+
+    def circuit(self) -> Circuit | None:
+        return _kept_circuit(self.place, os.stat(self.place).st_mtime_ns) if "circuit" in self.header else None
+
+    def edges(self, part: EdgePart, at: "np.ndarray | slice" = slice(None)) -> np.ndarray:
+        """One part of the scores of the edges `at`, (edge) or for `folds` (fold, edge), numbered as in the graph's
+        mask."""
+        if part == "kept":
+            return self.arrays("edges/kept")["edges/kept"][at]
+        if part != "folds":
+            return self.arrays(f"edges/{part}")[f"edges/{part}"][at].astype(np.float64)
+        found = self.arrays("edges/value", "edges/std_error", "edges/folds")
+        value, error, away = (found[f"edges/{name}"][..., at].astype(float) for name in ("value", "std_error", "folds"))
+        return value + np.nan_to_num(error) * away
+
+
+_sound: set[tuple[str, str, int]] = set()
+"""Arrays that agreed with their checksums when this process first read them."""
+
+
+@lru_cache(maxsize=64)
+def _kept_circuit(place: Path, _changed: int) -> Circuit:
+    file = RecordFile(place, read_header(place))
+    return _circuit(file, file.header["circuit"])
+
+
+@lru_cache(maxsize=64)
+def _nodes(names: tuple[str, ...]) -> tuple[Node, ...]:
+    return tuple(Node.parse(name) for name in names)
+
+
+def _circuit(file: RecordFile, about: Mapping[str, Any]) -> Circuit:
     graph = ModelGraph(**about["graph"])
-    value, error = arrays["edges/value"].astype(np.float64), arrays["edges/std_error"].astype(np.float64)
-    folds = value + np.nan_to_num(error) * arrays["edges/folds"].astype(np.float64)
-    estimate = Estimate(_whole(graph, value), _whole(graph, error), _whole(graph, folds), about["n_prompts"])
+    value, error, folds, kept = (_whole(graph, file.edges(part)) for part in EDGE_PARTS)
     faithful = None
-    if "faithfulness/value" in arrays:
-        faithful = _unpack(arrays, "faithfulness", about["faithfulness_n_prompts"], ())
-    scores = EdgeScores(graph, estimate, about["measure"], task)
-    kept = _whole(graph, arrays["edges/kept"])
+    if "faithfulness_n_prompts" in about:
+        faithful = _unpack(file.arrays("faithfulness"), "faithfulness", about["faithfulness_n_prompts"], ())
+    estimate = Estimate(value, error, folds, about["n_prompts"])
+    scores = EdgeScores(graph, estimate, about["measure"], file.header["task"])
     return Circuit(scores, kept, faithful, about["status"], about["target"])
 
 
