@@ -30,21 +30,29 @@ _HOMES = {
     "composition_scores": "circuits.composition",
     "copying_scores": "circuits.composition",
     "direct_logit_attribution": "circuits.flow",
+    "docstring_task": "circuits.tasks.docstring",
+    "duplicate_token_task": "circuits.tasks.duplicate_token",
     "edge_attribution_patching": "circuits.attribution",
     "edge_patching": "circuits.patching",
     "edge_pruning": "circuits.pruning",
     "faithfulness": "circuits.evaluation",
     "faithfulness_curve": "circuits.curves",
     "find_circuit": "circuits.discovery",
+    "gender_pronoun_task": "circuits.tasks.gender_pronoun",
+    "greater_than_task": "circuits.tasks.greater_than",
     "head_scores": "circuits.heads",
     "induction_task": "circuits.tasks.induction",
     "information_flow_routes": "circuits.flow",
+    "ioi_task": "circuits.tasks.ioi",
     "jaccard": "circuits.circuit",
     "load_circuit": "circuits.circuit",
     "load_model": "circuits.model",
     "make_task": "circuits.tasks.registry",
+    "memorization_task": "circuits.tasks.memorization",
     "minimality": "circuits.evaluation",
+    "modular_addition_task": "circuits.tasks.modular_addition",
     "native_module": "circuits.model",
+    "ngram_task": "circuits.tasks.ngram",
     "path_patching": "circuits.patching",
     "prune": "circuits.circuit",
     "read_mib_graph": "circuits.curves",
@@ -57,10 +65,12 @@ _HOMES = {
     "sequence_losses": "circuits.heads",
     "site_attribution": "circuits.sites",
     "site_patching": "circuits.sites",
+    "subject_verb_agreement_task": "circuits.tasks.subject_verb_agreement",
+    "table_task": "circuits.tasks.from_table",
     "task_values": "circuits.tasks.task",
     "write_mib_graph": "circuits.curves",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

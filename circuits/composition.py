@@ -1,8 +1,8 @@
 """What do the weights alone say: which head feeds which, and which copies?
 
-Every product of two heads' weights has rank at most d_head, so its Frobenius norm needs no d_model × d_model product and
-no singular value decomposition: with Vᵀ = Q₁R₁ and Kᵀ = Q₂R₂ for the outer factors, ‖Vᵀ O Nᵀ K‖ = ‖(R₁O)(R₂N)ᵀ‖, and the
-two brackets are made once a head.
+Every product of two heads' weights has rank at most d_head, so its Frobenius norm needs no d_model × d_model product
+and no singular value decomposition: with Vᵀ = Q₁R₁ and Kᵀ = Q₂R₂ for the outer factors,
+‖Vᵀ O Nᵀ K‖ = ‖(R₁O)(R₂N)ᵀ‖, and the two brackets are made once a head.
 
 Weights are taken as they are; gains of norms that stand between are multiplied in when `fold_norms` says so.
 

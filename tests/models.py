@@ -11,6 +11,7 @@ The induction model, two layers of two heads, no norm, no MLP:
 Where it looks, a head of sharpness s puts e^s / (e^s + n) of its attention, n being the other keys that it sees.
 """
 
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -170,3 +171,26 @@ def random_task(model: Model, *, n_prompts: int = 3, length: int = 7, seed: int 
     return Task.from_tokens(
         draw(n_prompts, length), draw(n_prompts, length), draw(n_prompts), draw(n_prompts), lengths=lengths, **options
     )
+
+
+@cache
+def word_model(without: tuple[str, ...] = ()) -> Model:
+    """A tiny GPT-2 whose tokenizer has a token for each word in the tasks' own files, and for two digits at a time."""
+    import transformers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    sources = sorted((Path(__file__).parents[1] / "circuits/tasks").glob("*.py"))
+    found = set(re.findall(r"[A-Za-z]+|[^\w\s]", " ".join(file.read_text() for file in sources)))
+    found |= {f"{number:02}" for number in range(100)}
+    vocabulary = {word: index for index, word in enumerate(["<unk>", *sorted(found - set(without))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    digits = pre_tokenizers.Split(Regex(r"\d{2}|[^\w\s]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), digits])  # type: ignore
+    config = transformers.GPT2Config(vocab_size=len(vocabulary), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+        fast.save_pretrained(folder)
+        model = load_model(folder)
+        assert model.tokenizer is not None  # read while its folder is there
+    return model

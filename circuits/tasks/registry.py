@@ -2,18 +2,41 @@
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
+from circuits.tasks.docstring import docstring_task
+from circuits.tasks.duplicate_token import duplicate_token_task
+from circuits.tasks.from_table import table_task
+from circuits.tasks.gender_pronoun import gender_pronoun_task
+from circuits.tasks.greater_than import greater_than_task
 from circuits.tasks.induction import induction_task
+from circuits.tasks.ioi import ioi_task
+from circuits.tasks.memorization import memorization_task
+from circuits.tasks.modular_addition import modular_addition_task
+from circuits.tasks.ngram import ngram_task
+from circuits.tasks.subject_verb_agreement import subject_verb_agreement_task
 from circuits.tasks.task import Task
 from circuits.transformer import Model
 
 __all__ = ["TASKS", "make_task"]
 
-TASKS: dict[str, Callable[..., Task]] = {"induction": induction_task}
+TASKS: dict[str, Callable[..., Task]] = {
+    "induction": induction_task,
+    "ioi": ioi_task,
+    "greater_than": greater_than_task,
+    "subject_verb_agreement": subject_verb_agreement_task,
+    "gender_pronoun": gender_pronoun_task,
+    "docstring": docstring_task,
+    "duplicate_token": duplicate_token_task,
+    "ngram": ngram_task,
+    "memorization": memorization_task,
+    "modular_addition": modular_addition_task,
+    "table": table_task,
+}
 
 
-def make_task(name: str, model: Model, *, n_prompts: int = 64, seed: int = 0) -> Task:
-    """The task of that name for this model.
+def make_task(name: str, model: Model, *, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
+    """The task of that name for this model; `options` are the task's own (`text`, `strings`, `path`, `order`, ...).
 
     Raises:
         ValueError: no task of that name; the message says which is nearest and which there are.
@@ -21,4 +44,4 @@ def make_task(name: str, model: Model, *, n_prompts: int = 64, seed: int = 0) ->
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
         raise ValueError(f"no task {name!r}; the nearest is {near!r}, and there are {', '.join(TASKS)}")
-    return TASKS[name](model, n_prompts=n_prompts, seed=seed)
+    return TASKS[name](model, n_prompts=n_prompts, seed=seed, **options)
