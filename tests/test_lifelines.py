@@ -104,7 +104,7 @@ def test_nameless_functions_are_followed_by_their_wiring() -> None:
 def test_thresholds_are_taken_and_checked() -> None:
     history = BY_NAME["slow drift"].history()
     assert link_lifelines(history, thresholds={"induction": 0.5})["induction"].threshold == 0.5
-    with pytest.raises(ValueError, match="thresholds name 'nonsense'|thresholds name nonsense"):
+    with pytest.raises(ValueError, match="thresholds name nonsense"):
         link_lifelines(history, thresholds={"nonsense": 0.5})
     with pytest.raises(ValueError, match="no task 'other'"):
         link_lifelines(history, task="other")

@@ -1,7 +1,8 @@
 """What is known of two public models is found in their published head scores.
 
-The scores (class mean attention over a baseline, *selectivity*) are somebody else's, without any error, on natural text
-and on synthetic repeats; see the README beside them.  They are not part of the project, and the tests skip without them.
+The scores (class mean attention over a baseline, *selectivity*) are somebody else's, without any error, on natural
+text and on synthetic repeats; see the README beside them.  They are not part of the project, and the tests skip where
+they are absent.
 """
 
 import numpy as np
@@ -43,9 +44,12 @@ def first_seen(history: History, role: str, threshold: float = 30.0) -> tuple[st
     """(censored, tokens in billions before, with it, heads then) by the threshold definition."""
     linked = link_lifelines(history, thresholds={role: threshold})
     row = formation_table(history, linked, definitions=["threshold"], clocks=["form"])[role, "form", "threshold"]
-    ends = [np.nan if np.isnan(s) else tokens_at(history, s) / 1e9 for s in (row.interval_before, row.interval_after)]
+    before, after = (
+        float("nan") if np.isnan(step) else round(tokens_at(history, step) / 1e9, 4)
+        for step in (row.interval_before, row.interval_after)
+    )
     heads = 0 if np.isnan(row.interval_after) else len(linked[role].carriers(int(row.interval_after)))
-    return row.censored, *(round(end, 4) for end in ends), heads
+    return row.censored, before, after, heads
 
 
 def test_pythia_previous_token_then_induction_then_duplicate_token(pythia: History) -> None:

@@ -74,11 +74,12 @@ class Curve:
         """
         n_folds = len(self.folds)
         if n_folds > 1 and weights.shape[1] == n_folds:
-            wider = 1.1 * np.sqrt(n_folds / (n_folds - 1)) * _small_sample(n_folds, confidence)
+            wider = np.sqrt(n_folds / (n_folds - 1)) * _small_sample(n_folds, confidence)
             curves = self.value + wider * (weights @ self.folds - self.value)
         else:
             curves = self.value + np.nan_to_num(self.std_error) * rng.normal(size=(len(weights), len(self.value)))
-        extra = np.sqrt(np.maximum(self.noise**2 - np.nan_to_num(self.std_error) ** 2, 0))
+        # A quarter more than the prompts explain may be chance: both are estimates.
+        extra = np.sqrt(np.maximum(self.noise**2 - (1.25 * np.nan_to_num(self.std_error)) ** 2, 0))
         return curves + extra * rng.normal(size=curves.shape)
 
 

@@ -266,12 +266,15 @@ def _date_rise(
     if after <= 0:
         return _flat(row, curve)
     rng = np.random.default_rng([*seed, 2])
-    drawn = date(curves, steps, curve.noise, rise, definition, threshold=bar, rng=rng).midpoint
+    drawn = point.midpoint
+    if curve.has_error:
+        drawn = date(curves, steps, curve.noise, rise, definition, threshold=bar, rng=rng).midpoint
     seen = drawn[np.isfinite(drawn)]
-    if curve.has_error and len(seen) < 0.5 * len(drawn):
+    if len(seen) < 0.5 * len(drawn):
         return _flat(row, curve)
     onset, midpoint, plateau = (float(at[0]) for at in (point.onset, point.midpoint, point.plateau))
     before, with_it = float(steps[after - 1]), float(steps[after])
+    midpoint = min(max(midpoint, before), with_it)
     low, high = before, with_it
     notes = ["formed" if number.endswith("of 1") else f"formed, rise {number}"]
     if curve.has_error:
