@@ -24,7 +24,7 @@ CIRCUITS = [
     ["discovery"],
 ]
 TRACKING = [
-    ["formats", "claims"],
+    ["formats", "claims", "hub"],
     ["runs"],
     ["loading", "weighing"],
     ["records"],
@@ -51,7 +51,7 @@ TRACKING = [
     ["stints", "windows", "events"],
     ["tracklets", "roles"],
     ["linking"],
-    ["chains"],
+    ["chains", "simulated"],
     ["lifelines"],
     ["alignment"],
     ["dating"],
@@ -60,6 +60,7 @@ TRACKING = [
     ["precedence"],
     ["survival", "arms", "outliers", "ridge"],
     ["exchange", "runset"],
+    ["evidence"],
     ["comparison", "forecast", "branching", "effects"],
     ["shifts", "scaling"],
     ["planning", "crew", "goals"],
@@ -93,6 +94,7 @@ MODEL_FREE = [
     "arms",
     "outliers",
     "ridge",
+    "evidence",
     "comparison",
     "shifts",
     "scaling",

@@ -6,7 +6,8 @@ import pytest
 
 from tests.conftest import shared_path
 from tests.sweeps import grid, sweep
-from tracking.forecast import Evidence, forecast_metric, forecast_runs, law_tokens
+from tracking.evidence import Evidence
+from tracking.forecast import forecast_metric, forecast_runs, law_tokens
 from tracking.outliers import unlike_the_others
 from tracking.ridge import fit_ridge
 

@@ -14,31 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import stats
 
+from tracking.evidence import Evidence, evidence, known_by
 from tracking.history import History
-from tracking.ridge import RidgeFit, fit_ridge
-from tracking.runset import QUESTION, RunSet, formation_times, is_number, plain, run_set, varying
+from tracking.ridge import Prediction, RidgeFit, fit_ridge
+from tracking.runset import QUESTION, RunSet, formation_times, plain, varying
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evidence", "Forecast", "evidence", "forecast", "forecast_metric", "forecast_runs", "known_by", "law_tokens"]
+__all__ = [
+    "Forecast",
+    "forecast",
+    "forecast_metric",
+    "forecast_runs",
+    "foretell_date",
+    "foretell_end",
+    "law_tokens",
+]
 
 Leave = Literal["run", "setting"]
 LAW = 10**5.7
 FEWEST = 4
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Many runs with all that was measured of them.
-
-    Attributes:
-        runs: formation and settings.
-        series: long table run, name, step, value: metrics, and for each measure of heads the best head's score.
-    """
-
-    runs: RunSet
-    series: "pd.DataFrame"
 
 
 @dataclass(frozen=True)
@@ -57,19 +53,6 @@ class Forecast:
 
     def to_frame(self) -> "pd.DataFrame":
         return self.predictions
-
-
-def evidence(histories: Sequence[History], *, definitions: Sequence[str] = ("half-rise",)) -> Evidence:
-    """What comparison and forecast need of some histories."""
-    import pandas as pd
-
-    frames = []
-    for history in histories:
-        metrics = history.to_frame("metrics")[["run", "name", "step", "value"]]
-        scores = history.to_frame("scores")
-        best = scores.groupby(["run", "measure", "step"], as_index=False)["value"].max()
-        frames += [metrics, best.rename(columns={"measure": "name"}).assign(name=lambda table: "best " + table["name"])]
-    return Evidence(run_set(histories, definitions=definitions), pd.concat(frames, ignore_index=True))
 
 
 def forecast(
@@ -107,32 +90,31 @@ def forecast_runs(known: Evidence, *, seen: float = 0.2, leave: Leave = "run", c
     return Forecast(predictions, scores, tuple(_sentences(scores, seen, leave)))
 
 
-def known_by(known: Evidence, cuts: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """The columns to learn from, by run: hyperparameters, and of each series its last value and latest change.
+def foretell_date(
+    known: Evidence, run: str, *, role: str, clock: str = "form", definition: str = "half-rise", cut: float
+) -> Prediction | None:
+    """ln step at which a run of which only the part up to `cut` (steps) is known will form a role.
 
-    Only what was measured by each run's cut is looked at.
+    `known` holds whole runs, and of `run` the series and settings; None where too few of the others formed it.
     """
-    columns: dict[str, dict[str, float]] = {run: {} for run in cuts}
-    for name in varying({run: known.runs.settings[run] for run in known.runs.runs}):
-        values = {run: plain(known.runs.settings[run].get(name)) for run in known.runs.runs}
-        if all(map(is_number, values.values())):
-            low = min(values.values())
-            for run in cuts:
-                columns[run][f"setting {name}"] = math.log(values[run]) if low > 0 else float(values[run])
-        else:
-            for run in cuts:
-                columns[run] |= {f"setting {name} {v}": float(values[run] == v) for v in set(map(str, values.values()))}
-    for (run, name), part in known.series.groupby(["run", "name"], sort=False):
-        if run not in cuts:
-            continue
-        past = part[part["step"] <= cuts[run]].sort_values("step")
-        values = past["value"].to_numpy(dtype=float)
-        values = values[np.isfinite(values)]
-        if len(values):
-            quarter = max(2, len(values) // 4)
-            columns[run][f"last {name}"] = float(values[-2:].mean())
-            columns[run][f"change {name}"] = float(values[-1] - values[-quarter:].mean())
-    return columns
+    table = known.runs.formation
+    rows = table[(table["role"] == role) & (table["clock"] == clock) & (table["definition"] == definition)]
+    times = formation_times(known.runs, rows[rows["run"] != run]).groupby("run").first()
+    others = [str(other) for other in times.index if other != run]
+    columns = known_by(known, dict.fromkeys([*others, run], cut))
+    fit = _learn(times.loc[others], {other: columns[other] for other in others}, role, None)
+    return None if fit is None else fit.predict(columns[run])
+
+
+def foretell_end(known: Evidence, run: str, *, name: str, cut: float) -> Prediction | None:
+    """Where a series of a run ends of which only the part up to `cut` (steps) is known; None where too few have it."""
+    part = known.series[(known.series["name"] == name) & (known.series["run"] != run)].dropna(subset=["value"])
+    ends = {str(other): float(some["value"].tail(2).mean()) for other, some in part.sort_values("step").groupby("run")}
+    if len(ends) < FEWEST:
+        return None
+    columns = known_by(known, dict.fromkeys([*ends, run], cut))
+    fit = _fit_columns({other: columns[other] for other in ends}, np.array(list(ends.values())), name)
+    return fit.predict(columns[run])
 
 
 def forecast_metric(
