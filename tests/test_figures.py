@@ -67,6 +67,19 @@ def test_the_scale_shows_the_checkpoints_evenly() -> None:
     assert scale.kind == "log1p"
     assert places[1] == pytest.approx(places[2] / 2, rel=0.2)
     assert scale_of([1, 2, 4], "linear") == Scale("linear")
+    dense = [0, 100, 200, *range(300, 340, 2), 400, 500, 600, 700, 800]
+    assert scale_of(dense) == Scale("even")
+    assert scale_of(dense, "linear") == Scale("linear")
+
+
+def test_evenly_spaced_checkpoints_are_evenly_spaced(timeline: Timeline) -> None:
+    figure = plot_lifelines(timeline, scale="even")
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    steps = timeline.runs[0].history.steps
+    across = np.array([axes.transData.transform((step, 0))[0] for step in steps])
+    assert np.diff(across) == pytest.approx(np.diff(across).mean())
+    assert axes.get_xlabel() == "training step, checkpoints evenly spaced"
 
 
 def test_known_roles_keep_their_colour_and_no_two_share_one() -> None:

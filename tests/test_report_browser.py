@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.timeline_examples import demo_timeline, published_timeline, two_runs
+from tests.timeline_examples import demo_timeline, large_timeline, published_timeline, two_runs
 from tracking.report import packed, report, viewer_script, viewer_style
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
@@ -263,6 +264,36 @@ def test_the_widget_speaks_with_its_model_both_ways(browser: Any, tmp_path: Path
     opened.tab.evaluate("model.python('component', 'a0.h1')")
     assert opened.text(".component h2") == "a0.h1"
     assert "#" not in opened.tab.url
+    assert opened.said == []
+    opened.tab.context.close()
+
+
+def test_a_checkpoint_has_its_place_on_every_kind_of_axis(demo: Opened) -> None:
+    ends = []
+    for kind in ("log", "linear", "even"):
+        demo.tab.locator(f'[data-value="{kind}"]').click()
+        demo.tab.locator(".scrub").fill("22")
+        ends.append(float(demo.tab.locator(".history .cursor").get_attribute("x1")))
+    assert len(set(ends)) == 3
+    left, right = (float(demo.tab.locator(".history .rule").first.get_attribute(end)) for end in ("x1", "x2"))
+    assert ends[2] == pytest.approx((left + right) / 2)
+    assert ends[1] == pytest.approx(left + (right - left) * 0.21)
+
+
+@pytest.mark.slow
+def test_a_long_history_of_a_large_model_is_small_and_opens_fast(browser: Any, tmp_path: Path) -> None:
+    place = report(large_timeline(), tmp_path / "large.html")
+    assert place.stat().st_size < 6_000_000
+    started = time.monotonic()
+    opened = open_page(browser, place)
+    assert opened.count(".edge") == 300
+    assert time.monotonic() - started < 2
+    redraw = """() => {
+      const slider = document.querySelector(".scrub"), start = performance.now();
+      for (let i = 0; i < 20; i++) { slider.value = 149 - i; slider.dispatchEvent(new Event("input")); }
+      return (performance.now() - start) / 20;
+    }"""
+    assert opened.tab.evaluate(redraw) < 100
     assert opened.said == []
     opened.tab.context.close()
 

@@ -19,7 +19,7 @@ from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
 from tests.conftest import shared_path
 from tracking.history import History
 from tracking.records import Record
-from tracking.results import Timeline
+from tracking.results import COLUMNS, RunTimeline, Timeline
 from tracking.timeline import build_timeline
 
 MEASURES = ("previous-token", "induction", "duplicate-token", "first-token", "self")
@@ -135,3 +135,32 @@ def published_timeline(model: str) -> Timeline:
         ("induction", "previous-token", "duplicate-token", "first-token"), 30.0
     )
     return build_timeline(published_history(model), task="synthetic", thresholds=thresholds)
+
+
+def large_timeline() -> Timeline:
+    """150 checkpoints of 12 layers of 12 heads with five tasks, each circuit of 300 edges; lifelines of a third."""
+    graph = ModelGraph(12, 12)
+    rng = np.random.default_rng(0)
+    steps = tuple(range(0, 150_000, 1000))
+    records: dict[tuple[int, str], Record] = {}
+    edges = np.argwhere(graph.edge_mask)
+    for task in ("induction", "ioi", "greater-than", "docstring", "gender"):
+        estimate = Estimate.exact(rng.normal(size=graph.edge_mask.shape) * graph.edge_mask, 0.1)
+        for step in steps:
+            kept = np.zeros_like(graph.edge_mask)
+            kept[tuple(edges[rng.choice(len(edges), 300, replace=False)].T)] = True
+            circuit = Circuit(EdgeScores(graph, estimate, "eap", task), kept, None, "performed")
+            measures = MEASURES if task == "induction" else ("attribution",)
+            scores = {
+                name: NodeScores(graph.heads, Estimate.exact(rng.random(144), 0.01), name, task) for name in measures
+            }
+            records[step, task] = Record(step, task, 1e6 * step, scores, circuit, status="performed")
+    rows = [
+        ("large", role, role, step, head.name, 0.5, 1.0)
+        for place, role in enumerate(MEASURES)
+        for head in graph.heads[place::15]
+        for step in steps[50 + place :]
+    ]
+    frames = (pd.DataFrame(rows, columns=list(COLUMNS["lifelines"])),)
+    frames += tuple(pd.DataFrame([], columns=list(COLUMNS[table])) for table in ("events", "formation"))
+    return Timeline((RunTimeline(History("large", graph, records), *frames),))

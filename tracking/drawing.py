@@ -49,7 +49,7 @@ UNITS = {
     "in_context_learning_score": "in-context learning (nats)",
     "faithfulness": "faithfulness",
 }
-UNITS |= {"n_edges": "edges in the circuit", "metric_clean": "task metric"}
+UNITS |= {"n_edges": "edges in the circuit", "task_metric": "task metric"}
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,9 @@ def curves(history: History) -> tuple[Curve, ...]:
     shorts = [str(name).rpartition("/")[2] for name in table["name"].unique()]
     for name, rows in table.groupby("name", sort=True):
         task, _, short = str(name).rpartition("/")
-        family = "loss" if "loss" in short else short
-        rest = short.replace("loss", "").strip("_").replace("_", " ") if family == "loss" else ""
+        if short == "n_edges":
+            continue
+        family, rest = _family(short)
         label = f"{rest} ({task})" if rest and shorts.count(short) > 1 else rest or task
         data = (tuple(rows["step"]), tuple(rows["value"]), tuple(rows["std_error"]))
         found.append(Curve(str(name), label, family, *data))
@@ -173,7 +174,24 @@ def curves(history: History) -> tuple[Curve, ...]:
             steps, values = zip(*sizes, strict=True)
             nothing = (0.0,) * len(steps)
             found.append(Curve(f"{task}/n_edges", task, "n_edges", steps, tuple(map(float, values)), nothing))
-    return tuple(found)
+    return tuple(sorted(found, key=_rank))
+
+
+def _family(short: str) -> tuple[str, str]:
+    """The axis of a metric, and what tells it from the others there."""
+    if "loss" in short:
+        return "loss", short.replace("loss", "").strip("_").replace("_", " ")
+    if short in ("metric_clean", "metric_corrupted"):
+        return "task_metric", short.removeprefix("metric_")
+    return short, ""
+
+
+def _rank(curve: Curve) -> tuple[int, str, str]:
+    """Loss first, then what the model can do, then its circuit; the trainer's own numbers last."""
+    order = ["loss", "in_context_learning_score", "task_metric", "", "faithfulness", "n_edges"]
+    place = order.index(curve.family) if curve.family in order else order.index("")
+    own = curve.name.startswith("training/") and curve.family != "loss"
+    return (len(order) if own else place), curve.family, curve.name
 
 
 def unit_of(family: str) -> str:
@@ -182,28 +200,44 @@ def unit_of(family: str) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """How time is laid out: `linear`, `log`, or `log1p`, which is log(1 + t / constant) and shows step 0 too."""
+    """How time is laid out: `linear`; `log`; `log1p`, which is log(1 + t / constant) and shows step 0 too; or `even`,
+    with one distance between any two neighbouring checkpoints.
+    """
 
-    kind: Literal["linear", "log", "log1p"]
+    kind: Literal["linear", "log", "log1p", "even"]
     constant: float = 1.0
 
 
-def scale_of(times: Sequence[float | int], wanted: Literal["linear", "log"] | None = None) -> Scale:
-    """The layout in which the checkpoints lie most evenly, or the most even one of the kind that is wanted.
+def scale_of(times: Sequence[float | int], wanted: Literal["linear", "log", "even"] | None = None) -> Scale:
+    """The layout in which the checkpoints can be seen, or the one of the kind that is wanted.
 
     Of log(1 + t/c), the c that puts the median checkpoint in the middle is m² / (M - 2m), with m the median and M the
-    last; where M < 4m, a linear axis is even enough.
+    last; where M < 4m, a linear axis is even enough.  Where half of the checkpoints would still stand in a sixth of the
+    axis, they were saved densely because something happens there, and are laid out evenly.
     """
+    if wanted == "even":
+        return Scale("even")
     positive = [float(time) for time in times if time > 0]
     if len(positive) < 2 or wanted == "linear":
         return Scale("linear")
     middle, last, first = float(np.median(np.array(times, dtype=float))), max(positive), min(positive)
     if wanted is None and last < 4 * middle:
-        return Scale("linear")
-    if len(positive) == len(times) and last > 100 * first:
-        return Scale("log")
-    even = middle**2 / (last - 2 * middle) if last > 2 * middle else last
-    return Scale("log1p", max(even, first))
+        scale = Scale("linear")
+    elif len(positive) == len(times) and last > 100 * first:
+        scale = Scale("log")
+    else:
+        even = middle**2 / (last - 2 * middle) if last > 2 * middle else last
+        scale = Scale("log1p", max(even, first))
+    return Scale("even") if wanted is None and _densest_half(times, scale) < 1 / 6 else scale
+
+
+def _densest_half(times: Sequence[float | int], scale: Scale) -> float:
+    """The smallest share of the axis that holds half of the checkpoints."""
+    at = np.array(times, dtype=float)
+    if scale.kind != "linear":
+        at = np.log(at) if scale.kind == "log" else np.log1p(at / scale.constant)
+    half = len(at) // 2
+    return float((at[half:] - at[: len(at) - half]).min() / (at[-1] - at[0])) if half >= 4 else 1.0
 
 
 def spans_decades(values: np.ndarray) -> bool:

@@ -69,7 +69,7 @@ def plot(
     *,
     run: str | None = None,
     axis: Literal["step", "tokens"] = "step",
-    scale: Literal["linear", "log"] | None = None,
+    scale: Literal["linear", "log", "even"] | None = None,
     max_tracks: int = 24,
 ) -> "Figure":
     """One figure of everything found in a run.
@@ -78,7 +78,7 @@ def plot(
         timeline: what was found.
         run: which of its runs; the first where not given.
         axis: time in steps or in tokens.
-        scale: of the time axis; where not given, `log` if the checkpoints lie so.
+        scale: of the time axis; where not given, the one in which the checkpoints can be seen (`drawing.scale_of`).
         max_tracks: how many components are drawn in the lifelines at most, the strongest of each role.
 
     Raises:
@@ -130,7 +130,7 @@ def _chosen(
     timeline: Timeline,
     run: str | None = None,
     axis: Literal["step", "tokens"] = "step",
-    scale: Literal["linear", "log"] | None = None,
+    scale: Literal["linear", "log", "even"] | None = None,
 ) -> tuple[RunTimeline, Clock, tuple[Lane, ...]]:
     _matplotlib()
     chosen = timeline.runs[0] if run is None else timeline[run]
@@ -151,12 +151,11 @@ def _matplotlib() -> None:
 
 
 def _families(history: History) -> dict[str, list[Curve]]:
-    """Curves by the axis they share, loss first, then what was measured of behaviour."""
+    """Curves by the axis they share, in their order."""
     found: dict[str, list[Curve]] = {}
     for curve in curves(history):
         found.setdefault(curve.family, []).append(curve)
-    first = ["loss", "in_context_learning_score"]
-    return {family: found[family] for family in [*first, *sorted(set(found) - set(first))] if family in found}
+    return found
 
 
 def _columns(run: RunTimeline, clock: Clock, columns: Sequence[Sequence[Panel]], height: float) -> "Figure":

@@ -6,6 +6,7 @@ reaches from the last checkpoint without to the first one with.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -77,13 +78,26 @@ class Clock:
     def _even(self, time: Any) -> Any:
         if self.scale.kind == "linear":
             return time
+        if self.scale.kind == "even":
+            times, numbers = self._places
+            return np.interp(time, times, numbers)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(time) if self.scale.kind == "log" else np.log1p(np.asarray(time) / self.scale.constant)
 
     def _uneven(self, place: Any) -> Any:
         if self.scale.kind == "linear":
             return place
+        if self.scale.kind == "even":
+            times, numbers = self._places
+            return np.interp(place, numbers, times)
         return np.exp(place) if self.scale.kind == "log" else self.scale.constant * np.expm1(place)
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times and numbers of the checkpoints, gone on beyond both ends."""
+        times = np.array([self(step) for step in self.history.steps])
+        before, after = times[0] - 9 * (times[1] - times[0]), times[-1] + 9 * (times[-1] - times[-2])
+        return np.array([before, *times, after]), np.array([-9.0, *range(len(times)), len(times) + 8.0])
 
     def set_up(self, axes: "Axes") -> None:
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -102,6 +116,8 @@ class Clock:
             size = 10.0 ** np.floor(np.log10(max(last - first, 1e-9)))
             step = next(size * part for part in (0.1, 0.2, 0.25, 0.5, 1) if (last - first) / (size * part) <= 8)
             return [float(t) for t in np.arange(np.ceil(first / step), np.floor(last / step) + 1) * step]
+        if self.scale.kind == "even":
+            return self._round_checkpoints()
         candidates = [0.0, *(10.0**e for e in exponents), *(part * 10.0**e for part in (3, 2, 5) for e in exponents)]
         chosen: list[float] = []
         for time in candidates:
@@ -109,9 +125,20 @@ class Clock:
                 chosen.append(time)
         return sorted(chosen)
 
+    def _round_checkpoints(self) -> list[float]:
+        """First and last, then the roundest, at least a tenth of the axis apart."""
+        steps = self.history.steps
+        roundest = sorted(steps, key=lambda step: (-len(str(step)) + len(str(step).rstrip("0")), step))
+        chosen: list[float] = []
+        for time in (self(step) for step in (steps[0], steps[-1], *roundest)):
+            if all(abs(self.across(time) - self.across(other)) > 0.09 for other in chosen):
+                chosen.append(time)
+        return sorted(chosen)
+
     @property
     def label(self) -> str:
-        log = "" if self.scale.kind == "linear" else ", log scale"
+        kinds = {"linear": "", "even": ", checkpoints evenly spaced"}
+        log = kinds.get(self.scale.kind, ", log scale")
         return f"training step{log}" if self.unit == "step" else f"tokens seen{log}"
 
 
@@ -223,7 +250,7 @@ def draw_formation(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence
     colours = role_colours(lane.role for lane in found)
     groups = formation_rows(run, found)[:limit]
     for place, (_, role, rows) in enumerate(groups):
-        furthest = np.nanmax([clock.start, *(clock(row["interval_after"]) for row in rows)])
+        furthest = np.nanmax([clock.start, *(clock(row[end]) for row in rows for end in ("interval_after", "high"))])
         for number, row in enumerate(rows):
             across = -place + (0.24 if number == 0 else 0.06 - 0.16 * (number - 1))
             _draw_interval(axes, clock, row, across, colours.get(role, INK), None if number else furthest)

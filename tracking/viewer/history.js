@@ -69,12 +69,9 @@ export function innerWidthOf(element) {
   return Math.max(280, Math.floor(element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)));
 }
 
-/** Curves that share an axis, loss first, at most six axes. @param {Run} run */
+/** Curves that share an axis, in the order of the data, at most six axes. @param {Run} run */
 function families(run) {
-  const order = ["loss", "in_context_learning_score", "metric_clean", "faithfulness", "n_edges"];
   const names = [...new Set(run.curves.map((curve) => curve.family))];
-  const rank = (/** @type {string} */ name) => (order.includes(name) ? order.indexOf(name) : 2.5);
-  names.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
   return names.slice(0, 6).map((name) => run.curves.filter((curve) => curve.family === name));
 }
 
@@ -85,7 +82,7 @@ function drawFamily(svg, curves, axis, top) {
   if (curves[0].family === "faithfulness" || curves[0].family === "n_edges") low = Math.min(0, low);
   const y = d3.scaleLinear().domain([low, high === low ? low + 1 : high]).range([CURVE + 14, 22]);
   const legend = group.append("text").attr("class", "legend").attr("y", 10).attr("x", 0);
-  legend.append("tspan").attr("class", "family").text(curves[0].unit);
+  legend.append("tspan").attr("class", "family").text(axis.right < 520 ? curves[0].unit.split(" (")[0] : curves[0].unit);
   for (const tick of y.ticks(3).length > 4 ? y.ticks(2) : y.ticks(3)) {
     group.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y(tick)).attr("y2", y(tick));
     group.append("text").attr("class", "tick").attr("x", axis.left - 8).attr("y", y(tick) + 3.5).attr("text-anchor", "end").text(short(tick));
@@ -99,7 +96,7 @@ function drawFamily(svg, curves, axis, top) {
     clip.append("path").attr("d", area(points)).attr("fill", colour).attr("opacity", 0.18);
     clip.append("path").attr("d", d3.line().defined(there).x((p) => p.x).y((p) => y(p.y))(points)).attr("class", "line").attr("stroke", colour);
     const dot = clip.append("circle").attr("r", 3).attr("fill", colour);
-    const text = legend.append("tspan").attr("dx", index ? 10 : 8).style("fill", `color-mix(in srgb, ${colour} 60%, var(--ink))`);
+    const text = legend.append("tspan").attr("dx", 8).style("fill", `color-mix(in srgb, ${colour} 60%, var(--ink))`);
     return (place) => {
       const i = curve.places.indexOf(place);
       const value = i < 0 ? null : curve.values[i];

@@ -14,6 +14,8 @@ import { short } from "./time.js";
 /** @typedef {import("./data.js").Page} Page */
 /** @typedef {import("./data.js").Run} Run */
 
+const SCALES = /** @type {const} */ (["auto", "log", "linear", "even"]);
+
 /** How many findings stand above the fold. */
 const FOLDED = 6;
 
@@ -187,7 +189,7 @@ function drawHead(page, run, part, colour) {
 function pieces(sentence, roles) {
   if (!roles.length) return [sentence];
   const escaped = roles.map((role) => role.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  return sentence.split(new RegExp(`(?<![\\w-])(${escaped.join("|")})(?![\\w-])`, "i"));
+  return sentence.split(new RegExp(`(?<![\\w/-])(${escaped.join("|")})(?![\\w/-])`, "i"));
 }
 
 /** The switches: run, task, steps or tokens, kind of axis. */
@@ -207,7 +209,7 @@ function drawChoices(element, page, run, store) {
   select("run", "Run", page.runs.map((one) => one.name));
   select("task", "Task", Object.keys(run.circuits));
   if (run.tokens) toggle("unit", [["step", "steps"], ["tokens", "tokens"]], "Unit of time");
-  toggle("scale", [["auto", "auto"], ["log", "log"], ["linear", "linear"]], "Axis");
+  toggle("scale", [["auto", "auto"], ["log", "log"], ["linear", "linear"], ["even", "even"]], "Axis");
 }
 
 /** Plays the run from the chosen step, or from the start if it is at the end. */
@@ -255,7 +257,7 @@ function key(event, store, runOf, play, filter) {
     End: () => store.set({ step: last }),
     Escape: () => store.set({ component: "" }),
     u: () => run.tokens && store.set({ unit: state.unit === "step" ? "tokens" : "step" }),
-    l: () => store.set({ scale: state.scale === "auto" ? "log" : state.scale === "log" ? "linear" : "auto" }),
+    l: () => store.set({ scale: SCALES[(SCALES.indexOf(state.scale) + 1) % SCALES.length] }),
     d: () => store.set({ theme: dark(state.theme) ? "light" : "dark" }),
     "/": () => filter.focus(),
   };

@@ -29,7 +29,7 @@ export function withError(/** @type {number|null|undefined} */ value, /** @type 
  * The axis between two pixel positions.
  * @param {Run} run
  * @param {"step"|"tokens"} unit
- * @param {"auto"|"log"|"linear"} wanted
+ * @param {"auto"|"log"|"linear"|"even"} wanted
  * @param {number} left
  * @param {number} right
  * @returns {TimeAxis}
@@ -37,17 +37,18 @@ export function withError(/** @type {number|null|undefined} */ value, /** @type 
 export function timeAxis(run, unit, wanted, left, right) {
   const times = unit === "tokens" && run.tokens ? run.tokens : run.steps;
   const scale = (unit === "tokens" && run.scale.tokens) || run.scale.step;
-  const kind = wanted === "linear" ? "linear" : wanted === "log" ? scale.log : scale.automatic;
+  const kind = wanted === "auto" ? scale.automatic : wanted === "log" ? scale.log : wanted;
   const even = (/** @type {number} */ time) =>
-    kind === "log" ? Math.log(time) : kind === "log1p" ? Math.log1p(time / scale.constant) : time;
+    kind === "even" ? interpolate(times, times.map((_, place) => place), time) : kind === "log" ? Math.log(time) : kind === "log1p" ? Math.log1p(time / scale.constant) : time;
   const [first, last] = [even(times[0]), even(times[times.length - 1])];
   const at = (/** @type {number} */ time) => left + ((right - left) * (even(time) - first)) / (last - first || 1);
   const places = times.map(at);
   const ofStep = (/** @type {number|null} */ step) => (step === null ? null : at(interpolate(run.steps, times, step)));
   const nearest = (/** @type {number} */ px) =>
     places.reduce((best, x, place) => (Math.abs(x - px) < Math.abs(places[best] - px) ? place : best), 0);
-  const label = `${unit === "tokens" && run.tokens ? "tokens" : "step"}${kind === "linear" ? "" : ", log"}`;
-  const ticks = roundTimes(times[0], times[times.length - 1], kind, at).map((time) => ({ at: at(time), label: short(time) }));
+  const label = `${unit === "tokens" && run.tokens ? "tokens" : "step"}${{ linear: "", even: ", even" }[kind] ?? ", log"}`;
+  const round = kind === "even" ? roundCheckpoints(run.steps, times, at) : roundTimes(times[0], times[times.length - 1], kind, at);
+  const ticks = round.map((time) => ({ at: at(time), label: short(time) }));
   return { x: (place) => places[place], ofStep, ofTime: at, nearest, ticks, left, right, label };
 }
 
@@ -58,6 +59,17 @@ function interpolate(/** @type {number[]} */ steps, /** @type {number[]} */ time
   if (after < 0) return times[times.length - 1];
   const share = (step - steps[after - 1]) / (steps[after] - steps[after - 1]);
   return times[after - 1] + share * (times[after] - times[after - 1]);
+}
+
+/** First and last, then the checkpoints with the roundest steps, at least 50 pixels apart. */
+function roundCheckpoints(/** @type {number[]} */ steps, /** @type {number[]} */ times, /** @type {(time: number) => number} */ at) {
+  const zeros = (/** @type {number} */ place) => /0*$/.exec(String(steps[place]))?.[0].length ?? 0;
+  const places = steps.map((_, place) => place);
+  const order = [0, places.length - 1, ...places.slice().sort((a, b) => zeros(b) - zeros(a) || a - b)];
+  /** @type {number[]} */
+  const chosen = [];
+  for (const place of order) if (chosen.every((other) => Math.abs(at(times[place]) - at(other)) > 50)) chosen.push(times[place]);
+  return chosen.sort((a, b) => a - b);
 }
 
 /** Round times, powers of ten first, at least 56 pixels apart. */
