@@ -101,6 +101,50 @@ def save_linear_model(folder: Path) -> Path:
     return folder
 
 
+MODULUS = 5
+ADDITION = NativeConfig(
+    n_layers=1, n_heads=3, d_head=8, d_model=4 * MODULUS + 4, d_vocab=MODULUS + 1, n_ctx=3, attn_only=False,
+    d_mlp=MODULUS**2, act_fn="relu", normalization=None, positions="standard",
+)  # fmt: skip
+ADDITION_CIRCUIT = {"input->a0.h1<v>", "a0.h1->m0", "m0->logits"}
+"""What changes when the second number does."""
+
+
+@torch.no_grad()
+def save_addition_model(folder: Path) -> Path:
+    """a b = → a + b mod 5, compiled by hand: a0.h0 copies the first number to the equals sign, a0.h1 the second, m0 has
+    a neuron for each pair of numbers, which fires when it sees both and writes their sum; a0.h2 does nothing.
+
+    residual stream: | token (one-hot, 6) | position (3) | first number (5) | second number (5) | sum (5) |
+    """
+    module = native_module(ADDITION)
+    for weight in module.parameters():
+        weight.zero_()
+    p = MODULUS
+    token, place = slice(0, p + 1), slice(p + 1, p + 4)
+    number = [slice(p + 4, 2 * p + 4), slice(2 * p + 4, 3 * p + 4)]
+    answer = slice(3 * p + 4, 4 * p + 4)
+    weights = dict(module.named_parameters())
+    weights["tok_embed.weight"][:, token] = torch.eye(p + 1)
+    weights["pos.weight"][:, place] = torch.eye(3)
+    for head in (0, 1):
+        rows = slice(8 * head, 8 * head + 8)
+        weights["layers.0.attn.q.weight"][rows][0, place.start + 2] = 30 * 8**0.5
+        weights["layers.0.attn.k.weight"][rows][0, place.start + head] = 1
+        weights["layers.0.attn.v.weight"][rows][:p, :p] = torch.eye(p)
+        weights["layers.0.attn.o.weight"][number[head], 8 * head : 8 * head + p] = torch.eye(p)
+    for first in range(p):
+        for second in range(p):
+            neuron = p * first + second
+            weights["layers.0.mlp.fc_in.weight"][neuron, number[0].start + first] = 1
+            weights["layers.0.mlp.fc_in.weight"][neuron, number[1].start + second] = 1
+            weights["layers.0.mlp.fc_in.bias"][neuron] = -1
+            weights["layers.0.mlp.fc_out.weight"][answer.start + (first + second) % p, neuron] = 1
+    weights["head.weight"][:p, answer] = GAIN * torch.eye(p)
+    save_checkpoint(module, ADDITION, folder)
+    return folder
+
+
 SIZES = {
     "vocab_size": 40,
     "hidden_size": 32,

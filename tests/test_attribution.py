@@ -191,3 +191,56 @@ def test_positions_add_up() -> None:
     np.testing.assert_allclose(sum(parts), whole.values, atol=1e-12)
     answer = edge_attribution_patching(model, task, at_positions=[-1])
     np.testing.assert_allclose(answer.values[:, -1], whole.values[:, -1], atol=1e-12)  # logits are read there alone
+
+
+@pytest.mark.parametrize("metric", ["probability_difference", "cross_entropy"])
+@pytest.mark.parametrize("architecture", ["native", "gpt2", "neox", "llama"])
+def test_small_changes_in_every_metric(architecture: str, metric: str) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model, metric=metric)
+    with nearby(model, task, 1e-5):
+        fast, exact = edge_attribution_patching(model, task), edge_patching(model, task)
+    np.testing.assert_allclose(fast.values, exact.values, atol=1e-3 * abs(exact.values).max())
+
+
+def test_divergence_from_the_clean_run_is_flat_there() -> None:
+    """Its gradient at the clean prompts is zero, which is why it needs integrated gradients."""
+    model = tiny_model("gpt2")
+    task = random_task(model, metric="kl_divergence")
+    at_clean, along = (edge_attribution_patching(model, task, steps=steps) for steps in (1, 5))
+    assert abs(at_clean.values).max() < 1e-12
+    assert abs(along.values).max() > 0.01
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_narrow_types_give_the_same_scores_but_for_rounding(architecture: str) -> None:
+    wide = tiny_model(architecture)
+    task = random_task(wide)
+    expected = edge_attribution_patching(wide, task).values
+    for dtype, error in (("float32", 2e-3), ("bfloat16", 0.5)):
+        found = edge_attribution_patching(tiny_model(architecture, dtype), task).values
+        assert np.linalg.norm(found - expected) <= error * np.linalg.norm(expected)
+
+
+def test_permuting_heads_permutes_first_order_scores() -> None:
+    import copy
+
+    model = tiny_model("llama")
+    task = random_task(model)
+    other = copy.deepcopy(model)
+    order = [2, 3, 0, 1]  # whole groups, which share keys and values
+    attention = other.module.model.layers[0].self_attn  # type: ignore[union-attr]
+    with torch.no_grad():
+        q, k, v, o = (getattr(attention, f"{slot}_proj").weight for slot in "qkvo")
+        q.copy_(q.unflatten(0, (4, 8))[order].flatten(0, 1))
+        k.copy_(k.unflatten(0, (2, 8))[[1, 0]].flatten(0, 1))
+        v.copy_(v.unflatten(0, (2, 8))[[1, 0]].flatten(0, 1))
+        o.copy_(o.unflatten(1, (4, 8))[:, order].flatten(1, 2))
+    before, after = edge_attribution_patching(model, task), edge_attribution_patching(other, task)
+    for edge in model.graph.edges():
+        name = str(edge)
+        for new, old in enumerate(order):
+            if f"a0.h{new}" in name:
+                name = name.replace(f"a0.h{new}", f"a0.h{old}")
+                break
+        assert after[edge] == pytest.approx(before[name], abs=1e-10)

@@ -16,7 +16,16 @@ from circuits.graph import Edge
 from circuits.model import Model, load_model
 from circuits.pruning import edge_pruning
 from circuits.tasks.induction import induction_task
-from tests.models import CIRCUIT, random_task, save_induction_model, tiny_model
+from circuits.tasks.registry import make_task
+from circuits.tasks.task import task_values
+from tests.models import (
+    ADDITION_CIRCUIT,
+    CIRCUIT,
+    random_task,
+    save_addition_model,
+    save_induction_model,
+    tiny_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,18 @@ def test_acdc_finds_exactly_it(model: Model, truth: np.ndarray) -> None:
     assert (circuit.kept == truth).all()
     assert circuit.faithfulness is not None
     assert circuit.faithfulness.value == pytest.approx(1, abs=1e-6)
+
+
+def test_the_compiled_adder_is_found(tmp_path: Path) -> None:
+    model = load_model(save_addition_model(tmp_path))
+    task = make_task("modular_addition", model, n_prompts=20)
+    assert float(task_values(model, task).min()) > 4  # it adds
+    known = np.zeros_like(model.graph.edge_mask)
+    for name in ADDITION_CIRCUIT:
+        known[model.graph.index(Edge.parse(name))] = True
+    assert roc_auc(edge_attribution_patching(model, task, steps=5), known) == 1
+    assert (acdc(model, task, threshold=0.05).kept == known).all()
+    assert {str(edge) for edge in find_circuit(model, task).edges} == ADDITION_CIRCUIT
 
 
 def test_edge_pruning_finds_exactly_it(model: Model, truth: np.ndarray) -> None:
