@@ -76,6 +76,8 @@ TRACKING = [
     ["report", "viewer"],
     ["widget"],
     ["demo", "doctor"],
+    ["terminal"],
+    ["cli_many_runs"],
     ["cli"],
 ]
 LAYERS = {

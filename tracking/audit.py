@@ -28,7 +28,7 @@ from tracking.weighing import WeightNote, distance, peek, similarity, weigh
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Audit", "Finding", "audit", "audit_files"]
+__all__ = ["Audit", "Finding", "audit", "audit_files", "equal_weights"]
 
 Progress = Callable[[str, int, int], None]
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "spiece.model")
@@ -109,7 +109,7 @@ def audit(
                 found.append(_unreadable(checkpoint.step, error))
     if progress is not None:
         progress("auditing", len(run), len(run))
-    found = [finding for finding in found if finding.kind != "equal"] + _equal(
+    found = [finding for finding in found if finding.kind != "equal"] + equal_weights(
         {step: note.digest for step, note in notes.items()}
     )
     found += _not_finite(notes) + _partly_equal(notes) + _norms(notes)
@@ -149,7 +149,7 @@ def audit_files(run: Run, *, config: "str | Path | None" = None) -> Audit:
         except (ValueError, OSError):
             configs[step] = None
         tokenizers[step] = _tokenizer(checkpoint)
-    found += _equal(peeks) + _missing_steps(run.steps)
+    found += equal_weights(peeks) + _missing_steps(run.steps)
     found += _changes("configuration", configs) + _changes("tokenizer", tokenizers) + _changes("tensors", headers)
     return Audit(run.name, run.steps, tuple(found))
 
@@ -187,7 +187,8 @@ def _repeats(step: int, findings: Sequence[Finding]) -> bool:
     return any(f.kind == "equal" and step in f.steps[1:] for f in findings)
 
 
-def _equal(digests: Mapping[int, str]) -> list[Finding]:
+def equal_weights(digests: Mapping[int, str]) -> list[Finding]:
+    """Steps that share a digest."""
     groups: dict[str, list[int]] = defaultdict(list)
     for step, digest in digests.items():
         groups[digest].append(step)

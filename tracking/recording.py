@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.graph import ModelGraph
-from tracking.audit import audit_files
+from tracking.audit import audit_files, equal_weights
 from tracking.claims import claim
 from tracking.formats import content_hash
 from tracking.history import History, create_history, tool_version
+from tracking.hub import download, make_room, weight_digests
 from tracking.loading import Loaded, load_checkpoint, make_model, working_config
 from tracking.measuring import PROBE, TRAINING, Settings, failed_record, make_tasks, measure, training_record
 from tracking.records import Record, check_record, read_record, record_place, write_record
@@ -71,6 +72,7 @@ def record(
     dtype: str | None = None,
     threads: int | None = None,
     config: "str | Path | None" = None,
+    keep_checkpoints: int | None = None,
     force: bool = False,
     shard: str | None = None,
     progress: Progress | None = None,
@@ -89,6 +91,8 @@ def record(
             `circuits.discovery.find_circuit` takes.
         threads: of torch; one by default for small models, since it is faster there.
         config: the model's configuration, a `config.json` or a folder with one, where none lies with the checkpoints.
+        keep_checkpoints: how many of the hub's checkpoints stay on disk after they were measured; 0 keeps the one in
+            use and the next alone, None leaves all to the hub's own cache.
         force: record a series whose files fail the audit (see `tracking.audit`), too.
         shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
         progress: called with ("recording", checkpoints done, checkpoints).
@@ -105,13 +109,18 @@ def record(
     settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
     if not force:
         _refuse_false_series(run, config)
-    recording = _Recording(part_of(run, shard), Path(folder), settings, device, threads, config)
+    recording = _Recording(part_of(run, shard), Path(folder), settings, device, threads, config, keep_checkpoints)
     return recording.walk(progress or _silent, events or _silent)
 
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:
     """A checkpoint that cannot be read costs itself alone; one that is not of this series makes the others wrong."""
-    found = [f for f in audit_files(run, config=config).findings if f.kind in ("equal", "config", "tokenizer")]
+    if run.checkpoints and run.checkpoints[0].revision is not None:
+        digests = {c.step: " ".join(weight_digests(c.source, c.revision or "")) for c in run.checkpoints}
+        findings = equal_weights({step: digest for step, digest in digests.items() if digest})
+    else:
+        findings = list(audit_files(run, config=config).findings)
+    found = [f for f in findings if f.kind in ("equal", "config", "tokenizer")]
     if found:
         more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
         raise ValueError(
@@ -161,9 +170,10 @@ class _Recording:
         device: str,
         threads: int | None,
         config: "str | Path | None",
+        keep: int | None,
     ) -> None:
         self.run, self.folder, self.settings = run, folder, settings
-        self.device, self.threads, self.given_config = device, threads, config
+        self.device, self.threads, self.given_config, self.keep = device, threads, config, keep
         self.model: Model | None = None
         self.config: dict[str, Any] = {}
         self.tasks: dict[str, Task] = {}
@@ -184,10 +194,12 @@ class _Recording:
                 for visit, reading in readings:
                     self._finish(visit, reading)
                     self.visits.append(visit)
+                    self._make_room(coming=1)
                     events(self._event(visit, total, begun))
                     progress("recording", len(self.visits), total)
         finally:
             torch.set_num_threads(threads)
+            self._make_room(coming=0)
         if self.graph is None:
             reason = next(reason for visit in self.visits for reason in visit.failed.values())
             raise ValueError(f"none of the {total} checkpoints of {self.run.name!r} can be read: {reason}")
@@ -249,10 +261,26 @@ class _Recording:
         return True
 
     def _read(self, visit: _Visit) -> "Loaded | str":
-        """The weights where anything is to be measured, and otherwise their digest alone."""
-        if visit.missing:
-            return load_checkpoint(visit.checkpoint.source, config=self.given_config)
-        return content_hash(visit.checkpoint.source)
+        """The weights where anything is to be measured, and otherwise their digest alone (of the hub's, nothing)."""
+        checkpoint = visit.checkpoint
+        if checkpoint.revision is None:
+            if visit.missing:
+                return load_checkpoint(checkpoint.source, config=self.given_config)
+            return content_hash(checkpoint.source)
+        if not visit.missing:
+            return ""
+        folder = None if self.keep is None else self._downloads() / checkpoint.revision.replace("/", "--")
+        return load_checkpoint(download(checkpoint.source, checkpoint.revision, folder), config=self.given_config)
+
+    def _downloads(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.checkpoints")
+
+    def _make_room(self, coming: int) -> None:
+        """Delete what was downloaded and measured; `coming` more are here already, or on their way."""
+        if self.keep is not None and self._downloads().is_dir():
+            make_room(self._downloads(), self.keep + coming)
+            if not any(self._downloads().iterdir()):
+                self._downloads().rmdir()
 
     def _finish(self, visit: _Visit, reading: "Future[Loaded | str]") -> None:
         checkpoint = visit.checkpoint
@@ -261,7 +289,7 @@ class _Recording:
         try:
             found = reading.result()
             provenance["hash"] = digest = found if isinstance(found, str) else found.digest
-            for unit in [unit for unit in visit.present if unit != TRAINING]:
+            for unit in [unit for unit in visit.present if unit != TRAINING and digest]:
                 if read_record(record_place(self.folder, checkpoint.step, unit)).provenance.get("hash") != digest:
                     self.changed.append((checkpoint.step, unit))
             if isinstance(found, str):

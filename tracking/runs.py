@@ -3,8 +3,8 @@
 A **run** is a series of checkpoints of one training.  On disk it is a folder: `run.json` (name, hyperparameters, tokens
 per step, model), `log.jsonl` (one line a logged step: step, tokens, loss, ...) and `checkpoints/` with one folder or
 file for each checkpoint, whose name holds its step.  A plain folder of checkpoints, or a single checkpoint, is a run
-too.  The step is read from the name, from what the checkpoint says of itself where its name says nothing, and can be
-corrected.  Nothing here reads weights.
+too, and so are the revisions of a model on the hub.  The step is read from the name, or from what the checkpoint says
+of itself where its name says nothing, and can be corrected.  Nothing here reads weights.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tracking.formats import facts_inside
+from tracking.hub import is_hub_id, revisions
 
 __all__ = ["Checkpoint", "Run", "in_order", "parse_step", "parse_tokens", "select_steps"]
 
@@ -67,7 +68,7 @@ class Run:
         steps_per_checkpoint: int = 1,
         tokens_per_step: float | None = None,
     ) -> "Run":
-        """The run in a folder (with or without `run.json`), or that of a single checkpoint.
+        """The run in a folder (with or without `run.json`), that of a single checkpoint, or that of a hub id.
 
         Args:
             steps: which checkpoints (see `select_steps`).
@@ -82,6 +83,11 @@ class Run:
                 damaged, or the pattern cannot be read.
         """
         place, step_of = Path(source), _step_reader(step_pattern, steps_per_checkpoint)
+        if is_hub_id(str(source)):
+            found = _hub_checkpoints(str(source), step_of)
+            per_step = None if tokens_per_step is None else float(tokens_per_step)
+            known = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
+            return Run(str(source), known, tokens_per_step=per_step, source=str(source)).select(steps)
         if not place.exists():
             raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
         about = _read_about(place / "run.json")
@@ -233,6 +239,20 @@ def _step_reader(pattern: str | None, scale: int) -> StepOf:
         return None if step is None else step * scale
 
     return step_of
+
+
+def _hub_checkpoints(repository: str, step_of: StepOf) -> tuple[Checkpoint, ...]:
+    """The revisions whose names tell a step, and only such as are named for it (`v1.0` and dates are not)."""
+    names = revisions(repository)
+    steps = [
+        (name, step_of(name)) for name in names if step_of(name) is not None and not re.match(r"v?\d+[.-]\d", name)
+    ]
+    found = [Checkpoint(step, repository, parse_tokens(name), name) for name, step in steps if step is not None]
+    if not found:
+        raise FileNotFoundError(
+            f"{repository} has no revision named with its step; it has {', '.join(names[:5])}; step_pattern= may tell"
+        )
+    return in_order(found, repository)
 
 
 def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:

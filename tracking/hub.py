@@ -1,0 +1,124 @@
+"""Which checkpoints does a model on the hub have, and how do they come here and go again?
+
+A model's checkpoints are its revisions: branches or tags named with their step (`step1000`, `step1000-tokens4B`,
+`checkpoint-1000`).  One is downloaded at a time; where only so many are to be kept, the oldest makes room.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["download", "is_hub_id", "make_room", "revisions", "weight_digests"]
+
+WANTED = ["*.json", "*.txt", "*.model", "tokenizer*"]
+PREFERRED = ("*.safetensors", "*.bin")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source names a model on the hub: `owner/name`, and no local folder `owner`."""
+    return re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", source) is not None and not Path(source).parent.is_dir()
+
+
+def _client() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="circuit-formation-tracker")
+
+
+def revisions(repository: str) -> tuple[str, ...]:
+    """Names of all branches, and of the tags that are no branch.
+
+    Raises:
+        FileNotFoundError: there is no such model, or this account may not see it.
+        OSError: the hub cannot be reached.
+    """
+    found = _asked(lambda: _client().list_repo_refs(repository), repository)
+    branches = [reference.name for reference in found.branches]
+    return tuple(branches + [reference.name for reference in found.tags if reference.name not in branches])
+
+
+def weight_digests(repository: str, revision: str) -> tuple[str, ...]:
+    """Hashes of a revision's weight files, as the hub tells them, without downloading any; empty where unknown."""
+    about = _asked(
+        lambda: _client().model_info(repository, revision=revision, files_metadata=True), repository, revision
+    )
+    large = [file for file in about.siblings or [] if file.rfilename.endswith((".safetensors", ".bin", ".pt"))]
+    digests = [file.lfs.sha256 if file.lfs else file.blob_id for file in large]
+    return tuple(sorted(str(digest) for digest in digests)) if all(digests) else ()
+
+
+def download(repository: str, revision: str, folder: "Path | None" = None) -> Path:
+    """One revision's weights, configuration and tokenizer, in `folder` or in the hub's own cache.
+
+    What a broken download left is taken up again, and nothing that is already here is fetched twice.
+
+    Raises:
+        FileNotFoundError: there is no such model or revision, or it holds no weights.
+        OSError: the hub cannot be reached, the connection broke repeatedly, or the disk is full.
+    """
+    client = _client()
+    names = _asked(lambda: client.list_repo_files(repository, revision=revision), repository, revision)
+    form = next((form for form in PREFERRED if any(name.endswith(form[1:]) for name in names)), None)
+    if form is None:
+        raise FileNotFoundError(f"no weights in {repository} at revision {revision!r}; it holds {', '.join(names[:5])}")
+    patterns = [*WANTED, form]
+    place = _asked(
+        lambda: client.snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, local_dir=folder, tqdm_class=_silent_bar()
+        ),
+        repository,
+        revision,
+    )
+    return Path(place)
+
+
+def make_room(folder: Path, keep: int) -> None:
+    """Delete downloaded checkpoints, the oldest first, until `keep` are left."""
+    places = sorted((place for place in folder.iterdir() if place.is_dir()), key=lambda place: place.stat().st_mtime_ns)
+    for place in places[: max(0, len(places) - keep)]:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _asked(question: Callable[[], Any], repository: str, revision: str | None = None) -> Any:
+    """The hub's answer, or a sentence on why there is none."""
+    from huggingface_hub import errors
+
+    where = f"{repository} at revision {revision!r}" if revision else repository
+    try:
+        return question()
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"no revision {revision!r} of {repository} on the hub") from error
+    except errors.GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{repository} asks for its terms to be accepted on the hub; do so, then log in"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"no folder {repository!r}, and no such model on the hub that this account may see"
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise FileNotFoundError(f"no folder {repository!r}, and the hub is switched off (HF_HUB_OFFLINE)") from error
+    except OSError as error:
+        if getattr(error, "errno", None) is not None and not isinstance(error, errors.HfHubHTTPError):
+            raise
+        raise OSError(f"the hub gives no {where}: {_first_line(error)}") from error
+    except Exception as error:  # the client lets errors of its transport through
+        raise OSError(f"the hub cannot be reached for {where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _silent_bar() -> Any:
+    from tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*arguments, **{**options, "disable": True})
+
+    return Silent
