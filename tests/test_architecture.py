@@ -26,7 +26,7 @@ CIRCUITS = [
 TRACKING = [
     ["formats", "claims", "hub"],
     ["runs"],
-    ["loading", "weighing"],
+    ["loading", "weighing", "workers"],
     ["records"],
     ["edgeseries"],
     ["tables"],
@@ -41,6 +41,7 @@ TRACKING = [
         "training",
         "ordering",
         "stepping",
+        "schedules",
         "sinks",
         "live",
         "callbacks",

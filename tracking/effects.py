@@ -45,8 +45,8 @@ class Effect:
     """One paired shift, in `unit`.
 
     `shift`, `low` and `high` are NaN or infinite where censoring leaves them open; they rest on the `n_dated` pairs
-    that bound their shift at all.  `formed_branch` and `formed_control` count the seeds in which it formed (all of them, for
-    a loss).
+    that bound their shift at all.  `formed_branch` and `formed_control` count the seeds in which it formed (all of
+    them, for a loss).
     """
 
     what: str
