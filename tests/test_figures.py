@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from circuits.circuit import jaccard
 from tests.timeline_examples import demo_timeline, published_timeline
 from tracking.drawing import Scale, lanes, role_colours, scale_of
 from tracking.results import Timeline
 
 pytest.importorskip("matplotlib")
 
-from tracking.figures import plot, plot_circuit, plot_formation, plot_lifelines, plot_scores
+from tracking.figures import plot, plot_circuit, plot_formation, plot_lifelines, plot_scores, plot_similarity
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,20 @@ def test_each_friend_draws(timeline: Timeline) -> None:
     assert "a0.h1" in shown
     assert "performed, faithfulness" in shown
     assert "not performed" in texts(plot_circuit(timeline, 0, task="induction"))
+
+
+def test_similarity_stands_beside_its_noise_floor(timeline: Timeline) -> None:
+    figure = plot_similarity(timeline, measure="edge_jaccard")
+    (axes,) = figure.axes
+    floor, value = (np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[:2])
+    history = timeline.runs[0].history
+    performed = [s for s in history.steps if history.circuit(s, "induction").n_edges]
+    assert len(value) == len(floor) == len(performed) - 1
+    expected = jaccard(history.circuit(performed[0], "induction"), history.circuit(performed[1], "induction"))
+    assert value[0] == pytest.approx(expected)
+    assert np.isfinite(floor).all()
+    with pytest.raises(ValueError, match="no circuit of ioi; it has induction"):
+        plot_similarity(timeline, task="ioi")
 
 
 def test_the_scale_shows_the_checkpoints_evenly() -> None:

@@ -1,8 +1,9 @@
 """What does a run look like on paper?
 
 `plot` draws one figure of everything: loss and behaviour, the heads' scores, when each role formed, who carried it, and
-the circuit.  `plot_scores`, `plot_lifelines`, `plot_formation` and `plot_circuit` draw one thing each.  Every time axis
-is shared and says its unit; the caption under the figure says probe, measure, definition and number of prompts.
+the circuit.  `plot_scores`, `plot_lifelines`, `plot_formation`, `plot_similarity` and `plot_circuit` draw one thing
+each.  Every time axis is shared and says its unit; the caption under the figure says probe, measure, definition and
+number of prompts.
 """
 
 import textwrap
@@ -24,22 +25,23 @@ from tracking.drawing import (
 from tracking.history import History
 from tracking.panels import (
     INK,
-    Clock,
     curve_panel,
     draw_circuit,
     draw_formation,
     draw_lanes,
     formation_rows,
     score_panel,
+    similarity_panel,
     track_limit,
 )
 from tracking.results import RunTimeline, Timeline
+from tracking.timeaxis import TimeAxis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot", "plot_circuit", "plot_formation", "plot_lifelines", "plot_scores"]
+__all__ = ["plot", "plot_circuit", "plot_formation", "plot_lifelines", "plot_scores", "plot_similarity"]
 
 Panel = tuple[str, float, Callable[["Axes"], None]]
 STYLE: Any = {
@@ -131,14 +133,14 @@ def _chosen(
     run: str | None = None,
     axis: Literal["step", "tokens"] = "step",
     scale: Literal["linear", "log", "even"] | None = None,
-) -> tuple[RunTimeline, Clock, tuple[Lane, ...]]:
+) -> tuple[RunTimeline, TimeAxis, tuple[Lane, ...]]:
     _matplotlib()
     chosen = timeline.runs[0] if run is None else timeline[run]
     history = chosen.history
     if axis == "tokens" and any(tokens is None for tokens in history.tokens.values()):
         raise ValueError(f"run {history.name!r} does not say how many tokens were seen at each step; use axis='step'")
     times = [step if axis == "step" else history.tokens[step] or 0.0 for step in history.steps]
-    return chosen, Clock(history, axis, scale_of(times, scale)), lanes(chosen)
+    return chosen, TimeAxis(history, axis, scale_of(times, scale)), lanes(chosen)
 
 
 def _matplotlib() -> None:
@@ -158,7 +160,7 @@ def _families(history: History) -> dict[str, list[Curve]]:
     return found
 
 
-def _columns(run: RunTimeline, clock: Clock, columns: Sequence[Sequence[Panel]], height: float) -> "Figure":
+def _columns(run: RunTimeline, clock: TimeAxis, columns: Sequence[Sequence[Panel]], height: float) -> "Figure":
     """Columns of panels under one title and over one caption, each column with one time axis."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -200,7 +202,7 @@ def _title(run: RunTimeline) -> str:
     return f"{run.name}  ·  {graph.n_layers} layers × {graph.n_heads} heads{kind}"
 
 
-def _caption(run: RunTimeline, clock: Clock) -> str:
+def _caption(run: RunTimeline, clock: TimeAxis) -> str:
     history = run.history
     records = history.records.values()
     prompts = {score.estimate.n_prompts for record in records for score in record.scores.values()} - {0}
@@ -230,6 +232,32 @@ def _bars(run: RunTimeline) -> str:
     same = len(set(bars.values())) == 1
     words = next(iter(bars.values())) if same else ", ".join(f"{bar} for {role}" for role, bar in bars.items())
     return f"; a component carries a role from a score of {words} on"
+
+
+def plot_similarity(
+    timeline: Timeline,
+    *,
+    task: str | None = None,
+    measure: Literal["node_jaccard", "edge_jaccard", "weighted_jaccard", "rank_correlation"] = "weighted_jaccard",
+    **options: Any,
+) -> "Figure":
+    """How alike the circuits of neighbouring checkpoints are, beside how alike two halves of the prompts are.
+
+    Takes the options of `plot`.  Where the curve is at the floor, no change can be told from noise.
+
+    Raises:
+        ValueError: the run has no circuit of that task.
+    """
+    chosen, clock, _ = _chosen(timeline, **options)
+    tasks = sorted({name for (_, name), record in chosen.history.records.items() if record.circuit is not None})
+    if task not in tasks and (task is not None or not tasks):
+        raise ValueError(
+            f"run {chosen.name!r} has no circuit of {task or 'any task'}; it has {', '.join(tasks) or 'none'}"
+        )
+    panels = [
+        (name, 1.0, similarity_panel(chosen, clock, name, measure)) for name in ([task] if task is not None else tasks)
+    ]
+    return _columns(chosen, clock, [panels], 1.9 * len(panels))
 
 
 def plot_circuit(timeline: Timeline, step: int, *, task: str | None = None, run: str | None = None) -> "Figure":

@@ -1,13 +1,12 @@
 """How is one panel of a figure drawn into given axes?
 
-Each function draws one thing of a run on the shared time axis (`Clock`).  Bands are two standard errors; an interval
-reaches from the last checkpoint without to the first one with.
+Each function draws one thing of a run on the shared time axis (`tracking.timeaxis`).  Bands are two standard errors;
+an interval reaches from the last checkpoint without to the first one with.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from circuits.graph import Node
 from tracking.drawing import (
     Curve,
     Lane,
-    Scale,
     Track,
     first_formations,
     measured_as,
@@ -25,124 +23,22 @@ from tracking.drawing import (
     spans_decades,
     unit_of,
 )
-from tracking.history import History
 from tracking.results import RunTimeline
+from tracking.similarity import circuit_likeness
+from tracking.timeaxis import TimeAxis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Clock", "curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "formation_rows"]
-__all__ += ["score_panel", "track_limit"]
+__all__ = ["curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "formation_rows"]
+__all__ += ["score_panel", "similarity_panel", "track_limit"]
 
 INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 SLOT_COLOURS = {"q": "#E69F00", "k": "#0072B2", "v": "#009E73", None: "#6e6e6e"}
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The time axis: where each step lies on it."""
-
-    history: History
-    unit: Literal["step", "tokens"]
-    scale: Scale
-
-    def __call__(self, step: "float | int | None") -> float:
-        """Position of a step, also of one between two checkpoints; NaN stays NaN."""
-        if step is None or not np.isfinite(step):
-            return float("nan")
-        if self.unit == "step":
-            return float(step)
-        steps = np.array(self.history.steps, dtype=float)
-        return float(np.interp(step, steps, [self.history.tokens[at] or 0.0 for at in self.history.steps]))
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        return self(self.history.steps[0]), self(self.history.steps[-1])
-
-    @property
-    def start(self) -> float:
-        """Left end of the axis, a little before the first checkpoint."""
-        return self.back(-0.02)
-
-    def across(self, time: float) -> float:
-        """Where a time lies between the first checkpoint (0) and the last (1)."""
-        first, last = (self._even(end) for end in self.ends)
-        return float((self._even(time) - first) / ((last - first) or 1.0))
-
-    def back(self, share: float) -> float:
-        """The time at that share of the axis."""
-        first, last = (self._even(end) for end in self.ends)
-        return float(self._uneven(first + share * (last - first)))
-
-    def _even(self, time: Any) -> Any:
-        if self.scale.kind == "linear":
-            return time
-        if self.scale.kind == "even":
-            times, numbers = self._places
-            return np.interp(time, times, numbers)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.log(time) if self.scale.kind == "log" else np.log1p(np.asarray(time) / self.scale.constant)
-
-    def _uneven(self, place: Any) -> Any:
-        if self.scale.kind == "linear":
-            return place
-        if self.scale.kind == "even":
-            times, numbers = self._places
-            return np.interp(place, numbers, times)
-        return np.exp(place) if self.scale.kind == "log" else self.scale.constant * np.expm1(place)
-
-    @cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times and numbers of the checkpoints, gone on beyond both ends."""
-        times = np.array([self(step) for step in self.history.steps])
-        before, after = times[0] - 9 * (times[1] - times[0]), times[-1] + 9 * (times[-1] - times[-2])
-        return np.array([before, *times, after]), np.array([-9.0, *range(len(times)), len(times) + 8.0])
-
-    def set_up(self, axes: "Axes") -> None:
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-        axes.set_xscale("function", functions=(self._even, self._uneven))
-        axes.set_xlim(self.start, self.back(1.015))
-        axes.xaxis.set_major_locator(FixedLocator(self.ticks()))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-
-    def ticks(self) -> list[float]:
-        """Round times, at least a tenth of the axis apart; powers of ten first."""
-        first, last = self.ends
-        exponents = range(int(np.floor(np.log10(max(last, 1)))), -1, -1)
-        if self.scale.kind == "linear":
-            size = 10.0 ** np.floor(np.log10(max(last - first, 1e-9)))
-            step = next(size * part for part in (0.1, 0.2, 0.25, 0.5, 1) if (last - first) / (size * part) <= 8)
-            return [float(t) for t in np.arange(np.ceil(first / step), np.floor(last / step) + 1) * step]
-        if self.scale.kind == "even":
-            return self._round_checkpoints()
-        candidates = [0.0, *(10.0**e for e in exponents), *(part * 10.0**e for part in (3, 2, 5) for e in exponents)]
-        chosen: list[float] = []
-        for time in candidates:
-            if first <= time <= last and all(abs(self.across(time) - self.across(other)) > 0.09 for other in chosen):
-                chosen.append(time)
-        return sorted(chosen)
-
-    def _round_checkpoints(self) -> list[float]:
-        """First and last, then the roundest, at least a tenth of the axis apart."""
-        steps = self.history.steps
-        roundest = sorted(steps, key=lambda step: (-len(str(step)) + len(str(step).rstrip("0")), step))
-        chosen: list[float] = []
-        for time in (self(step) for step in (steps[0], steps[-1], *roundest)):
-            if all(abs(self.across(time) - self.across(other)) > 0.09 for other in chosen):
-                chosen.append(time)
-        return sorted(chosen)
-
-    @property
-    def label(self) -> str:
-        kinds = {"linear": "", "even": ", checkpoints evenly spaced"}
-        log = kinds.get(self.scale.kind, ", log scale")
-        return f"training step{log}" if self.unit == "step" else f"tokens seen{log}"
-
-
-def curve_panel(run: RunTimeline, clock: Clock, family: str, some: Sequence[Curve]) -> Callable[["Axes"], None]:
+def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[Curve]) -> Callable[["Axes"], None]:
     def draw(axes: "Axes") -> None:
         axes.set_title(unit_of(family).split(" (")[0].capitalize(), loc="left")
         unit = unit_of(family)
@@ -163,7 +59,7 @@ def curve_panel(run: RunTimeline, clock: Clock, family: str, some: Sequence[Curv
     return draw
 
 
-def _mark_not_performed(axes: "Axes", run: RunTimeline, clock: Clock) -> None:
+def _mark_not_performed(axes: "Axes", run: RunTimeline, clock: TimeAxis) -> None:
     """Grey where no task of the run is done yet, so that there is no circuit to speak of."""
     judged = {}
     for (step, _), record in run.history.records.items():
@@ -175,7 +71,7 @@ def _mark_not_performed(axes: "Axes", run: RunTimeline, clock: Clock) -> None:
         axes.text(0.015, 0.5, "task not done yet", transform=axes.transAxes, color=FAINT, fontsize=7, va="center")
 
 
-def score_panel(run: RunTimeline, clock: Clock, lane: Lane) -> Callable[["Axes"], None]:
+def score_panel(run: RunTimeline, clock: TimeAxis, lane: Lane) -> Callable[["Axes"], None]:
     def draw(axes: "Axes") -> None:
         found = measured_as(run, lane)
         assert found is not None
@@ -214,7 +110,7 @@ def _no_ticks() -> Any:
     return NullLocator()
 
 
-def _name_peaks(axes: "Axes", clock: Clock, lane: Lane, colour: str, named: set[str]) -> None:
+def _name_peaks(axes: "Axes", clock: TimeAxis, lane: Lane, colour: str, named: set[str]) -> None:
     """Name the strongest carriers at the right of their last point, apart from each other."""
     steps = clock.history.steps
     ends = [(t.strength[-1], t) for t in lane.tracks if t.component in named]
@@ -233,7 +129,7 @@ def _name_peaks(axes: "Axes", clock: Clock, lane: Lane, colour: str, named: set[
         )  # fmt: skip
 
 
-def _shade_first(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, colour: str) -> None:
+def _shade_first(axes: "Axes", run: RunTimeline, clock: TimeAxis, lane: Lane, colour: str) -> None:
     rows = first_formations(run, lane)
     if not len(rows):
         return
@@ -244,7 +140,7 @@ def _shade_first(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, colou
         axes.axvspan(low, high, color=colour, alpha=0.13, lw=0, zorder=0)
 
 
-def draw_formation(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], *, limit: int = 20) -> None:
+def draw_formation(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Sequence[Lane], *, limit: int = 20) -> None:
     """Intervals of formation: one row a role and clock, in it one bar a definition, the first one thickest."""
     axes.set_title("Formation, by clock and definition", loc="left")
     colours = role_colours(lane.role for lane in found)
@@ -288,7 +184,7 @@ def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, s
 
 
 def _draw_interval(
-    axes: "Axes", clock: Clock, row: dict[str, Any], y: float, colour: str, note_at: float | None
+    axes: "Axes", clock: TimeAxis, row: dict[str, Any], y: float, colour: str, note_at: float | None
 ) -> None:
     """Pale: between checkpoints; dark: resampled over prompts; tick: the date; arrow: no bound on that side.
 
@@ -336,7 +232,7 @@ def track_limit(found: Sequence[Lane], max_tracks: int) -> int:
     return limit
 
 
-def draw_lanes(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lane], max_tracks: int) -> None:
+def draw_lanes(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Sequence[Lane], max_tracks: int) -> None:
     """Who carries each role: one lane a role, one track a component, marks where something happens."""
     axes.set_title("Lifelines", loc="left")
     colours = role_colours(lane.role for lane in found)
@@ -367,7 +263,7 @@ def draw_lanes(axes: "Axes", run: RunTimeline, clock: Clock, found: Sequence[Lan
     axes.set_axisbelow(True)
 
 
-def _draw_track(axes: "Axes", clock: Clock, track: Track, y: float, colour: str) -> None:
+def _draw_track(axes: "Axes", clock: TimeAxis, track: Track, y: float, colour: str) -> None:
     """A line as strong as the score, thinner where it is unsure that the role is carried."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba
@@ -388,7 +284,9 @@ def _draw_track(axes: "Axes", clock: Clock, track: Track, y: float, colour: str)
             axes.plot([clock(steps[first])], [y], marker="s", ms=3, color=colour, zorder=3, mew=0)
 
 
-def _draw_events(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, rows: dict[str, float], colour: str) -> None:
+def _draw_events(
+    axes: "Axes", run: RunTimeline, clock: TimeAxis, lane: Lane, rows: dict[str, float], colour: str
+) -> None:
     table = run.table("events")
     for event in table[table["lifeline"] == lane.lifeline].to_dict("records"):
         before = [rows[name] for name in names_in(event["components_before"]) if name in rows]
@@ -418,7 +316,7 @@ def names_in(cell: "str | None") -> list[str]:
     return [name for name in str(cell or "").replace(",", " ").split() if name]
 
 
-def _band(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, span: tuple[float, float], colour: str) -> None:
+def _band(axes: "Axes", run: RunTimeline, clock: TimeAxis, lane: Lane, span: tuple[float, float], colour: str) -> None:
     rows = first_formations(run, lane)
     if not len(rows) or span[0] >= span[1]:
         return
@@ -427,6 +325,35 @@ def _band(axes: "Axes", run: RunTimeline, clock: Clock, lane: Lane, span: tuple[
     high = clock(row["interval_after"])
     if np.isfinite([low, high]).all():
         axes.fill_between([low, high], *span, color=colour, alpha=0.14, lw=0, zorder=0)
+
+
+def similarity_panel(run: RunTimeline, clock: TimeAxis, task: str, measure: str) -> Callable[["Axes"], None]:
+    """Likeness of each circuit with the one before it, and the floor that prompt noise alone allows."""
+
+    def draw(axes: "Axes") -> None:
+        history = run.history
+        found = [
+            (step, history.records[step, task].circuit) for step in history.steps if (step, task) in history.records
+        ]
+        known = [(step, circuit) for step, circuit in found if circuit is not None and circuit.n_edges]
+        pairs = [(step, circuit_likeness(before, after)) for (_, before), (step, after) in pairwise(known)]
+        x = [clock(step) for step, _ in pairs]
+        floors = [getattr(likeness.floor, measure) if likeness.floor else np.nan for _, likeness in pairs]
+        axes.plot(x, floors, color=FAINT, lw=1.1, ls=(0, (3, 2)), label="two halves of the prompts of one checkpoint")
+        axes.plot(
+            x,
+            [getattr(likeness, measure) for _, likeness in pairs],
+            color=INK,
+            lw=1.3,
+            label="with the checkpoint before",
+        )
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.02)
+        axes.set_ylabel(measure.replace("_", " "))
+        axes.set_title(f"Circuit for {task}: similarity over time", loc="left")
+        axes.legend(frameon=False, fontsize=6.8, loc="lower right")
+        _mark_not_performed(axes, run, clock)
+
+    return draw
 
 
 def draw_circuit(axes: "Axes", circuit: Circuit, colours: dict[str, str]) -> None:
