@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "LEFT_OVER",
     "checkpoint_hash",
     "copy_weights",
     "locate",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+OLD_WEIGHTS, OLD_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+LEFT_OVER = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")
+"""Buffers that old checkpoints carry and no model reads."""
 
 
 def locate(source: "str | Path", *, revision: str | None = None) -> Path:
@@ -50,7 +54,10 @@ def locate(source: "str | Path", *, revision: str | None = None) -> Path:
 
     try:
         patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+        found = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+        if not any(found.glob("*.safetensors")):
+            snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*"])
+        return found
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise FileNotFoundError(
@@ -78,19 +85,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of the folder, in the order of their names.
+    """The weight files of the folder, in the order of their names: safetensors, or PyTorch's where there are none.
 
     Raises:
         FileNotFoundError: there are none, or a shard named by the index is missing.
     """
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"expected {WEIGHTS} or {INDEX}, found neither in {folder}")
-    names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder / INDEX} names {missing[0]}, which is not there")
-    return tuple(folder / name for name in names)
+    for whole, index in ((WEIGHTS, INDEX), (OLD_WEIGHTS, OLD_INDEX)):
+        if (folder / whole).is_file():
+            return (folder / whole,)
+        if (folder / index).is_file():
+            names = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
+            if missing := [name for name in names if not (folder / name).is_file()]:
+                raise FileNotFoundError(f"{folder / index} names {missing[0]}, which is not there")
+            return tuple(folder / name for name in names)
+    raise FileNotFoundError(f"expected {WEIGHTS} or {INDEX}, found neither in {folder}")
 
 
 def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
@@ -105,10 +113,17 @@ def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
         try:
-            weights |= load_file(path)
+            weights |= load_file(path) if path.suffix == ".safetensors" else _read_old(path)
         except Exception as error:
-            raise ValueError(f"expected a whole safetensors file, but {path} cannot be read: {error}") from error
+            raise ValueError(f"expected a whole {path.suffix[1:]} file, but {path} cannot be read: {error}") from error
     return weights
+
+
+def _read_old(path: Path) -> "dict[str, torch.Tensor]":
+    """PyTorch's own format, tensors only: nothing in the file is executed."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def write_weights(weights: "Mapping[str, torch.Tensor]", config: Mapping[str, Any], folder: "str | Path") -> None:
@@ -152,6 +167,8 @@ def refuse_unreadable(folder: Path) -> None:
     from safetensors import safe_open
 
     for path in weight_files(folder):
+        if path.suffix != ".safetensors":
+            continue
         try:
             with safe_open(str(path), framework="pt"):
                 pass
@@ -189,7 +206,7 @@ def _own_names(
         candidates = (name, renamed, f"{prefix}.{name}")
         if found := next((candidate for candidate in candidates if candidate in own), None):
             given[found] = weight
-        elif not re.search(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$", name):
+        elif not LEFT_OVER.search(name):
             raise ValueError(f"the weights do not fit the config: unexpected {name}")
     return given
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits.checkpoint import (
+    LEFT_OVER,
     checkpoint_hash,
     copy_weights,
     locate,
@@ -272,7 +273,7 @@ def _hugging_face(
                 f"the weights in {folder} do not fit its config, or cannot be read: {first_line}"
             ) from error
     for kind in ("missing", "unexpected", "mismatched"):
-        if keys := sorted(str(key) for key in report[f"{kind}_keys"]):
+        if keys := sorted(str(key) for key in report[f"{kind}_keys"] if not LEFT_OVER.search(str(key))):
             raise ValueError(f"the weights in {folder} do not fit its config: {kind} {keys[0]}")
     return module, _hugging_face_layout(module, str(folder), dtype)
 

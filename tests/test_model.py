@@ -180,3 +180,51 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(circuits, name) is not None for name in circuits.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         circuits.nothing  # noqa: B018
+
+
+def test_checkpoints_as_they_lie_on_the_hub(tmp_path: Path) -> None:
+    """Old Pythia checkpoints name the unembedding otherwise and carry buffers; GPT-2's leave the prefix out."""
+    from safetensors.torch import load_file, save_file
+
+    for architecture in ("neox", "gpt2"):
+        new, old = (save_tiny_model(architecture, tmp_path / f"{architecture}{age}", seed=3) for age in ("new", "old"))
+        weights = load_file(old / "model.safetensors")
+        if architecture == "neox":
+            if "lm_head.weight" in weights:  # else it was saved under the old name
+                weights["embed_out.weight"] = weights.pop("lm_head.weight")
+            assert "embed_out.weight" in weights
+            weights["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 16, 16)
+            weights["gpt_neox.layers.0.attention.masked_bias"] = torch.tensor(-1e9)
+            weights["gpt_neox.layers.0.attention.rotary_emb.inv_freq"] = torch.ones(1)
+        else:
+            weights = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+            weights["h.0.attn.bias"] = torch.ones(1, 1, 16, 16)
+        save_file(weights, old / "model.safetensors", {"format": "pt"})
+        expected = load_model(new)
+        tokens = random_task(expected).clean
+        for found in (load_model(old), load_model(save_tiny_model(architecture, tmp_path / "other", seed=4))):
+            found.swap_weights(old)
+            assert torch.equal(found.logits(tokens), expected.logits(tokens))
+
+
+def test_weights_in_the_old_format_and_in_shards(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = save_tiny_model("llama", tmp_path / "whole")
+    model = load_model(folder)
+    tokens = random_task(model).clean
+    expected = model.logits(tokens)
+    model.module.save_pretrained(tmp_path / "shards", max_shard_size="20KB")  # type: ignore[operator]
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    other = load_model(save_tiny_model("llama", tmp_path / "other", seed=9))
+    other.swap_weights(tmp_path / "shards")
+    assert torch.equal(other.logits(tokens), expected)
+    assert torch.equal(load_model(tmp_path / "shards").logits(tokens), expected)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert torch.equal(load_model(folder).logits(tokens), expected)
+    other.swap_weights(folder)
+    assert torch.equal(other.logits(tokens), expected)
+    next((tmp_path / "shards").glob("*-00002-*")).unlink()
+    with pytest.raises(FileNotFoundError, match="which is not there"):
+        load_model(tmp_path / "shards")
