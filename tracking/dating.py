@@ -288,10 +288,10 @@ def _between(
 
 
 def _anywhere(draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where between two checkpoints: anywhere, if the rise is abrupt; in three fifths of the draws the rise takes some
+    """Where between two checkpoints: anywhere, if the rise is abrupt; in two thirds of the draws the rise takes some
     of the time between them, and leaves its middle that much less room.
     """
-    taken = np.where(rng.random(len(draw)) < 0.6, rng.random(len(draw)) / 2, 0.0)
+    taken = np.where(rng.random(len(draw)) < 0.65, rng.random(len(draw)) / 2, 0.0)
     return taken + draw * (1 - 2 * taken)
 
 
@@ -335,7 +335,8 @@ def _logistic(
     n = len(x)
     if n < 4:
         return np.full(len(y), np.nan), np.full(len(y), np.nan)
-    middles = np.interp(np.linspace(0, n - 1, 4 * (n - 1) + 1), np.arange(n), x)
+    fine = 8 if n <= 40 else 4
+    middles = np.interp(np.linspace(0, n - 1, fine * (n - 1) + 1), np.arange(n), x)
     widths = np.geomspace(max(0.02 * np.min(np.diff(x)), 1e-3), 0.4 * (x[-1] - x[0]), 12)
     m, w = (grid.ravel() for grid in np.meshgrid(middles, widths, indexing="ij"))
     basis = _sigmoid(x, m[:, None], w[:, None])
@@ -348,6 +349,7 @@ def _logistic(
     best = gain.max(axis=1)
     left_over = np.maximum(total - best, 0.0)
     scale = np.maximum(left_over / max(n - 4, 1), error**2)
+    shift = np.zeros(len(y))
     if rng is None:
         place = gain.argmax(axis=1)
     else:
@@ -355,7 +357,8 @@ def _logistic(
         chosen = np.where(near.any(axis=2), rng.random(near.shape[:2]), -1.0).argmax(axis=1)
         those = near[np.arange(len(y)), chosen]
         place = chosen * len(widths) + np.where(those, rng.random(those.shape), -1.0).argmax(axis=1)
-    middle, width = _polished(x, y, m[place], w[place], 0.1 * scale)
+        shift = (rng.random(len(y)) - 0.5) * np.gradient(middles)[chosen]
+    middle, width = _polished(x, y, m[place] + shift, w[place], 0.1 * scale)
     gained = n * np.log(np.maximum(total, 1e-300) / np.maximum(left_over, n * error**2 * 0.05 + 1e-300)) - 3 * np.log(n)
     shown = (gained > 6) & (best > 0)
     return np.where(shown, middle, np.nan), np.where(shown, width, np.nan)

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import expit
 
 from tracking.assignment import assign
 from tracking.tracklets import Tracklet, calibrated, cut, neighbours, strings_of, windows_around
@@ -157,11 +158,11 @@ def link_detections(detections: Detections, settings: Settings | None = None, *,
     around = windows_around(detections, strings, settings.window)
     evidence = calibrated(detections, around, seed=seed)
     pieces, swaps, odds = cut(detections, strings, around, evidence, settings.window)
-    sure = dict(zip(around.detection.tolist(), _sigmoid(odds).tolist(), strict=True))
+    sure = dict(zip(around.detection.tolist(), expit(odds).tolist(), strict=True))
     links = [Link(a, b, sure[b]) for piece in pieces for a, b in neighbours(piece)]
     changes = []
     for swap in swaps:
-        certain = float(_sigmoid(np.array(swap.gain)))
+        certain = float(expit(swap.gain))
         links += [Link(swap.before_first, swap.second, certain), Link(swap.before_second, swap.first, certain)]
         for old, new in ((swap.before_first, swap.second), (swap.before_second, swap.first)):
             frames = int(detections.frame[old]), int(detections.frame[new])
@@ -174,10 +175,6 @@ def link_detections(detections: Detections, settings: Settings | None = None, *,
     chain = _chains(len(detections.unit), going_on + [(link.before, link.after) for link in found[2]], detections)
     changes.sort(key=lambda change: (change.frame, change.kind, change.before, change.after))
     return Links(tuple(links), tuple(changes), chain)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
 
 
 def _in_full(members: np.ndarray, norm: np.ndarray, size: int) -> np.ndarray:
