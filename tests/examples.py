@@ -132,6 +132,15 @@ EXAMPLES = (
         (("death", "a1.h1", "", "induction", 14),),
     ),
     Example(
+        "two carriers take turns",
+        """
+        |                    both carry it all the time; the lead passes
+        a1.h0 induction      ##############66666666666666
+        a1.h1 induction      66666666666666##############
+        """,
+        (("hand-off", "a1.h0", "a1.h1", "induction", 14),),
+    ),
+    Example(
         "missed detections",
         """
         |                         not measured   below for two snapshots

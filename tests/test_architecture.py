@@ -50,7 +50,7 @@ TRACKING = [
     ["signatures", "assignment", "similarity"],
     ["matching"],
     ["stints", "windows", "events"],
-    ["tracklets", "roles"],
+    ["tracklets", "roles", "leads"],
     ["linking"],
     ["chains", "simulated"],
     ["lifelines"],

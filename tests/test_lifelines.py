@@ -27,7 +27,8 @@ def told(linked: Lifelines) -> set[tuple[str, str, str, str, int]]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_events_are_those_drawn(example: Example, n_folds: int) -> None:
     linked = link_lifelines(example.history(n_folds=n_folds))
-    assert told(linked) == set(example.events)
+    leads = "turns" in example.name and n_folds == 0  # who leads is told only where the folds say how surely
+    assert told(linked) == (set() if leads else set(example.events))
     assert all(0.5 < event.confidence <= 1 for event in linked.events)
 
 

@@ -3,13 +3,14 @@
 A **role lifeline** is one role, whoever carries it: at each step the components whose score reaches the threshold,
 several at once where several do it.  A **component lifeline** is one component, whatever it does.  Both come with
 **events**: *birth* and *death* (a component begins or ceases to carry the role, nobody else being involved), *hand-off*
-(another component carries on), *split* (another one joins, as a copy of one that stays), *merge* (one is absorbed by
-one that stays), and *switch* (the same component, another role).  An event lies between two snapshots and says which;
-components are listed before and after it.
+(another component carries on, or takes the lead among several that do), *split* (another one joins, as a copy of one
+that stays), *merge* (one is absorbed by one that stays), and *switch* (the same component, another role).  An event
+lies between two snapshots and says which; components are listed before and after it.
 
 A measure whose name is a role (`induction`) says how much each component looks like it; `thresholds` says from which
 score on it counts.  Without named roles, the components of the recorded circuits are linked by their signatures and
-edges (`tracking.chains`), and each chain is a lifeline.
+edges (`tracking.chains`), and each chain is a lifeline.  Splits and merges are found there only: a score alone does not
+tell a copy from another component that learns the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from circuits.graph import Node
 from tracking.chains import link_chains
 from tracking.events import Event, Lifeline, Lifelines
 from tracking.history import History
+from tracking.leads import lead_events
 from tracking.roles import ROLE_THRESHOLDS, RoleScores, role_events, role_lifeline, role_scores
 from tracking.stints import Stint, stints_of
 
@@ -63,8 +65,10 @@ def link_lifelines(
     for role in roles:
         found = stints_of(role.level, role.noise, role.bar, max_gap=max_gap)
         stints[role.label] = found
-        lifelines.append(role_lifeline(history.name, role, max_gap))
-        events += role_events(history.name, role, found, roles, max_gap=max_gap, overlap=overlap)
+        line = role_lifeline(history.name, role, max_gap)
+        told = role_events(history.name, role, found, roles, max_gap=max_gap, overlap=overlap)
+        lifelines.append(line)
+        events += [*told, *lead_events(history, line, told)]
     lifelines += _component_lifelines(history.name, roles, lifelines)
     events += _switches(history.name, roles, stints, max_gap)
     order = {lifeline.lifeline: place for place, lifeline in enumerate(lifelines)}
