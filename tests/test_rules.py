@@ -69,7 +69,7 @@ def test_closed_forms_are_what_autograd_gives(architecture: str, rules: Rules) -
         (at_stream,) = torch.autograd.grad((projected * wanted).sum(), stream)
         expected = torch.einsum("wbpd,hbpd->bwh", moved, at_stream)
         columns = [i for i, r in enumerate(model.graph.readers) if r.node.layer == layer and r.slot == slot]
-        writers = model.graph.edge_mask[:, columns[0]]
+        writers = model.graph.edge_mask[:, columns[0]].copy()
         torch.testing.assert_close(
             scores[:, writers][:, :, columns],
             expected[:, writers],
