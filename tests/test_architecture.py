@@ -37,6 +37,8 @@ TRACKING = [
         "sequences",
         "hyperparameters",
         "measuring",
+        "density",
+        "walking",
         "recording",
         "training",
         "ordering",

@@ -1,7 +1,12 @@
 """A run becomes a history; a stop, a bad checkpoint or a repeated command changes nothing of what is measured."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +26,7 @@ UNITS = ("repeated-tokens", "induction")
 
 
 def content(history: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((history / "records").iterdir())}
+    return {path.name: path.read_bytes() for path in sorted((history / "records").glob("[!.]*"))}
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +246,7 @@ def test_a_full_disk_is_not_a_bad_checkpoint(run: Path, tmp_path: Path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracking.recording.write_record", full)
+    monkeypatch.setattr("tracking.walking.write_record", full)
     with pytest.raises(OSError, match="No space left"):
         measured(run, tmp_path)
 
@@ -265,3 +270,38 @@ def test_events_and_the_log_say_what_was_done(run: Path, tmp_path: Path) -> None
     lines = [json.loads(line) for line in (tmp_path / "recording.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
     assert set(lines[0]["done"]) == {*UNITS, "training"}
+
+
+def test_workers_make_the_same_history(run: Path, whole: Path, tmp_path: Path) -> None:
+    summary = measured(run, tmp_path, workers=2)
+    assert content(tmp_path) == content(whole)
+    assert (len(summary.done), summary.skipped, summary.failed) == (12, (), ())
+    with pytest.raises(ValueError, match="at least one worker"):
+        measured(run, tmp_path, workers=0)
+
+
+def recorder(run: Path, folder: Path) -> subprocess.Popen:
+    code = f"from tracking.recording import record; record({str(run)!r}, {str(folder)!r}, n_prompts=8)"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.slow
+def test_two_recorders_on_one_history_and_a_killed_one(run: Path, whole: Path, tmp_path: Path) -> None:
+    killed = recorder(run, tmp_path)
+    while killed.poll() is None and not any((tmp_path / "records").glob("*.repeated-tokens.*")):
+        time.sleep(0.005)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    both = [recorder(run, tmp_path) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert content(tmp_path) == content(whole)
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_the_same_history(run: Path, whole: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    try:
+        measured(run, tmp_path, cluster="local")
+    finally:
+        ray.shutdown()
+    assert content(tmp_path) == content(whole)

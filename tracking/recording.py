@@ -6,56 +6,25 @@ where the last one stopped, and ends with the same files.  A checkpoint that can
 with the status `failed` and the reason, is tried again the next time, and never stops the others.
 """
 
-import json
-import os
 import re
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from circuits.graph import ModelGraph
 from tracking.audit import audit_files, equal_weights
-from tracking.claims import claim
-from tracking.formats import content_hash
-from tracking.history import History, create_history, tool_version
-from tracking.hub import download, make_room, weight_digests
-from tracking.loading import Loaded, load_checkpoint, make_model, working_config
-from tracking.measuring import PROBE, TRAINING, Settings, failed_record, make_tasks, measure, training_record
-from tracking.records import Record, check_record, read_record, record_place, write_record
-from tracking.runs import Checkpoint, Run
-
-if TYPE_CHECKING:
-    from circuits.tasks.task import Task
-    from circuits.transformer import Model
+from tracking.density import budget_of, first_steps, next_steps
+from tracking.history import History
+from tracking.hub import weight_digests
+from tracking.measuring import PROBE, TRAINING, Settings
+from tracking.runs import Run
+from tracking.walking import AllUnreadableError, Events, Progress, RecordingSummary, Walk
+from tracking.workers import on_cluster, on_this_machine
 
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
 
-Progress = Callable[[str, int, int], None]
-Events = Callable[[Mapping[str, Any]], None]
-# Parameters under which one thread is faster than several.
-SMALL = 20_000_000
-
-
-@dataclass(frozen=True)
-class RecordingSummary:
-    """What one call of `record` did, by (step, task).
-
-    `failed` adds the reason.  `changed` names what was recorded earlier from other weights than the checkpoint holds
-    now; it is left as it was.
-    """
-
-    folder: str
-    done: tuple[tuple[int, str], ...] = ()
-    skipped: tuple[tuple[int, str], ...] = ()
-    failed: tuple[tuple[int, str, str], ...] = ()
-    changed: tuple[tuple[int, str], ...] = ()
+SUMMARISED = ("done", "skipped", "failed", "changed")
 
 
 def record(
@@ -75,6 +44,8 @@ def record(
     keep_checkpoints: int | None = None,
     force: bool = False,
     shard: str | None = None,
+    workers: int = 1,
+    cluster: str | None = None,
     progress: Progress | None = None,
     events: Events | None = None,
     **options: Any,
@@ -85,7 +56,8 @@ def record(
         source: a run, or the folder of one (see `Run.open`).
         folder: of the history; one that holds another run, or other settings, is refused.
         tasks: names of tasks; more may be added to a history later.
-        steps: which checkpoints (see `tracking.runs.select_steps`).
+        steps: which checkpoints (see `tracking.runs.select_steps`); `auto`, or `auto:N`, takes a few at first and then
+            more where something changes (see `tracking.density`), up to 40 or N.
         n_prompts, seed: the prompts, the same at every checkpoint.
         method, target, options: how edges are scored and which faithfulness the circuit must reach; what
             `circuits.discovery.find_circuit` takes.
@@ -95,6 +67,9 @@ def record(
             use and the next alone, None leaves all to the hub's own cache.
         force: record a series whose files fail the audit (see `tracking.audit`), too.
         shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
+        workers: processes on this machine.
+        cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here); the
+            folder and the checkpoints must be seen by all of its machines.
         progress: called with ("recording", checkpoints done, checkpoints).
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
 
@@ -105,12 +80,66 @@ def record(
         ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, no checkpoint at all
             that can be read, or a series that is not what it claims to be.
     """
+    if (budget := budget_of(steps)) is not None:
+        given = {key: value for key, value in locals().items() if key not in ("source", "folder", "steps", "budget")}
+        return _where_it_changes(source, folder, budget, given | given.pop("options"))
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
     settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
     if not force:
         _refuse_false_series(run, config)
-    recording = _Recording(part_of(run, shard), Path(folder), settings, device, threads, config, keep_checkpoints)
-    return recording.walk(progress or _silent, events or _silent)
+    run, place, progress, events = part_of(run, shard), Path(folder), progress or _silent, events or _silent
+    options = {"settings": settings, "device": device, "threads": threads, "config": config, "keep": keep_checkpoints}
+    if workers < 1:
+        raise ValueError(f"expected at least one worker, got {workers}")
+    if workers == 1 and cluster is None:
+        return Walk(run, place, **options).walk(progress, events)
+    options["threads"] = threads or 1  # the same for all of them, so that it does not matter who does what
+    before = _standing(run, place, settings)
+    for checkpoint in run.checkpoints:  # what is wrong with the request is said here, and the history is there for all
+        with suppress(AllUnreadableError):
+            Walk(replace(run, checkpoints=(checkpoint,)), place, **options).walk(_silent, _silent)
+            break
+
+    def report() -> None:
+        steps = {step for step, _ in _standing(run, place, settings)}
+        progress("recording", len(steps), len(run))
+
+    if cluster is not None:
+        on_cluster(_work, run, place, options, address=cluster, report=report)
+    else:
+        on_this_machine(_work, run, place, options, workers=workers, report=report)
+    last = Walk(run, place, **options).walk(progress, events)
+    made = tuple(unit for unit in last.skipped if unit not in before)
+    return replace(last, done=(*made, *last.done), skipped=tuple(unit for unit in last.skipped if unit in before))
+
+
+def _where_it_changes(
+    source: "str | Path | Run", folder: "str | Path", budget: int, options: dict[str, Any]
+) -> RecordingSummary:
+    """Coarse first, then denser where the scores move, until the budget of checkpoints is spent."""
+    run = source if isinstance(source, Run) else Run.open(source)
+    steps, parts, progress = first_steps(run.steps, budget), [], options.pop("progress") or _silent
+    taken: set[int] = set()
+    while steps:
+        taken |= {*steps}
+        progress("recording", len(taken) - len(steps), min(budget, len(run)))
+        parts.append(record(run, folder, steps=",".join(map(str, steps)), **options))
+        steps = next_steps(History.open(folder), run.steps, budget, taken=taken)
+    progress("recording", len(taken), len(taken))
+    units = {name: tuple(unit for part in parts for unit in getattr(part, name)) for name in SUMMARISED}
+    return RecordingSummary(str(folder), **units)
+
+
+def _work(run: Run, folder: Path, **options: Any) -> RecordingSummary:
+    return Walk(run, folder, **options).walk(_silent, _silent)
+
+
+def _standing(run: Run, folder: Path, settings: Settings) -> set[tuple[int, str]]:
+    """Units with a file, by (step, task); failed ones are not counted."""
+    if not (folder / "history.json").is_file():
+        return set()
+    records, steps, units = History.open(folder).records, set(run.steps), {*settings.units, TRAINING}
+    return {key for key in records if key[0] in steps and key[1] in units and records[key].status != "failed"}
 
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:
@@ -145,245 +174,3 @@ def part_of(run: Run, shard: str | None) -> Run:
 
 def _silent(*_: object) -> None:
     pass
-
-
-@dataclass
-class _Visit:
-    """One checkpoint, what is left to do of it, and what came of that."""
-
-    checkpoint: Checkpoint
-    present: list[str]
-    missing: list[str]
-    started: float = field(default_factory=time.monotonic)
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-class _Recording:
-    """One walk over a run; the model stays, its weights change."""
-
-    def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        settings: Settings,
-        device: str,
-        threads: int | None,
-        config: "str | Path | None",
-        keep: int | None,
-    ) -> None:
-        self.run, self.folder, self.settings = run, folder, settings
-        self.device, self.threads, self.given_config, self.keep = device, threads, config, keep
-        self.model: Model | None = None
-        self.config: dict[str, Any] = {}
-        self.tasks: dict[str, Task] = {}
-        self.graph: ModelGraph | None = None
-        self.waiting: list[Record] = []
-        self.visits: list[_Visit] = []
-        self.changed: list[tuple[int, str]] = []
-
-    def walk(self, progress: Progress, events: Events) -> RecordingSummary:
-        import torch
-
-        if (self.folder / "history.json").is_file():
-            self._create(History.open(self.folder).graph)
-        total, threads, begun = len(self.run), torch.get_num_threads(), time.monotonic()
-        try:
-            progress("recording", 0, total)
-            with closing(self._read_ahead()) as readings:
-                for visit, reading in readings:
-                    self._finish(visit, reading)
-                    self.visits.append(visit)
-                    self._make_room(coming=1)
-                    events(self._event(visit, total, begun))
-                    progress("recording", len(self.visits), total)
-        finally:
-            torch.set_num_threads(threads)
-            self._make_room(coming=0)
-        if self.graph is None:
-            reason = next(reason for visit in self.visits for reason in visit.failed.values())
-            raise ValueError(f"none of the {total} checkpoints of {self.run.name!r} can be read: {reason}")
-        return self._summary()
-
-    def _summary(self) -> RecordingSummary:
-        def flat(name: str) -> tuple[tuple[int, str], ...]:
-            return tuple((visit.checkpoint.step, unit) for visit in self.visits for unit in getattr(visit, name))
-
-        failed = tuple((v.checkpoint.step, unit, reason) for v in self.visits for unit, reason in v.failed.items())
-        return RecordingSummary(str(self.folder), flat("done"), flat("present"), failed, tuple(self.changed))
-
-    def _create(self, graph: ModelGraph) -> None:
-        settings = {**self.settings.to_dict(), "versions": _versions()}
-        create_history(self.folder, self.run.name, graph, hyperparameters=self.run.hyperparameters, settings=settings)
-        (self.folder / ".locks").mkdir(exist_ok=True)
-        self.graph = graph
-
-    def _read_ahead(self) -> "Generator[tuple[_Visit, Future[Loaded | str]]]":
-        """Visits in order, each while the next checkpoint is already being read."""
-        with ThreadPoolExecutor(1) as reader, ExitStack() as claims:
-            ahead: deque[tuple[_Visit, Future[Loaded | str]]] = deque()
-            for visit in self._claimed(claims):
-                ahead.append((visit, reader.submit(self._read, visit)))
-                if len(ahead) > 1:
-                    yield ahead.popleft()
-            yield from ahead
-
-    def _claimed(self, claims: ExitStack) -> Iterator[_Visit]:
-        """Checkpoints that no other recorder works on; then the others, once they are let go."""
-        postponed = []
-        for checkpoint in self.run.checkpoints:
-            if claims.enter_context(claim(self._lock(checkpoint))):
-                yield self._visit(checkpoint)
-            else:
-                postponed.append(checkpoint)
-        for checkpoint in postponed:
-            claims.enter_context(claim(self._lock(checkpoint), wait=True))
-            yield self._visit(checkpoint)
-
-    def _lock(self, checkpoint: Checkpoint) -> Path:
-        return self.folder / ".locks" / f"{checkpoint.step:09d}"
-
-    def _visit(self, checkpoint: Checkpoint) -> _Visit:
-        present, missing = [], []
-        for unit in self.settings.units:
-            (present if self._stands(checkpoint.step, unit) else missing).append(unit)
-        return _Visit(checkpoint, present, missing)
-
-    def _stands(self, step: int, unit: str) -> bool:
-        """Whether a unit is on disk, whole and measured."""
-        place = record_place(self.folder, step, unit)
-        try:
-            if not place.is_file() or read_record(place).status == "failed":
-                return False
-            check_record(place)
-        except ValueError:
-            return False
-        return True
-
-    def _read(self, visit: _Visit) -> "Loaded | str":
-        """The weights where anything is to be measured, and otherwise their digest alone (of the hub's, nothing)."""
-        checkpoint = visit.checkpoint
-        if checkpoint.revision is None:
-            if visit.missing:
-                return load_checkpoint(checkpoint.source, config=self.given_config)
-            return content_hash(checkpoint.source)
-        if not visit.missing:
-            return ""
-        folder = None if self.keep is None else self._downloads() / checkpoint.revision.replace("/", "--")
-        return load_checkpoint(download(checkpoint.source, checkpoint.revision, folder), config=self.given_config)
-
-    def _downloads(self) -> Path:
-        return self.folder.with_name(f".{self.folder.name}.checkpoints")
-
-    def _make_room(self, coming: int) -> None:
-        """Delete what was downloaded and measured; `coming` more are here already, or on their way."""
-        if self.keep is not None and self._downloads().is_dir():
-            make_room(self._downloads(), self.keep + coming)
-            if not any(self._downloads().iterdir()):
-                self._downloads().rmdir()
-
-    def _finish(self, visit: _Visit, reading: "Future[Loaded | str]") -> None:
-        checkpoint = visit.checkpoint
-        self._log_of_training(visit)
-        provenance: dict[str, Any] = {"checkpoint": checkpoint.name}
-        try:
-            found = reading.result()
-            provenance["hash"] = digest = found if isinstance(found, str) else found.digest
-            for unit in [unit for unit in visit.present if unit != TRAINING and digest]:
-                if read_record(record_place(self.folder, checkpoint.step, unit)).provenance.get("hash") != digest:
-                    self.changed.append((checkpoint.step, unit))
-            if isinstance(found, str):
-                return
-            model = self._fill(found)
-        except (ValueError, OSError, RuntimeError) as error:
-            for unit in visit.missing:
-                self._fail(unit, visit, error, provenance)
-            return
-        if not self.tasks:
-            self._begin(model)
-        for unit in visit.missing:
-            try:
-                record = measure(unit, model, self.tasks, self.settings, checkpoint, provenance)
-            except (ValueError, RuntimeError, ArithmeticError) as error:
-                self._fail(unit, visit, error, provenance)
-            else:
-                self._write(record)
-                visit.done.append(unit)
-
-    def _log_of_training(self, visit: _Visit) -> None:
-        if (found := training_record(self.run, visit.checkpoint)) is not None:
-            if self.graph is not None and self._stands(found.step, TRAINING):
-                visit.present.append(TRAINING)
-            else:
-                self._write(found)
-                visit.done.append(TRAINING)
-
-    def _fill(self, loaded: Loaded) -> "Model":
-        """The model with these weights; made anew only where the configuration differs."""
-        config = working_config(loaded.config)
-        if self.model is not None and config == self.config:
-            try:
-                self.model.swap_weights(loaded.weights)
-            except ValueError as error:
-                raise ValueError(str(error).replace("the given weights", loaded.source)) from error
-            self.model.source = Path(loaded.source)
-            return self.model
-        model = make_model(loaded, device=self.device, dtype=self.settings.dtype)
-        if self.graph is not None and model.graph != self.graph:
-            raise ValueError("its layers or heads are not those of the checkpoints before it")
-        self.model, self.config = model, config
-        return model
-
-    def _begin(self, model: "Model") -> None:
-        """What the first model that can be read decides: the prompts, the graph, the threads."""
-        import torch
-
-        n_parameters = sum(weight.numel() for weight in model.module.parameters())
-        torch.set_num_threads(self.threads or (1 if n_parameters < SMALL else torch.get_num_threads()))
-        self.tasks = make_tasks(self.settings, model)
-        if self.graph is None:
-            self._create(model.graph)
-        for waiting in self.waiting:
-            write_record(self.folder, waiting)
-        self.waiting.clear()
-
-    def _fail(self, unit: str, visit: _Visit, error: Exception, provenance: Mapping[str, Any]) -> None:
-        reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-        self._write(failed_record(unit, visit.checkpoint, reason, provenance))
-        visit.failed[unit] = reason
-
-    def _write(self, found: Record) -> None:
-        if self.graph is not None:
-            write_record(self.folder, found)
-        else:
-            self.waiting.append(found)
-
-    def _event(self, visit: _Visit, total: int, begun: float) -> dict[str, Any]:
-        """What happened at one checkpoint; also a line of the history's own log."""
-        number, seconds = len(self.visits), time.monotonic() - begun
-        event = {
-            "event": "checkpoint",
-            "step": visit.checkpoint.step,
-            "done": visit.done,
-            "skipped": visit.present,
-            "failed": visit.failed,
-            "number": number,
-            "total": total,
-            "checkpoints_per_second": round(number / max(seconds, 1e-9), 3),
-            "seconds_left": round(seconds / number * (total - number), 1),
-        }
-        if self.graph is not None and (visit.done or visit.failed):
-            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "process": os.getpid(), **event}
-            with open(self.folder / "recording.jsonl", "a") as log:
-                log.write(json.dumps(line) + "\n")
-        return event
-
-
-def _versions() -> dict[str, str]:
-    found = {"circuit-formation-tracker": tool_version()}
-    for name in ("torch", "transformer-lens", "transformers", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
