@@ -198,7 +198,8 @@ def _columns(run: RunTimeline, clock: TimeAxis, columns: Sequence[Sequence[Panel
 
 def _title(run: RunTimeline) -> str:
     graph = run.history.graph
-    kind = "" if graph.mlp else ", attention only"
+    # Imported scores of heads do not say whether there are MLPs as well.
+    kind = "" if graph.mlp or not run.history.settings else ", attention only"
     return f"{run.name}  ·  {graph.n_layers} layers × {graph.n_heads} heads{kind}"
 
 

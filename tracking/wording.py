@@ -5,7 +5,7 @@ order of roles where the intervals allow one to be told, and the events that are
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from tracking.formation import Formation, FormationTable
@@ -20,6 +20,9 @@ CONTROLS = re.compile(r"p = (\S+) against (\d+) matched controls \(smallest poss
 SURE = 0.05
 MOST_EVENTS = 6
 
+Tokens = Mapping[int, float | None]
+"""Tokens seen at each step, None where unknown."""
+
 
 def findings(history: History, lifelines: Lifelines, table: FormationTable) -> tuple[str, ...]:
     """The findings of one run, the most telling first."""
@@ -27,7 +30,7 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     for line in lifelines.roles:
         rows = [row for row in table.formations if row.lifeline == line.lifeline and not row.component]
         if line.components:
-            formed.append(_role(line, rows, table.confidence))
+            formed.append(_role(line, rows, table.confidence, history.tokens))
         else:
             absent.append(line)
     sentences = formed or ["No component reaches the threshold of any role."]
@@ -43,13 +46,13 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     return tuple(sentences)
 
 
-def _role(line: Lifeline, rows: Sequence[Formation], confidence: float) -> str:
+def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
     form = [row for row in rows if row.clock == "form" and ", rise" not in row.definition]
     main = _main(form)
     who = _carriers(line)
     if main is None:
         return f"{line.lifeline} is carried by {who}; there are too few snapshots to date it."
-    said = [f"{line.lifeline} {_dated(main, confidence)}; {who}."]
+    said = [f"{line.lifeline} {_dated(main, confidence, tokens)}; {who}."]
     others = [row for row in form if row is not main]
     if others and main.formed:
         said.append(f"By other definitions: {', '.join(f'{_date(row)} ({row.definition})' for row in others)}.")
@@ -80,16 +83,31 @@ def _names(nodes: Sequence[object]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _dated(row: Formation, confidence: float) -> str:
+def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
     if row.censored == "left":
-        return f"is there at the first checkpoint already (step {row.interval_after:.0f}), so when it formed is unknown"
+        return f"is there at the first checkpoint already (step {row.interval_after:.0f}{_tokens(tokens, row.interval_after)}), so when it formed is unknown"
     if row.censored == "right":
         return f"shows no clear rise by the last checkpoint (step {row.interval_before:.0f})"
     between = f"between the checkpoints at {row.interval_before:.0f} and {row.interval_after:.0f}"
+    between += _tokens(tokens, row.interval_before, row.interval_after)
     if "no error known" in row.status:
         return f"formed {between} ({row.definition}; no error of the scores is known)"
     interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
     return f"formed at step {row.midpoint:.0f} ({row.definition}; {interval}), {between}"
+
+
+def _tokens(tokens: Tokens, *steps: float) -> str:
+    """`, 1.07B and 2.1B tokens`; nothing where a step's tokens are not known."""
+    seen = [tokens.get(int(step)) for step in steps]
+    known = [count for count in seen if count is not None]
+    return f", {' and '.join(map(_short, known))} tokens" if len(known) == len(steps) else ""
+
+
+def _short(count: float) -> str:
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.0f}"
 
 
 def _date(row: Formation) -> str:

@@ -14,12 +14,13 @@ const ROW = 18;
 export function drawComparison(element, { page, colour, store }) {
   const root = d3.select(element).html("");
   root.append("h2").text("Formation, run by run");
-  const differing = page.differing.length ? `The runs differ in ${page.differing.map((name) => name.replaceAll("_", " ")).join(", ")}.` : "All hyperparameters are the same.";
+  const known = page.runs.some((run) => Object.keys(run.hyperparameters).length);
+  const same = known ? "All hyperparameters are the same." : "No hyperparameters are known.";
+  const differing = page.differing.length ? `The runs differ in ${page.differing.map((name) => name.replaceAll("_", " ")).join(", ")}.` : same;
   root.append("p").attr("class", "meta").text(`${differing} Each bar is an interval: the last checkpoint without, the first with.`);
   const width = innerWidthOf(element);
   const gutter = Math.min(230, width * 0.42);
-  const longest = page.runs.reduce((best, run) => (last(run, store) > last(best, store) ? run : best));
-  const axis = timeAxis(longest, store.state.unit, store.state.scale, gutter, width - 16);
+  const axis = timeAxis(together(page.runs), store.state.unit, store.state.scale, gutter, width - 16);
   const roles = [...new Set(page.runs.flatMap((run) => run.lanes.map((lane) => lane.lifeline)))];
   const svg = root.append("svg").attr("width", width).attr("role", "img").attr("aria-label", "Intervals of formation of each role in each run");
   let y = 6;
@@ -38,7 +39,13 @@ export function drawComparison(element, { page, colour, store }) {
   svg.attr("height", y + 20);
 }
 
-const last = (run, store) => (store.state.unit === "tokens" && run.tokens ? run.tokens[run.tokens.length - 1] : run.steps[run.steps.length - 1]);
+/** A run with the checkpoints of all: the axis begins with the earliest of them and ends with the latest. */
+function together(runs) {
+  const earliest = runs.reduce((best, run) => (run.steps[0] < best.steps[0] ? run : best));
+  const union = (lists) => [...new Set(lists.flat())].sort((a, b) => a - b);
+  const tokens = runs.every((run) => run.tokens) ? union(runs.map((run) => run.tokens)) : null;
+  return { ...earliest, steps: union(runs.map((run) => run.steps)), tokens };
+}
 
 const label = (page, run) => [run.name, ...page.differing.map((name) => `${name.replaceAll("_", " ")} ${run.hyperparameters[name] ?? "–"}`)].join(" · ");
 

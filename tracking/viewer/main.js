@@ -154,7 +154,9 @@ function drawHead(page, run, part, colour) {
   part("h1").textContent = page.title;
   const { layers, heads, mlp } = run.graph;
   const tokens = run.tokens ? `, ${short(run.tokens[run.tokens.length - 1])} tokens` : "";
-  const shape = `${layers} layers × ${heads} heads${mlp ? "" : ", attention only"}`;
+  // Imported scores of heads do not say whether there are MLPs as well.
+  const kind = mlp || !Object.keys(run.settings ?? {}).length ? "" : ", attention only";
+  const shape = `${layers} layers × ${heads} heads${kind}`;
   const [first, last] = [run.steps[0], run.steps[run.steps.length - 1]].map((step) => step.toLocaleString("en"));
   part(".about").textContent = `${run.name} · ${shape} · ${run.steps.length} checkpoints, steps ${first} to ${last}${tokens}`;
   const roles = [...new Set(run.lanes.map((lane) => lane.role))].sort((a, b) => b.length - a.length);
