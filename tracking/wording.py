@@ -85,7 +85,8 @@ def _names(nodes: Sequence[object]) -> str:
 
 def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
     if row.censored == "left":
-        return f"is there at the first checkpoint already (step {row.interval_after:.0f}{_tokens(tokens, row.interval_after)}), so when it formed is unknown"
+        first = f"step {row.interval_after:.0f}{_tokens(tokens, row.interval_after)}"
+        return f"is there at the first checkpoint already ({first}), so when it formed is unknown"
     if row.censored == "right":
         return f"shows no clear rise by the last checkpoint (step {row.interval_before:.0f})"
     between = f"between the checkpoints at {row.interval_before:.0f} and {row.interval_after:.0f}"
