@@ -1,6 +1,9 @@
 """Effects that were planted are found, those that were not are not, and what cannot be told is said not to be."""
 
 import json
+import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,14 @@ import pytest
 from tests.conftest import shared_path
 from tests.sweeps import formation_rows, grid, sweep, times
 from tracking.arms import compare_arms, describe_arms
+from tracking.cli import run
 from tracking.comparison import compare, compare_formation, curves
 from tracking.exchange import estimate_effect
+from tracking.forecast import LAW
+from tracking.history import History
 from tracking.runset import RunSet, formation_times, run_set, varying
+from tracking.scaling import describe_scaling, scaling_law
+from tracking.shifts import describe_shifts, run_traits, trait_shifts
 from tracking.synthetic import Rise, rising_history
 
 RATES = [1e-3, 3e-3]
@@ -122,6 +130,12 @@ def test_power_is_what_it_says() -> None:
     assert 0.68 <= seen / 200 <= 0.92
 
 
+def test_runs_without_any_date_are_refused(two_by_two: RunSet) -> None:
+    empty = RunSet(two_by_two.formation.iloc[:0], two_by_two.settings, two_by_two.last_step)
+    with pytest.raises(ValueError, match="no role is dated"):
+        compare_formation(empty, by="learning_rate")
+
+
 @pytest.mark.parametrize(
     ("settings", "by", "words"),
     [
@@ -141,22 +155,97 @@ def test_histories_of_one_run_are_refused() -> None:
         run_set([history, history])
 
 
-@pytest.mark.slow
-def test_histories_go_in_as_they_are() -> None:
-    from dataclasses import replace
-
-    rng = np.random.default_rng(6)
-    histories = []
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten histories on disk, as a sweep leaves them: induction at 100 or 200 as the learning rate is high or low."""
+    folder, rng = tmp_path_factory.mktemp("sweep"), np.random.default_rng(6)
     for place in range(10):
         rate, middle = RATES[place % 2], float(np.exp(rng.normal(0, 0.1)) * (100 if place % 2 else 200))
         rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 0.8 * middle)]
-        history = rising_history(rises, range(0, 601, 20), seed=place, name=f"run{place}")
-        histories.append(replace(history, hyperparameters={"learning_rate": rate, "seed": place}))
+        rises += [Rise("a1.h1", "induction", middle)] if place % 2 else []
+        history = rising_history(rises, range(0, 401, 20), n_folds=4, seed=place, name=f"run{place}")
+        history = replace(history, hyperparameters={"learning_rate": rate, "seed": place})
+        history.save(folder / "histories" / history.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def histories(sweep_folder: Path) -> list[History]:
+    return [History.open(place) for place in sorted((sweep_folder / "histories").iterdir())]
+
+
+def test_histories_go_in_as_they_are(histories: list[History]) -> None:
     found = compare(histories, by="learning_rate", n_permutations=499).effects
     form = found[found["clock"] == "form"].set_index("role")
     assert set(form.index) == {"induction", "previous-token"}
     for role in form.index:
         assert form.loc[role, "low"] < -np.log(2) < form.loc[role, "high"] < 0
+
+
+def test_what_else_shifts_is_found_and_what_does_not_is_not(histories: list[History]) -> None:
+    settings = {history.name: history.hyperparameters for history in histories}
+    table = trait_shifts(run_traits(histories), settings, by="learning_rate").set_index("trait")
+    assert table.loc["induction: heads at the end", "estimate"] == pytest.approx(1, abs=0.2)
+    assert table.loc["induction: heads at the end", "q_value"] < 0.05
+    lag = "induction before previous-token: ln ratio of steps"
+    assert table.loc[lag, "low"] < 0 < table.loc[lag, "high"]
+    said = describe_shifts(table.reset_index())
+    assert said[0].startswith("induction: heads at the end differs by +1")
+    assert said[-1].startswith(f"{len(table)} other traits")
+
+
+def test_trait_shifts_keep_their_level() -> None:
+    settings = {f"r{place}": {"a": place % 2, "b": place // 8} for place in range(16)}
+    rng, low = np.random.default_rng(7), 0
+    for _ in range(300):
+        values = rng.standard_t(4, size=16) + 3.0 * np.repeat([0, 1], 8)
+        traits = pd.DataFrame({"run": list(settings), "trait": "x", "value": values})
+        low += trait_shifts(traits, settings, by="a", n_permutations=199)["p_value"][0] <= 0.05
+    assert 0.02 <= low / 300 <= 0.09
+
+
+def test_the_command_compares_a_sweep(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", str(sweep_folder), "--by", "learning_rate", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["role"] for row in said["effects"]} == {"induction", "previous-token"}
+    assert {"formed", "shifts", "sentences", "unit"} <= set(said)
+    assert run(["compare", str(sweep_folder), "--by", "learning_rate"]) == 0
+    out = capsys.readouterr().out
+    assert "times earlier for learning_rate 0.003 : 0.001" in out
+    assert "corrected after Benjamini and Hochberg" in out
+
+
+def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measure = "best previous-token"
+    arguments = ["forecast", str(sweep_folder), "--seen", "0.1", "--metric", measure, "--unlike", measure]
+    assert run([*arguments, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"predictions", "scores", measure, "alarms", "sentences"} <= set(said)
+    assert run(arguments) == 0
+    assert "median of the other runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "nowhere", "--by", "a"], "no such folder"),
+        (["compare", "{sweep}", "--by", "learning_rat"], "did you mean 'learning_rate'"),
+        (["compare", "{sweep}/histories/run0", "--by", "learning_rate"], "at least two runs"),
+        (["compare", "{sweep}", "--by", "learning_rate", "--unit", "epochs"], "expected --unit"),
+        (["compare", "{sweep}", "--by", "learning_rate", "--unit", "steps", "--definition", "eye"], "eye"),
+        (["forecast", "{sweep}", "--seen", "2"], "between 0 and 1"),
+        (["forecast", "{sweep}", "--leave", "week"], "expected --leave"),
+        (["sweep", "nowhere.toml", "--out", "x"], "no such file"),
+        (["design", "nowhere.toml", "--goal", "x", "--out", "x"], "no such file"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    arguments: list[str], words: str, sweep_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([part.replace("{sweep}", str(sweep_folder)) for part in arguments]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
 
 
 # Two arms of paired runs ------------------------------------------------------------------------------------------
@@ -244,3 +333,31 @@ def test_drawn_rows_have_the_columns_of_the_formation_table() -> None:
     from tracking.formation import COLUMNS
 
     assert list(formation_rows("a", np.array([1.0]), np.array([2.0]))) == COLUMNS
+
+
+# Scaling ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_exponent_is_fitted_in_tokens() -> None:
+    """ln steps fall by .5 for each ln batch, so ln tokens rise by .5: the published exponent."""
+    settings = [{**one, "context_length": 32} for one in grid(6, batch_size=[16, 32, 64, 128])]
+    runs = sweep(settings, np.random.default_rng(8), effects={"batch_size": -0.5}, between=0.1, within=0.05)
+    table = scaling_law(runs).set_index("quantity")
+    row = table.loc["exponent of batch_size * context_length"]
+    assert row["low"] < 0.5 < row["high"]
+    assert row["p_value"] < 0.01
+    tokens = math.exp(5) * math.exp(np.log([16, 32, 64, 128]).mean() * 0.5) * 32
+    law = LAW * math.sqrt(32)
+    assert table.loc["ln(N / law)", "estimate"] == pytest.approx(math.log(tokens / law), abs=0.1)
+    said = describe_scaling(table.reset_index())
+    assert "the published 1/2 lies within it" in said[0]
+    assert "fewer tokens than the published law" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("by", "words"), [("d_model", "known and above 0"), ("context_length", "the same in all runs")]
+)
+def test_what_does_not_vary_has_no_exponent(by: str, words: str) -> None:
+    settings = [{**one, "context_length": 32} for one in grid(3, batch_size=[16, 32])]
+    with pytest.raises(ValueError, match=words):
+        scaling_law(sweep(settings, np.random.default_rng(0)), by=[by])

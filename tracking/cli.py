@@ -4,20 +4,31 @@ Each verb is one call of the Python interface.  Results go to stdout (`--json` f
 stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.
 """
 
-import errno
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.progress import Progress
+from tracking.cli_many_runs import compare, design, forecast, sweep
+from tracking.terminal import (
+    Json,
+    fail,
+    number,
+    other_kind,
+    pairs,
+    print_json,
+    print_table,
+    progress_bars,
+    reporter,
+    sentence_of,
+    trouble_with_disk,
+    value_of,
+)
 
+if TYPE_CHECKING:
     from tracking.timeline import Timeline
 
 __all__ = ["app", "main"]
@@ -36,8 +47,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+for _verb in (sweep, compare, forecast, design):
+    app.command()(_verb)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
 HistoryFolder = Annotated[Path, typer.Argument(help="A history's folder, as `record` or `import` writes it.")]
 HistoryFolders = Annotated[list[Path], typer.Argument(help="One or more histories' folders.")]
 Thresholds = Annotated[
@@ -58,26 +70,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
         # Some versions of typer turn Ctrl-C into this code, others raise Abort.
-        return code if code != INTERRUPTED else _fail(STOPPED, 1)
+        return code if code != INTERRUPTED else fail(STOPPED, 1)
     except typer.Exit as stop:
         return stop.exit_code
     except _UsageError as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(STOPPED, 1)
+        return fail(STOPPED, 1)
     except FileNotFoundError as error:
-        return _fail(_sentence(error), 2)
+        return fail(sentence_of(error), 2)
     except (ValueError, KeyError) as error:
-        return _fail(_sentence(error), 2)
+        return fail(sentence_of(error), 2)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        return _fail(f"{error.filename} is a {_other_kind(error)}; choose another place", 2)
+        return fail(f"{error.filename} is a {other_kind(error)}; choose another place", 2)
     except ImportError as error:
-        return _fail(f"{error}; `formation doctor` says what is missing", 1)
+        return fail(f"{error}; `formation doctor` says what is missing", 1)
     except OSError as error:
-        return _fail(_trouble_with_disk(error), 1)
+        return fail(trouble_with_disk(error), 1)
     except (RuntimeError, MemoryError) as error:
-        return _fail(f"the work failed: {_sentence(error) or type(error).__name__}", 1)
+        return fail(f"the work failed: {sentence_of(error) or type(error).__name__}", 1)
 
 
 @app.command()
@@ -95,10 +107,10 @@ def demo(
     """
     from tracking.demo import run_demo
 
-    with _progress() as progress:
-        result = run_demo(out, seed=seed, quick=quick, progress=_reporter(progress))
+    with progress_bars() as progress:
+        result = run_demo(out, seed=seed, quick=quick, progress=reporter(progress))
     if as_json:
-        return _print_json({"files": [str(path) for path in result.files], "sentences": list(result.sentences)})
+        return print_json({"files": [str(path) for path in result.files], "sentences": list(result.sentences)})
     for sentence in result.sentences:
         typer.echo(sentence)
     typer.echo("\nWritten:")
@@ -120,12 +132,12 @@ def train(
     from tracking.hyperparameters import TrainingConfig
     from tracking.training import train as train_run
 
-    settings = TrainingConfig.from_toml(config, overrides=_pairs(changes, "--set"))
-    with _progress() as progress:
-        run = train_run(settings, out, progress=_reporter(progress))
+    settings = TrainingConfig.from_toml(config, overrides=pairs(changes, "--set"))
+    with progress_bars() as progress:
+        run = train_run(settings, out, progress=reporter(progress))
     steps = [checkpoint.step for checkpoint in run.checkpoints]
     if as_json:
-        return _print_json({"run": str(out), "name": run.name, "steps": steps})
+        return print_json({"run": str(out), "name": run.name, "steps": steps})
     typer.echo(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
 
 
@@ -154,15 +166,13 @@ def branch(
     from tracking.branching import branch as branch_run
 
     options = {"until": until, "checkpoints": checkpoints, "inexact": inexact}
-    with _progress() as progress:
-        made = branch_run(
-            source, at=at, interventions=intervene or [], out=out, progress=_reporter(progress), **options
-        )
+    with progress_bars() as progress:
+        made = branch_run(source, at=at, interventions=intervene or [], out=out, progress=reporter(progress), **options)
     if as_json:
         about = {"run": str(out), "control": made.control.source, "parent": made.parent.source, "at": at}
         about |= {"interventions": [each.spec for each in made.interventions], "exact": made.exact}
         about |= {"compared": made.compared, "different": made.different, "firings": made.firings}
-        return _print_json({**about, "sentences": made.sentences})
+        return print_json({**about, "sentences": made.sentences})
     for sentence in made.sentences:
         typer.echo(sentence)
 
@@ -187,11 +197,11 @@ def record(
 
     tasks = tuple(part.strip() for part in task.split(",") if part.strip())
     options = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
-    with _progress() as progress:
-        summary = record_run(source, out, tasks=tasks, steps=steps, progress=_reporter(progress), **options)
+    with progress_bars() as progress:
+        summary = record_run(source, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
     failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
     if as_json:
-        _print_json({"history": str(out), "done": len(summary.done), "skipped": len(summary.skipped), "failed": failed})
+        print_json({"history": str(out), "done": len(summary.done), "skipped": len(summary.skipped), "failed": failed})
     else:
         typer.echo(f"{out}: {len(summary.done)} records written, {len(summary.skipped)} were there already")
     for what, reason in failed.items():
@@ -222,10 +232,10 @@ def import_(
         table,
         edges=edges,
         metrics=metrics,
-        columns=_pairs(column, "--column"),
-        constants=_pairs(constant, "--constant"),
-        select=_pairs(select, "--select"),
-        hyperparameters={key: _value(text) for key, text in _pairs(hyperparameter, "--hyperparameter").items()},
+        columns=pairs(column, "--column"),
+        constants=pairs(constant, "--constant"),
+        select=pairs(select, "--select"),
+        hyperparameters={key: value_of(text) for key, text in pairs(hyperparameter, "--hyperparameter").items()},
         name=name,
     )
     history.save(out)
@@ -249,9 +259,9 @@ def track(
     run = timeline.runs[0]
     if as_json:
         tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
-        return _print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
-    _print_table("Formation", run.formation)
-    _print_table("Events", run.events)
+        return print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
+    print_table("Formation", run.formation)
+    print_table("Events", run.events)
     for sentence in run.sentences:
         typer.echo(sentence)
 
@@ -282,8 +292,8 @@ def match(
     if as_json:
         pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
         gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
-        return _print_json({"pairs": pairs, **gone})
-    _print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
+        return print_json({"pairs": pairs, **gone})
+    print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
     typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
     typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
 
@@ -342,7 +352,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = diagnose()
     if as_json:
-        _print_json([finding.to_dict() for finding in findings])
+        print_json([finding.to_dict() for finding in findings])
     else:
         for finding in findings:
             advice = f"  ({finding.advice})" if finding.advice else ""
@@ -371,104 +381,5 @@ def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:
     if not given:
         return None
     if len(given) == 1 and "=" not in given[0]:
-        return _number(given[0], "--threshold")
-    return {measure: _number(value, "--threshold") for measure, value in _pairs(given, "--threshold").items()}
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"expected a number in {option}, got {text!r}") from error
-
-
-def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for text in given or []:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise ValueError(f"expected {option} NAME=VALUE, got {text!r}")
-        pairs[key.strip()] = value.strip()
-    return pairs
-
-
-def _value(text: str) -> Any:
-    """A number or a truth value where the text is one, the text itself where not."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
-
-
-def _print_table(title: str, frame: "pd.DataFrame") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    for column in frame.columns:
-        table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    # A file or a pipe has no width: let no column be cut there.
-    console = Console(width=None if sys.stdout.isatty() else 240)
-    console.print(table if len(frame) else f"{title}: none")
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress
-
-
-def _reporter(progress: "Progress") -> Any:
-    """A callback (what, done, total) that keeps one bar a stage."""
-    bars: dict[str, Any] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = progress.add_task(what, total=total)
-        progress.update(bars[what], completed=done, total=total)
-
-    return show
-
-
-def _fail(sentence: str, code: int) -> int:
-    typer.echo(f"formation: {sentence}", err=True)
-    return code
-
-
-def _sentence(error: BaseException) -> str:
-    # KeyError shows its message in quotes.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split())
-
-
-def _other_kind(error: OSError) -> str:
-    return "folder, not a file" if isinstance(error, IsADirectoryError) else "file, not a folder"
-
-
-def _trouble_with_disk(error: OSError) -> str:
-    where = f" at {error.filename}" if error.filename else ""
-    remedy = {
-        errno.ENOSPC: "no space left on the disk; make room, and the same command goes on from where it stopped",
-        errno.EDQUOT: "the disk quota is used up; make room, and the same command goes on from where it stopped",
-        errno.EROFS: "the disk is read-only; choose another folder",
-        errno.EACCES: "permission denied; choose a folder that you may write to",
-        errno.EPERM: "permission denied; choose a folder that you may write to",
-    }.get(error.errno or 0, _sentence(error))
-    return f"{remedy}{where}"
+        return number(given[0], "--threshold")
+    return {measure: number(value, "--threshold") for measure, value in pairs(given, "--threshold").items()}

@@ -121,7 +121,9 @@ def compare_formation(
     check_names(runs.settings, names)
     measured = unit_of(runs, unit)
     rows, formed = [], []
-    for key, part in _questions(runs):
+    if not (questions := _questions(runs)):
+        raise ValueError(f"no role is dated in any of {len(runs.runs)} runs; see `formation track` for one of them")
+    for key, part in questions:
         times = formation_times(runs, part, unit=measured)
         for name in names:
             options = {"confidence": confidence, "n_permutations": n_permutations, "seed": seed}
@@ -299,24 +301,23 @@ def _sentence(row: Mapping[str, Any], confidence: float) -> str:
             f"{row['smallest_p']:.2g} is possible; add seeds."
         )
     if row["q_value"] <= ENOUGH:
-        side = f"{max(ratio, 1 / ratio):.3g} times {'later' if ratio > 1 else 'earlier'}"
+        later = row["estimate"] > 0
+        side = f"{max(ratio, 1 / ratio):.3g} times {'later' if later else 'earlier'}"
         if not math.isfinite(row["estimate"]):
-            side = (
-                "later, by more than can be bounded" if row["estimate"] > 0 else "earlier, by more than can be bounded"
-            )
+            side = f"{'later' if later else 'earlier'}, by more than can be bounded,"
+        ends = (row["low"], row["high"]) if later else (-row["high"], -row["low"])
         return (
-            f"{what} forms {side} for {where} ({confidence:.0%} interval of the ratio {_ratio(row['low'])} to "
-            f"{_ratio(row['high'])}; p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction; "
-            f"{row['n_runs']} runs)."
+            f"{what} forms {side} for {where} ({confidence:.0%} interval {_times(ends[0])} to {_times(ends[1])} times; "
+            f"p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction; {row['n_runs']} runs)."
         )
-    power = "no effect could be ruled out, for one side hardly forms"
+    power = "no effect can be ruled out, for too little forms on one side"
     if math.isfinite(row["detectable"]):
         power = f"an effect of more than {math.expm1(row['detectable']):.0%} would have been seen with probability .8"
     return f"No effect of {name} on {what} seen ({where}: p = {row['p_value']:.2g}, {row['n_runs']} runs); {power}."
 
 
-def _ratio(log_ratio: float) -> str:
-    return "unbounded" if math.isinf(log_ratio) and log_ratio > 0 else f"{math.exp(log_ratio):.3g}"
+def _times(log_ratio: float) -> str:
+    return "any number of" if math.isinf(log_ratio) and log_ratio > 0 else f"{math.exp(log_ratio):.3g}"
 
 
 def _warnings(runs: RunSet, names: Sequence[str], effects: "pd.DataFrame", formed: "pd.DataFrame") -> list[str]:

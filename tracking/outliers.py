@@ -16,7 +16,7 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["unlike_the_others"]
+__all__ = ["describe_unlike", "unlike_the_others"]
 
 FEWEST = 5
 LOOK_BACK = 3
@@ -93,3 +93,15 @@ def _bar(n_runs: int, n_steps: int, false_alarms: float) -> float:
         farthest = _distances(noise)[0].max(axis=-2)
         bars.append(float(np.quantile(farthest, 1 - false_alarms)))
     return max(bars)
+
+
+def describe_unlike(alarms: "pd.DataFrame", name: str) -> list[str]:
+    """The alarms in whole sentences, with the rate at which they are false."""
+    rate = f"of runs that are all alike, {alarms['false_alarms'].iloc[0]:.0%} would ever be called unlike"
+    found = [
+        f"{row['run']} leaves the others behind in {name} at step {row['alarm']:.0f}: {row['value']:.3g}, where they "
+        f"are at {row['expected']:.3g} ({row['distance']:.0f} spreads; the bar is {row['bar']:.0f}; {rate})."
+        for row in alarms.sort_values("alarm").to_dict("records")
+        if math.isfinite(row["alarm"])
+    ]
+    return found or [f"No run leaves the others behind in {name} ({rate})."]

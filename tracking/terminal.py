@@ -1,0 +1,143 @@
+"""How does the command line print, show progress, read NAME=VALUE options, and say what went wrong?"""
+
+import errno
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.progress import Progress
+
+__all__ = [
+    "Json",
+    "fail",
+    "number",
+    "other_kind",
+    "pairs",
+    "print_json",
+    "print_table",
+    "progress_bars",
+    "reporter",
+    "sentence_of",
+    "trouble_with_disk",
+    "value_of",
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+
+
+def number(text: str, option: str) -> float:
+    """Raises:
+    ValueError: it is none; the message names the option.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"expected a number in {option}, got {text!r}") from error
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """`["a=1"]` as a dictionary.
+
+    Raises:
+        ValueError: one has no `=`; the message names the option.
+    """
+    found = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ValueError(f"expected {option} NAME=VALUE, got {text!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def value_of(text: str) -> Any:
+    """A number or a truth value where the text is one, the text itself where not."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def print_json(value: Any) -> None:
+    """On stdout, for machines."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def print_table(title: str, frame: "pd.DataFrame") -> None:
+    """On stdout, for people."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for column in frame.columns:
+        table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    # A file or a pipe has no width: let no column be cut there.
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    console.print(table if len(frame) else f"{title}: none")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress_bars() -> "Iterator[Progress]":
+    """Bars on stderr while the work goes on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def reporter(progress: "Progress") -> Any:
+    """A callback (what, done, total) that keeps one bar a stage."""
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    return show
+
+
+def fail(sentence: str, code: int) -> int:
+    """Say why on stderr; the exit code is passed on."""
+    typer.echo(f"formation: {sentence}", err=True)
+    return code
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    # KeyError shows its message in quotes.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
+def other_kind(error: OSError) -> str:
+    return "folder, not a file" if isinstance(error, IsADirectoryError) else "file, not a folder"
+
+
+def trouble_with_disk(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "no space left on the disk; make room, and the same command goes on from where it stopped",
+        errno.EDQUOT: "the disk quota is used up; make room, and the same command goes on from where it stopped",
+        errno.EROFS: "the disk is read-only; choose another folder",
+        errno.EACCES: "permission denied; choose a folder that you may write to",
+        errno.EPERM: "permission denied; choose a folder that you may write to",
+    }.get(error.errno or 0, sentence_of(error))
+    return f"{remedy}{where}"
