@@ -85,12 +85,13 @@ def _names(nodes: Sequence[object]) -> str:
 
 def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
     if row.censored == "left":
-        first = f"step {row.interval_after:.0f}{_tokens(tokens, row.interval_after)}"
+        first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
         return f"is there at the first checkpoint already ({first}), so when it formed is unknown"
     if row.censored == "right":
         return f"shows no clear rise by the last checkpoint (step {row.interval_before:.0f})"
     between = f"between the checkpoints at {row.interval_before:.0f} and {row.interval_after:.0f}"
-    between += _tokens(tokens, row.interval_before, row.interval_after)
+    if seen := _tokens(tokens, row.interval_before, row.interval_after):
+        between += f" ({seen})"
     if "no error known" in row.status:
         return f"formed {between} ({row.definition}; no error of the scores is known)"
     interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
@@ -98,10 +99,10 @@ def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
 
 
 def _tokens(tokens: Tokens, *steps: float) -> str:
-    """`, 1.07B and 2.1B tokens`; nothing where a step's tokens are not known."""
+    """`1.07B and 2.1B tokens`; nothing where a step's tokens are not known."""
     seen = [tokens.get(int(step)) for step in steps]
     known = [count for count in seen if count is not None]
-    return f", {' and '.join(map(_short, known))} tokens" if len(known) == len(steps) else ""
+    return f"{' and '.join(map(_short, known))} tokens" if len(known) == len(steps) else ""
 
 
 def _short(count: float) -> str:
