@@ -242,3 +242,12 @@ def test_what_looks_like_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [is_hub_id(text) for text in ("EleutherAI/pythia-160m", "runs/a", "./runs/a", "/abs/a", "a", "a/b/c")] == [
         True, False, False, False, False, False,
     ]  # fmt: skip
+
+
+def test_an_audit_downloads_one_revision_at_a_time(hub: Hub, run: Path) -> None:
+    from tracking.audit import audit
+
+    found = audit(REPOSITORY)
+    assert (found.steps, found.findings) == (STEPS, ())
+    hub.files["step2-tokens2M"] = hub.files["step6-tokens6M"]
+    assert [(f.kind, f.steps) for f in audit(REPOSITORY).findings] == [("equal", (2, 6))]

@@ -10,17 +10,20 @@ small, and largest (as d(a, x) + d(x, b) = 2 d) where x has nothing to do with i
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from tracking.formats import entries, weight_files
+from tracking.hub import download
 from tracking.loading import find_config, working_config
 from tracking.runs import Checkpoint, Run
 from tracking.weighing import WeightNote, distance, peek, similarity, weigh
@@ -97,18 +100,20 @@ def audit(
         FileNotFoundError: no such run, or no checkpoints in it.
     """
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
-    found = list(audit_files(run, config=config).findings)
-    notes: dict[int, WeightNote] = {}
+    files, found, notes = _Files(config), [], {}
     for number, checkpoint in enumerate(run.checkpoints):
         if progress is not None:
             progress("auditing", number, len(run))
-        try:
-            notes[checkpoint.step] = weigh(checkpoint.source)
-        except (ValueError, OSError) as error:
-            if not any(f.kind == "unreadable" and checkpoint.step in f.steps for f in found):
+        with _brought(checkpoint) as place:
+            if not files.look(checkpoint.step, place):
+                continue
+            try:
+                notes[checkpoint.step] = weigh(place)
+            except (ValueError, OSError) as error:
                 found.append(_unreadable(checkpoint.step, error))
     if progress is not None:
         progress("auditing", len(run), len(run))
+    found += files.findings() + _missing_steps(run.steps)
     found = [finding for finding in found if finding.kind != "equal"] + equal_weights(
         {step: note.digest for step, note in notes.items()}
     )
@@ -130,28 +135,54 @@ def audit(
 
 def audit_files(run: Run, *, config: "str | Path | None" = None) -> Audit:
     """The cheap half: configurations, tokenizers, headers, indexes, and a few bytes of every file."""
-    found: list[Finding] = []
-    configs: dict[int, Any] = {}
-    tokenizers: dict[int, Any] = {}
-    headers: dict[int, Any] = {}
-    peeks: dict[int, str] = {}
+    files = _Files(config)
     for checkpoint in run.checkpoints:
-        step = checkpoint.step
+        with _brought(checkpoint) as place:
+            files.look(checkpoint.step, place)
+    return Audit(run.name, run.steps, tuple(files.findings() + _missing_steps(run.steps)))
+
+
+@contextmanager
+def _brought(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The checkpoint's place; the hub's are downloaded for as long as they are looked at."""
+    if checkpoint.revision is None:
+        yield Path(checkpoint.source)
+        return
+    with TemporaryDirectory(prefix="formation-") as folder:
+        yield download(checkpoint.source, checkpoint.revision, Path(folder))
+
+
+class _Files:
+    """What the files of the checkpoints tell, by step."""
+
+    def __init__(self, config: "str | Path | None") -> None:
+        self.given = config
+        self.found: list[Finding] = []
+        self.configs: dict[int, Any] = {}
+        self.tokenizers: dict[int, Any] = {}
+        self.headers: dict[int, Any] = {}
+        self.peeks: dict[int, str] = {}
+
+    def look(self, step: int, place: Path) -> bool:
+        """Take notes of one checkpoint; whether it can be read."""
         try:
-            found += _index(checkpoint)
-            headers[step] = {entry.name: (entry.shape, entry.dtype) for entry in entries(checkpoint.source)}
-            peeks[step] = peek(checkpoint.source)
+            self.found += _index(step, place)
+            self.headers[step] = {entry.name: (entry.shape, entry.dtype) for entry in entries(place)}
+            self.peeks[step] = peek(place)
         except (ValueError, OSError) as error:
-            found.append(_unreadable(step, error))
-            continue
+            self.found.append(_unreadable(step, error))
+            return False
         try:
-            configs[step] = working_config(find_config(checkpoint.source, config=config))
+            self.configs[step] = working_config(find_config(place, config=self.given))
         except (ValueError, OSError):
-            configs[step] = None
-        tokenizers[step] = _tokenizer(checkpoint)
-    found += equal_weights(peeks) + _missing_steps(run.steps)
-    found += _changes("configuration", configs) + _changes("tokenizer", tokenizers) + _changes("tensors", headers)
-    return Audit(run.name, run.steps, tuple(found))
+            self.configs[step] = None
+        self.tokenizers[step] = _tokenizer(place)
+        return True
+
+    def findings(self) -> list[Finding]:
+        compared = {"configuration": self.configs, "tokenizer": self.tokenizers, "tensors": self.headers}
+        changes = [finding for what, values in compared.items() for finding in _changes(what, values)]
+        return self.found + equal_weights(self.peeks) + changes
 
 
 def _unreadable(step: int, error: Exception) -> Finding:
@@ -160,24 +191,23 @@ def _unreadable(step: int, error: Exception) -> Finding:
     )
 
 
-def _index(checkpoint: Checkpoint) -> list[Finding]:
+def _index(step: int, place: Path) -> list[Finding]:
     """What an index of shards says that is not so."""
-    found, place = [], Path(checkpoint.source)
+    found = []
     for index in sorted(place.glob("*.index.json")) if place.is_dir() else []:
         about = json.loads(index.read_text())
         told = dict(about["weight_map"])
         there = {entry.name: path.name for path in weight_files(place) for entry in entries(path)}
         wrong = sorted(name for name in {*told, *there} if told.get(name) != there.get(name))
         if wrong:
-            what = f"step {checkpoint.step}: {index.name} and its shards differ on {wrong[0]}"
+            what = f"step {step}: {index.name} and its shards differ on {wrong[0]}"
             what += f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             advice = "fetch that checkpoint again; a shard may be of another save"
-            found.append(Finding("index", "error", (checkpoint.step,), what, advice))
+            found.append(Finding("index", "error", (step,), what, advice))
     return found
 
 
-def _tokenizer(checkpoint: Checkpoint) -> str | None:
-    place = Path(checkpoint.source)
+def _tokenizer(place: Path) -> str | None:
     files = [place / name for name in TOKENIZER if (place / name).is_file()]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else None
 
