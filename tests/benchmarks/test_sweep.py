@@ -1,0 +1,175 @@
+"""What the statements about many runs are worth: level, coverage, power; a real sweep; a real search; runs an hour.
+
+    pytest -s tests/benchmarks/test_sweep.py
+
+`FORMATION_SWEEP` names a folder that keeps the real sweep, so that it is trained once.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.sweeps import times
+from tracking.comparison import compare_formation
+from tracking.evidence import Evidence, evidence
+from tracking.exchange import estimate_effect
+from tracking.forecast import forecast_runs
+from tracking.planning import read_sweep
+from tracking.survival import log_rank
+from tracking.sweep import run_sweep
+
+PLAN = {
+    "seeds": 6,
+    "base": {"steps": 800, "checkpoints": "0..800:20"},
+    "grid": {"learning_rate": [0.001, 0.003], "repeat_probability": [0.5, 0.9]},
+}
+SWEEPS: dict[str, dict[str, Any]] = {
+    "one case a run": dict(components=1, horizon=400.0),
+    "four correlated cases": dict(components=4, horizon=400.0),
+    "six in ten censored": dict(components=4, horizon=130.0),
+    "three in four censored": dict(components=(1, 8), horizon=105.0),
+}
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.7])
+def test_level_and_coverage(effect: float) -> None:
+    rows = []
+    for name, options in SWEEPS.items():
+        for seeds in (6, 12):
+            p_values, ranks, censored = [], [], []
+            for seed in range(1000):
+                rng = np.random.default_rng(seed)
+                low, high, x, runs = times([0.0, 1.0] * seeds, rng, effect=effect, between=0.4, within=0.3, **options)
+                if np.isinf(high).all():
+                    continue
+                back = np.exp(-effect * x)
+                drawn: dict[str, Any] = dict(runs=runs, n_permutations=499)
+                found = estimate_effect(low * back, high * back, x, family="log-normal", interval=False, **drawn)
+                p_values.append(found.p_value)
+                censored.append(np.isinf(high).mean())
+                if effect == 0 and seed < 300:
+                    ranks.append(log_rank(low, high, groups=x.astype(np.int64), **drawn))
+            share = np.array(p_values)
+            rank = np.mean(np.array(ranks) <= 0.05) if ranks else np.nan
+            rows.append((name, seeds, np.mean(censored), (share <= 0.05).mean(), (share > 0.1).mean(), rank))
+    table = pd.DataFrame(rows, columns=["sweep", "seeds", "censored", "level 5%", "cover 90%", "log-rank 5%"])
+    print(f"\neffect {effect}\n{table.round(3).to_string(index=False)}")
+    assert table["cover 90%"].between(0.85, 0.985).all()
+    if effect == 0:
+        assert table["level 5%"].between(0.03, 0.07).all()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """Four settings times six seeds, each as long as the demo."""
+    folder = Path(os.environ.get("FORMATION_SWEEP") or tmp_path_factory.mktemp("sweep"))
+    start = time.perf_counter()
+    result = run_sweep(PLAN, folder, workers=2)
+    print(f"\n{len(result.done)} runs in {time.perf_counter() - start:.0f} s (those that were there take none)")
+    assert not result.failed
+    return evidence(result.histories())
+
+
+def test_learning_rate_and_repeats_bring_induction_forward(real: Evidence) -> None:
+    found = compare_formation(real.runs, by=["learning_rate", "repeat_probability"])
+    print(f"\n{found.formed.round(2).to_string(index=False)}", *found.sentences, sep="\n")
+    table = found.effects.set_index(["role", "clock", "hyperparameter"])
+    for name in ("learning_rate", "repeat_probability"):
+        row = table.loc[("induction", "behaviour", name)]
+        assert row["q_value"] < 0.05
+        assert row["high"] < np.log(0.8)
+
+
+@pytest.mark.parametrize("seen", [0.1, 0.2, 0.3])
+def test_forecast_against_the_median(real: Evidence, seen: float) -> None:
+    for leave in ("run", "setting"):
+        found = forecast_runs(real, seen=seen, leave=leave)
+        print(f"\nseen {seen}, {leave} left out\n{found.scores.round(3).to_string(index=False)}")
+        table = found.scores.set_index(["role", "clock", "predictor"])
+        if seen == 0.3 and leave == "run":
+            assert table.loc[("induction", "behaviour", "forecast"), "gain"] > 0.3
+            assert table.loc[("induction", "form", "forecast"), "gain"] > 0.3
+
+
+def test_stacking_shares_too_little() -> None:
+    """Why runs are not stacked: a step's cost grows with the batch almost from the start; there is little to share."""
+    import torch
+    from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+    from tracking.sequences import batch
+    from tracking.training import TrainingConfig, start_state
+
+    config, count = TrainingConfig(), 6
+    modules = [start_state(TrainingConfig(seed=seed)).module for seed in range(count)]
+    tokens = torch.stack([torch.from_numpy(batch(config.sequences, 64, seed=0, index=i)) for i in range(count)])
+
+    def loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+    def single(size: int) -> None:
+        loss(modules[0](tokens[0, :size]), tokens[0, :size]).backward()
+
+    def clock(step: Callable[[], object], repeats: int = 20) -> float:
+        step()
+        start = time.process_time()
+        for _ in range(repeats):
+            step()
+        return 1e3 * (time.process_time() - start) / repeats
+
+    one, whole = clock(lambda: single(1)), clock(lambda: single(64))
+    parameters, buffers = stack_module_state(modules)
+    call = vmap(grad_and_value(lambda p, b, x: loss(functional_call(modules[1], (p, b), (x,)), x)))
+    stacked = clock(lambda: call(parameters, buffers, tokens), 5) / count
+    print(
+        f"\nms a step: batch 64 {whole:.1f}, batch 1 {one:.1f} (all overhead), stacked, for each of six {stacked:.1f}"
+    )
+    print(f"stacking could at best be {whole / (whole - one):.2f} times as fast, and is {whole / stacked:.2f} times")
+    assert whole / (whole - one) < 3
+
+
+def test_processes_that_stay_against_one_a_run(tmp_path: Path) -> None:
+    """CPU seconds, which say on a busy machine what runs an hour are on an idle one."""
+    base = {"steps": 800, "checkpoints": "0..800:20"}
+    plan = read_sweep({"seeds": 4, "base": base})
+    code = "import sys; from tracking.sweep import run_sweep; run_sweep({plan!r}, sys.argv[1])"
+
+    def spent() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
+
+    start = spent()
+    run_sweep(plan, tmp_path / "stay", workers=2)
+    stay = spent() - start
+    start = spent()
+    for seed in range(2):
+        one = {"seeds": [seed], "base": base, "settings": [{"learning_rate": 0.003}]}
+        subprocess.run([sys.executable, "-c", code.format(plan=one), str(tmp_path / f"one{seed}")], check=True)
+    each = spent() - start
+    print(f"\nCPU seconds a run: {stay / 4:.1f} in two processes that stay, {each / 2:.1f} with a process for each run")
+
+
+def test_pruning_saves_training() -> None:
+    """On the planted valley of tests/test_design.py: eight searches with and without."""
+    from tests.test_design import SPACE, Valley
+    from tracking.design import design
+
+    rows = []
+    for seed in range(8):
+        options: dict[str, Any] = dict(budget=40, experiment=Valley(), confirm=0, seed=seed)
+        pruned = design(SPACE, "induction midpoint < 200", **options)
+        whole = design(SPACE, "induction midpoint < 200", prune=False, **options)
+        best = [np.exp(found.trials["cost"][found.trials["state"] == "whole"].min()) for found in (pruned, whole)]
+        rows.append((seed, pruned.saved, *best))
+    table = pd.DataFrame(rows, columns=["seed", "saved", "best pruned", "best whole"])
+    print(f"\n{table.round(3).to_string(index=False)}\n{table.mean().round(3).to_dict()}")
+    assert table["saved"].mean() > 0.2
+    assert (table["best pruned"] / table["best whole"]).mean() < 1.1
