@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from circuits.checkpoint import checkpoint_hash
+from tracking import recording
 from tracking.history import History
 from tracking.recording import RecordingSummary, record
 from tracking.training import TrainingConfig, train
@@ -298,10 +300,28 @@ def test_two_recorders_on_one_history_and_a_killed_one(run: Path, whole: Path, t
 
 
 @pytest.mark.slow
-def test_a_cluster_makes_the_same_history(run: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_cluster_whose_workers_die_makes_the_same_history(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray")
+    deaths = tmp_path / "deaths"
+
+    def dying(*arguments: Any, **options: Any) -> Any:
+        import os
+        import signal
+
+        from tracking.recording import _work as work  # in the worker, where nothing was replaced
+
+        if len(list(deaths.iterdir())) < 2:
+            (deaths / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(*arguments, **options)
+
+    deaths.mkdir()
+    monkeypatch.setattr(recording, "_work", dying)
     try:
-        measured(run, tmp_path, cluster="local")
+        measured(run, tmp_path / "h", cluster="local")
     finally:
         ray.shutdown()
-    assert content(tmp_path) == content(whole)
+    assert len(list(deaths.iterdir())) >= 2
+    assert content(tmp_path / "h") == content(whole)
