@@ -29,6 +29,7 @@ from tracking.terminal import (
 )
 
 if TYPE_CHECKING:
+    from tracking.runs import Run
     from tracking.timeline import Timeline
 
 __all__ = ["app", "main"]
@@ -58,6 +59,16 @@ Thresholds = Annotated[
 ]
 Task = Annotated[str | None, typer.Option("--task", help="Use the scores of this task or probe only.")]
 MaxGap = Annotated[int, typer.Option("--max-gap", min=0, help="Snapshots that a component may be missing unharmed.")]
+
+
+Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 | first:N | FROM..TO.")]
+Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
+StepPattern = Annotated[
+    str | None, typer.Option("--step-pattern", help="Regular expression; its first group is the step in a name.")
+]
+TokensPerStep = Annotated[
+    float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,16 +189,58 @@ def branch(
 
 
 @app.command()
+def audit(
+    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
+    steps: Steps = "all",
+    config: Config = None,
+    step_pattern: StepPattern = None,
+    tokens_per_step: TokensPerStep = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
+
+    Example: `formation audit runs/a`
+    """
+    from tracking.audit import audit as audit_run
+
+    run = _open_run(source, step_pattern, tokens_per_step)
+    with progress_bars() as progress:
+        found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
+    if as_json:
+        rows = json.loads(found.to_frame().to_json(orient="records"))
+        print_json({"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows})
+    else:
+        verdict = "nothing is wrong" if found.passed else "this series is not what it claims to be"
+        typer.echo(f"{found.run}: {len(run.select(steps))} checkpoints looked at; {verdict}")
+        for finding in found.findings:
+            typer.echo(str(finding))
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def record(
     source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
     task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
-    steps: Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | first:N | FROM..TO.")] = "all",
+    steps: Steps = "all",
     method: Annotated[str, typer.Option(help="How edges are scored: eap | eap-ig | exact.")] = "eap",
     n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,
-    as_json: Json = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16; the checkpoint's own.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
+    keep_checkpoints: Annotated[
+        int | None, typer.Option("--keep-checkpoints", min=0, help="The hub's checkpoints that stay on disk.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
+    config: Config = None,
+    step_pattern: StepPattern = None,
+    tokens_per_step: TokensPerStep = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
 ) -> None:
     """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
 
@@ -196,14 +249,21 @@ def record(
     from tracking.recording import record as record_run
 
     tasks = tuple(part.strip() for part in task.split(",") if part.strip())
-    options = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
+    options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
+    options |= {"device": device, "dtype": dtype, "workers": workers, "cluster": cluster, "shard": shard}
+    options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
+    options["events"] = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
+    run = _open_run(source, step_pattern, tokens_per_step)
     with progress_bars() as progress:
-        summary = record_run(source, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
+        summary = record_run(run, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
     failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
+    counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
     if as_json:
-        print_json({"history": str(out), "done": len(summary.done), "skipped": len(summary.skipped), "failed": failed})
+        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed}))
     else:
-        typer.echo(f"{out}: {len(summary.done)} records written, {len(summary.skipped)} were there already")
+        typer.echo(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
+    for step, unit in summary.changed:
+        typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
     for what, reason in failed.items():
         typer.echo(f"not recorded: {what}: {reason}", err=True)
     if failed:
@@ -362,6 +422,12 @@ def doctor(as_json: Json = False) -> None:
 
 
 # What the verbs share --------------------------------------------------------------------------------------------
+
+
+def _open_run(source: str, step_pattern: str | None, tokens_per_step: float | None) -> "Run":
+    from tracking.runs import Run
+
+    return Run.open(source, step_pattern=step_pattern, tokens_per_step=tokens_per_step)
 
 
 def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
