@@ -130,6 +130,32 @@ def test_a_bad_checkpoint_costs_that_checkpoint(demo_folder: Path, tmp_path: Pat
     assert run(["record", str(source), *options]) == 0
 
 
+def test_audit_names_the_step_that_is_another(demo_folder: Path, tmp_path: Path, capsys) -> None:
+    assert run(["audit", str(demo_folder / "run"), "--steps", "first:6"]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    shutil.copytree(demo_folder / "run", tmp_path / "run")
+    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    shutil.copy(folders[5] / "model.safetensors", folders[2] / "model.safetensors")
+    assert run(["audit", str(tmp_path / "run"), "--steps", "first:6", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["passed"]
+    steps = {step for finding in found["findings"] for step in finding["steps"].split()}
+    assert {str(int(folder.name.removeprefix("step"))) for folder in (folders[2], folders[5])} <= steps
+    # Recording does the cheap half by itself, and goes on only when it is told to.
+    options = ["record", str(tmp_path / "run"), "--out", str(tmp_path / "history"), "--steps", "first:6"]
+    assert run([*options, "--n-prompts", "8"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert run([*options, "--n-prompts", "8", "--force"]) == 0
+
+
+def test_record_json_is_one_object_a_line(demo_folder: Path, tmp_path: Path, capsys) -> None:
+    options = ["--out", str(tmp_path / "h"), "--steps", "first:3", "--n-prompts", "8", "--json"]
+    assert run(["record", str(demo_folder / "run"), *options]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines[:-1]] == ["checkpoint"] * 3
+    assert lines[-1]["done"] == 9
+
+
 def test_a_full_disk_loses_nothing(demo_folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     """The disk fills up at the ninth write; what was written stays, and the same command ends the work."""
     import errno
