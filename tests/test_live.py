@@ -182,11 +182,17 @@ def test_the_budget_is_kept(tmp_path: Path, budget: float, monkeypatch: pytest.M
     assert len(recorder.history) == round(recorder.pace.spent / 0.5)
 
 
-def test_a_fall_of_the_loss_calls_for_a_measurement() -> None:
-    pace = Pace(Schedule(budget=float("inf"), first=100, moved=0.1))
-    assert pace.due(0, 4.0)
-    pace.measured(0, None, 4.0)
-    assert [pace.due(step, loss) for step, loss in ((1, 4.0), (2, 3.7), (3, 3.5))] == [False, False, True]
+def test_a_fall_of_the_loss_calls_for_a_measurement_and_its_noise_does_not() -> None:
+    pace = Pace(Schedule(budget=float("inf"), first=200, moved=0.1))
+    noise = np.random.default_rng(0).normal(0, 0.2, 200)
+    due = []
+    for step in range(200):
+        level = 4.0 if step < 100 else 3.0
+        if pace.due(step, float(level + noise[step])):
+            pace.measured(step, None)
+            due.append(step)
+    assert due[0] == 0
+    assert 100 < due[1] < 115
 
 
 def test_looking_back_measures_what_was_passed_over(tmp_path: Path) -> None:

@@ -148,9 +148,8 @@ class Recorder:
             level = float(loss.detach()) if isinstance(loss, Tensor) else loss
             due = force or step in self._known or self.pace.due(step, level)
             if due:
-                self._measure(
-                    State(step, tokens, unwrapped(model).state_dict()), unwrapped(model), level, interventions
-                )
+                module = unwrapped(model)
+                self._measure(State(step, tokens, module.state_dict()), module, interventions)
             else:
                 self._keep(step, tokens, model)
         self._left = self._clock()
@@ -159,9 +158,7 @@ class Recorder:
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
-    def _measure(
-        self, now: State, module: nn.Module, loss: float | None, interventions: Sequence[Intervention]
-    ) -> None:
+    def _measure(self, now: State, module: nn.Module, interventions: Sequence[Intervention]) -> None:
         if self._model is None:
             self._begin(module)
         found = [self._record(now, interventions)]
@@ -169,7 +166,7 @@ class Recorder:
         movement = None if before is None else _movement(before[1], values)
         if before is not None and movement is not None and movement > self.pace.schedule.moved:
             found += self._look_back(before, (now.step, values), interventions)
-        self.pace.measured(now.step, movement, loss)
+        self.pace.measured(now.step, movement)
         self._between.clear()
         last = before[1] if before is not None else None
         for state, each in sorted(found, key=lambda pair: pair[0].step):

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 __all__ = ["Pace", "Schedule"]
 
 
+SMOOTHING = 0.9
+"""Share of what was known of the loss in its running mean; single batches are noisy."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How often to measure.
@@ -46,12 +50,16 @@ class Schedule:
 
 @dataclass
 class Pace:
-    """Where a recording stands in its schedule. Times are in seconds."""
+    """Where a recording stands in its schedule.
+
+    Times are in seconds; `loss` is the running mean of the loss, `smooth`, as it was at the last measurement.
+    """
 
     schedule: Schedule
     gap: int = 0
     last: int | None = None
     loss: float | None = None
+    smooth: float | None = None
     spent: float = 0.0
     training: float = 0.0
     costs: list[float] = field(default_factory=list)
@@ -68,25 +76,27 @@ class Pace:
         """Whether `n` more measurements fit into the budget; the last few tell what one costs."""
         if math.isinf(self.schedule.budget):
             return True
-        recent = self.costs[-5:]
+        recent = self.costs[1:][-5:]  # the first one also loads what is needed, and tells little
         expected = n * sum(recent) / len(recent) if recent else 0.0
         return self.spent + expected <= self.schedule.budget * self.training
 
     def due(self, step: int, loss: float | None = None) -> bool:
         """Whether to measure at this step; always at the first one."""
+        if loss is not None and math.isfinite(loss):
+            self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
         if self.last is None:
             return True
-        if loss is not None and self.loss is None:
-            self.loss = loss
-        fell = loss is not None and self.loss is not None and self.loss - loss > self.schedule.moved * abs(self.loss)
+        fell = False
+        if self.smooth is not None and self.loss is not None:
+            fell = self.loss - self.smooth > self.schedule.moved * abs(self.loss)
         wanted = step - self.last >= self.gap or (fell and step - self.last >= self.schedule.densest)
         return wanted and self.affordable()
 
-    def measured(self, step: int, movement: float | None, loss: float | None = None) -> None:
+    def measured(self, step: int, movement: float | None) -> None:
         """A measurement was made; `movement` is None for the first."""
         if movement is not None and movement > self.schedule.moved:
             share = min(max(self.schedule.moved / movement, 1 / 8), 1 / 2)
             self.gap = max(self.schedule.densest, int(self.gap * share))
         elif movement is not None:
             self.gap = min(self.schedule.sparsest, math.ceil(self.gap * 1.5))
-        self.last, self.loss = step, loss
+        self.last, self.loss = step, self.smooth
