@@ -122,12 +122,12 @@ def test_seeds_and_schedules_are_no_hyperparameters(two_by_two: RunSet) -> None:
 def test_power_is_what_it_says() -> None:
     """A planted effect as large as the sentence says is found eight times in ten."""
     rng, seen = np.random.default_rng(5), 0
-    flat = [compare_formation(sweep(grid(8, a=[1.0, 2.0]), rng), by="a", n_permutations=399) for _ in range(10)]
+    flat = [compare_formation(sweep(grid(8, a=[1.0, 2.0]), rng), by="a", n_permutations=399) for _ in range(5)]
     size = float(np.median([found.effects["detectable"][0] for found in flat]))
-    for _ in range(200):
+    for _ in range(120):
         low, high, value, runs = times([0.0, 1.0] * 8, rng, effect=size, horizon=1e4)
         seen += estimate_effect(low, high, value, runs=runs, n_permutations=199, interval=False).p_value <= 0.05
-    assert 0.68 <= seen / 200 <= 0.92
+    assert 0.65 <= seen / 120 <= 0.95
 
 
 def test_runs_without_any_date_are_refused(two_by_two: RunSet) -> None:
@@ -163,7 +163,7 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rate, middle = RATES[place % 2], float(np.exp(rng.normal(0, 0.1)) * (100 if place % 2 else 200))
         rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 0.8 * middle)]
         rises += [Rise("a1.h1", "induction", middle)] if place % 2 else []
-        history = rising_history(rises, range(0, 401, 20), n_folds=4, seed=place, name=f"run{place}")
+        history = rising_history(rises, range(0, 401, 40), n_folds=4, seed=place, name=f"run{place}")
         history = replace(history, hyperparameters={"learning_rate": rate, "seed": place})
         history.save(folder / "histories" / history.name)
     return folder
@@ -221,8 +221,7 @@ def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.Captur
     assert run([*arguments, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {"predictions", "scores", measure, "alarms", "sentences"} <= set(said)
-    assert run(arguments) == 0
-    assert "median of the other runs" in capsys.readouterr().out
+    assert any("median of the other runs" in sentence for sentence in said["sentences"])
 
 
 @pytest.mark.parametrize(

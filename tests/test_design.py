@@ -1,5 +1,6 @@
 """A search finds what was planted, pruning saves training without losing it, and a goal says what it means."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.sweeps import formation_rows
+from tracking.cli import run
 from tracking.design import design
 from tracking.evidence import Evidence
 from tracking.goals import parse_goal
@@ -145,11 +147,18 @@ def test_an_unknown_number_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_trainer_is_an_experiment(tmp_path: Path) -> None:
-    """Eight tiny runs, with a cut: those that go on are the runs that training without a stop gives."""
-    base = {"steps": 30, "checkpoints": "0..30:10", "d_model": 8, "n_heads": 2, "batch_size": 4, "vocabulary": 16}
-    space = {"n_prompts": 8, "base": base, "space": {"learning_rate": [1e-3, 1e-2]}}
-    found = design(space, "minimise training/loss", budget=7, confirm=1, out=tmp_path, cut=0.4)
-    assert len(found.trials) == 7
-    assert (tmp_path / "histories" / "confirm00" / "history.json").is_file()
-    assert found.best["learning_rate"] in (1e-3, 1e-2)
+def test_the_command_searches_with_the_embedded_trainer(tmp_path: Path, capsys) -> None:
+    """Seven tiny runs; from the seventh on a run stops at the cut first, and may go on from there."""
+    (tmp_path / "space.toml").write_text(
+        "n_prompts = 4\n[base]\nsteps = 30\ncheckpoints = '0,30'\nd_model = 8\nn_heads = 2\nbatch_size = 4\n"
+        "vocabulary = 16\n[space]\nlearning_rate = [0.001, 0.01]\n"
+    )
+    arguments = ["design", str(tmp_path / "space.toml"), "--out", str(tmp_path / "out"), "--budget", "7", "--json"]
+    assert run([*arguments, "--goal", "inductoin midpoint < 20"]) == 2
+    assert "did you mean 'induction'" in capsys.readouterr().err
+    assert run([*arguments, "--goal", "minimise training/loss", "--confirm", "1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["trials"]) == 7
+    assert said["best"]["learning_rate"] in (1e-3, 1e-2)
+    assert said["sentences"][0].startswith("Best of 7 settings for minimise training/loss")
+    assert (tmp_path / "out" / "histories" / "confirm00" / "history.json").is_file()

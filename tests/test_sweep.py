@@ -1,13 +1,13 @@
 """A sweep asks for the runs it says, each is the run that training alone gives, and a failed one costs only itself."""
 
-import os
-import signal
-import time
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.unlucky import unlucky
+from tracking.cli import run
 from tracking.crew import work_through
 from tracking.history import History
 from tracking.planning import Range, read_space, read_sweep
@@ -81,7 +81,7 @@ def test_a_space_has_something_to_choose() -> None:
 def test_each_run_is_that_of_training_alone_and_a_bad_one_costs_itself(tmp_path: Path) -> None:
     from tracking.training import train
 
-    plan = read_sweep({"seeds": 2, "base": TINY, "grid": {"learning_rate": [1e-3, 1e30]}})
+    plan = read_sweep({"seeds": 2, "n_prompts": 4, "base": TINY, "grid": {"learning_rate": [1e-3, 1e30]}})
     result = run_sweep(plan, tmp_path)
     assert sorted(result.failed) == ["learning_rate-1e+30_seed-0", "learning_rate-1e+30_seed-1"]
     assert "smaller learning rate" in result.failed["learning_rate-1e+30_seed-0"]
@@ -97,22 +97,25 @@ def test_each_run_is_that_of_training_alone_and_a_bad_one_costs_itself(tmp_path:
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
-    plan = read_sweep({"seeds": 3, "base": TINY})
-    one, two = run_sweep(plan, tmp_path / "one"), run_sweep(plan, tmp_path / "two", workers=2)
-    assert one.done == two.done
+def test_the_command_gives_by_processes_what_one_process_gives(tmp_path: Path, capsys) -> None:
+    plan = {"seeds": 2, "n_prompts": 4, "base": TINY}
+    one = run_sweep(plan, tmp_path / "one")
+    options = "\n".join(f"{key} = {json.dumps(value)}" for key, value in TINY.items())
+    (tmp_path / "sweep.toml").write_text(f"seeds = 2\nn_prompts = 4\n[base]\n{options}\n")
+    arguments = ["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "two"), "--workers", "2", "--json"]
+    assert run(arguments) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(folder).name for folder in said["histories"]] == list(one.done)
     for name in one.done:
         first, second = (History.open(tmp_path / side / "histories" / name) for side in ("one", "two"))
         assert first.to_frame().equals(second.to_frame())
 
 
-def unlucky(unit: int) -> int:
-    if unit == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if unit == 2:
-        raise ValueError("two is\nno number")
-    time.sleep(0.01)
-    return unit * unit
+def test_the_command_names_what_failed(tmp_path: Path, capsys) -> None:
+    options = "\n".join(f"{key} = {json.dumps(value)}" for key, value in TINY.items())
+    (tmp_path / "sweep.toml").write_text(f"seeds = 2\n[base]\n{options}\nlearning_rate = 1e30\n")
+    assert run(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out")]) == 1
+    assert "not done: seed-0: the loss is" in capsys.readouterr().err
 
 
 def test_a_killed_process_costs_its_unit() -> None:

@@ -91,6 +91,8 @@ def forecast(
 
     if leave not in ("run", "setting"):
         raise ValueError(f"expected --leave run or setting, got {leave!r}")
+    if not 0 < seen < 1:
+        raise ValueError(f"expected --seen between 0 and 1, got {seen}")
     known = evidence(_histories(folders))
     found = [forecast_runs(known, seen=seen, leave=leave)]
     found += [forecast_metric(known, name, seen=seen, leave=leave) for name in metric or []]

@@ -3,10 +3,9 @@
 Each run of a plan (`tracking.planning`) is trained into `runs/NAME` and recorded into `histories/NAME`, by as many
 processes as asked for.  A run that fails is named and the others go on; the same call again does what is missing.
 
-Runs share a process one after another, not one stacked computation: at the demo's size a step takes 17 ms, of which
-under 3 ms are overhead that stacking several models (`torch.func`) could share, and the stacked step was slower than
-the single ones.  What does count is loading torch once a process and not once a run; `tests/benchmarks/test_sweep.py`
-measures both.
+Runs share a process one after another, not one stacked computation: at the demo's size a step takes 15 ms of CPU time,
+of which 1.2 are overhead that stacking several models (`torch.func`) could share, and the stacked step took 17.  What
+counts is loading torch once a process and not once a run; `tests/benchmarks/test_sweep.py` measures both.
 """
 
 import json
