@@ -1,6 +1,8 @@
 """A shuffled model is put back exactly, chance is not mistaken for a partner, and known pairs are kept."""
 
+import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,14 +44,19 @@ def snapshot_of(graph: ModelGraph, measured: Estimate, edges: Estimate) -> Snaps
 
 
 def shuffled(snapshot: Snapshot, seed: int) -> tuple[Snapshot, dict[Node, Node]]:
-    """The same model with the heads of each layer in another order, and who is now called what."""
+    """The same model with the heads of each layer in another order, and who is now called what.
+
+    Heads that share a key and value head stay together, in another order too.
+    """
     record = snapshot.records[TASK]
     assert record.circuit is not None
     graph, rng = record.circuit.graph, np.random.default_rng(seed)
     new_name = {node: node for node in graph.nodes}
     for layer in range(graph.n_layers):
-        heads = [node for node in graph.heads if node.layer == layer]
-        new_name |= dict(zip(heads, [heads[i] for i in rng.permutation(len(heads))], strict=True))
+        heads = np.array([node for node in graph.heads if node.layer == layer], dtype=object)
+        groups = heads.reshape(graph.n_key_value_heads or graph.n_heads, -1)
+        moved = rng.permuted(groups[rng.permutation(len(groups))], axis=1)
+        new_name |= dict(zip(heads, moved.ravel(), strict=True))
     old_name = {new: old for old, new in new_name.items()}
     take = [graph.components.index(old_name[node]) for node in graph.components]
     estimates = [scores.estimate for scores in record.scores.values()]
@@ -74,6 +81,76 @@ def test_a_shuffled_model_is_put_back(layers: int, heads: int, mlp: bool) -> Non
     assert found(matching) == {node: new for node, new in truth.items() if node.kind in ("head", "mlp")}
     assert matching.appeared == matching.disappeared == ()
     assert all(pair.similarity > 0.99 for pair in matching.pairs)
+
+
+GROUPED = [ModelGraph(3, 4, 2), ModelGraph(2, 6, 2, mlp=False), ModelGraph(2, 4, 1), ModelGraph(12, 12, 4)]
+
+
+@pytest.mark.parametrize("graph", GROUPED, ids=lambda graph: f"{graph.n_heads} heads in {graph.n_key_value_heads}")
+def test_a_model_whose_groups_and_heads_inside_groups_are_shuffled_is_put_back(graph: ModelGraph) -> None:
+    before = random_snapshot(graph, seed=0)
+    after, truth = shuffled(before, seed=1)
+    matching = match(before, after, same_run=False)
+    assert found(matching) == {node: new for node, new in truth.items() if node.kind in ("head", "mlp")}
+    assert min(pair.confidence for pair in matching.pairs) > 0.5
+
+
+def group_of(graph: ModelGraph, node: Node) -> tuple[str, int, int]:
+    shared = graph.n_heads // (graph.n_key_value_heads or graph.n_heads)
+    return node.kind, node.layer, node.index // shared
+
+
+def torn(pairs: dict[Node, Node], before: ModelGraph, after: ModelGraph) -> bool:
+    """Whether some group's partners are spread over groups, or some group gathers those of several."""
+    groups = {(group_of(before, one), group_of(after, other)) for one, other in pairs.items()}
+    return any(len({pair[side] for pair in groups}) < len(groups) for side in (0, 1))
+
+
+def with_groups(snapshot: Snapshot, n_key_value_heads: int) -> Snapshot:
+    """The same measurements of a model whose heads share keys and values."""
+    record = snapshot.records[TASK]
+    assert record.circuit is not None
+    graph = replace(record.circuit.graph, n_key_value_heads=n_key_value_heads)
+    folds = np.stack([scores.folds for scores in record.scores.values()], axis=1)
+    return snapshot_of(graph, Estimate.from_prompts(folds), record.circuit.scores.estimate)
+
+
+@pytest.mark.parametrize("same_run", [False, True], ids=["two runs", "one run"])
+def test_heads_that_share_a_key_head_have_partners_that_share_one(same_run: bool) -> None:
+    """Even where heads were shuffled one by one, so that their best partners are torn apart."""
+    graph = ModelGraph(3, 6, 3)
+    for seed in range(3):
+        before = random_snapshot(ModelGraph(3, 6), seed)
+        after, truth = shuffled(before, seed)
+        assert torn({node: truth[node] for node in graph.heads}, graph, graph)
+        pairs = found(match(with_groups(before, 3), with_groups(after, 3), same_run=same_run))
+        assert sum(node.kind == "head" for node in pairs) >= 3
+        assert not torn(pairs, graph, graph)
+
+
+def test_groups_of_other_sizes_leave_heads_alone() -> None:
+    small, large = ModelGraph(2, 4, 2), ModelGraph(2, 8, 2)
+    pairs = found(match(random_snapshot(small, 0), random_snapshot(large, 1), same_run=False))
+    assert pairs
+    assert not torn(pairs, small, large)
+
+
+def test_where_one_model_has_no_groups_each_head_goes_alone() -> None:
+    """Keys that are shared have no counterpart there, so nothing says that heads belong together."""
+    whole = random_snapshot(ModelGraph(3, 6), seed=0)
+    after, _ = shuffled(whole, seed=1)
+    before = with_groups(whole, 2)
+    assert found(match(before, after, same_run=False)) == found(match(whole, after, same_run=False))
+
+
+def test_anchors_that_tear_a_group_apart_get_a_sentence() -> None:
+    before = random_snapshot(ModelGraph(2, 4, 2), seed=0)
+    after, _ = shuffled(before, seed=1)
+    anchors: dict[Node | str, Node | str] = {"a0.h0": "a0.h3", "a0.h1": "a0.h2"}
+    pairs = found(match(before, after, same_run=False, anchors=anchors))
+    assert (pairs[Node.head(0, 0)], pairs[Node.head(0, 1)]) == (Node.head(0, 3), Node.head(0, 2))
+    with pytest.raises(ValueError, match="anchors tear apart heads that share a key and value head"):
+        match(before, after, same_run=False, anchors={"a0.h0": "a0.h3", "a0.h1": "a0.h0"})
 
 
 def test_wiring_alone_puts_a_shuffled_model_back() -> None:
@@ -171,6 +248,33 @@ def test_assignment_leaves_alone_what_is_not_worth_pairing() -> None:
     gain = np.array([[3.0, 1.5, -1.0], [2.0, -5.0, -1.0], [-1.0, -1.0, -1.0]])
     assert assign(gain).tolist() == [1, 0, -1]
     assert assign(np.zeros((0, 3))).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_assignment_of_groups_is_the_best_of_all(seed: int) -> None:
+    """Against every way to send groups to groups, with the best assignment inside each."""
+    rng = np.random.default_rng(seed)
+    before, after = rng.integers(0, 3, size=6), rng.integers(0, 4, size=7)
+    gain = rng.normal(size=(6, 7))
+    partner = assign(gain, (before, after))
+    pairs = {(int(before[row]), int(after[column])) for row, column in enumerate(partner) if column >= 0}
+    assert all(len({pair[side] for pair in pairs}) == len(pairs) for side in (0, 1))
+    assert len(set(partner[partner >= 0])) == (partner >= 0).sum()
+    best = 0.0
+    for order in itertools.permutations(range(4), 3):
+        allowed = np.array([[order[g] == h for h in after] for g in before])
+        best = max(best, worth_of(np.where(allowed, gain, 0.0)))
+    assert gain[partner >= 0, partner[partner >= 0]].sum() == pytest.approx(best)
+
+
+def worth_of(gain: np.ndarray) -> float:
+    partner = assign(gain)
+    return float(gain[partner >= 0, partner[partner >= 0]].sum())
+
+
+def test_groups_of_one_are_no_groups() -> None:
+    gain = np.random.default_rng(0).normal(size=(9, 8))
+    assert assign(gain, (np.arange(9), np.arange(8))).tolist() == assign(gain).tolist()
 
 
 def test_frank_wolfe_never_ends_below_the_plain_assignment() -> None:

@@ -2,7 +2,9 @@
 
 The two snapshots may be two steps of one run, or come from two runs, of other seeds or shapes.  A pair gains by alike
 signatures and by edges that lead to partners; within a run it also gains by having the same name, and across runs it
-loses by distance in depth.  Each component may stay alone, at a price (a *dustbin* on either side).
+loses by distance in depth.  Each component may stay alone, at a price (a *dustbin* on either side).  Where both models
+share key and value heads among their heads (grouped-query attention), heads that share one move together: their
+partners share one too.
 
 A pair has a **similarity** in (0, 1], 1 for equal signatures, a **null** (the similarity that the best partner reaches
 among components whose features are shuffled among those of their layer; a pair below it is none), and a **confidence**:
@@ -10,15 +12,16 @@ how often it is chosen again on resampled prompts, and no more than how far it s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
+from scipy.special import expit, logsumexp
 
 from circuits.graph import Node
-from tracking.assignment import assign, match_graphs
+from tracking.assignment import Groups, assign, best_in_groups, match_graphs
 from tracking.history import History, Snapshot
 from tracking.signatures import Signatures, signatures_of
 
@@ -101,18 +104,18 @@ def match(
     """
     if same_run is None:
         same_run = isinstance(before, History) and isinstance(after, History) and before.name == after.name
-    first, second = _snapshot(before, step and step[0]), _snapshot(after, step and step[1])
-    a, b = _shared(signatures_of(first), signatures_of(second))
+    first, second = _signatures(before, step and step[0]), _signatures(after, step and step[1])
+    a, b = _shared(first, second)
     problem = _Problem.of(a, b, same_run, _anchored(a, b, anchors))
     return _solve(problem, n_resamples, np.random.default_rng(seed))
 
 
-def _snapshot(source: Snapshot | History, step: int | None) -> Snapshot:
+def _signatures(source: Snapshot | History, step: int | None) -> Signatures:
     if isinstance(source, Snapshot):
-        return source
+        return signatures_of(source)
     if not len(source):
         raise ValueError(f"history {source.name!r} has no snapshots")
-    return source[source.steps[-1] if step is None else step]
+    return signatures_of(source[source.steps[-1] if step is None else step], graph=source.graph)
 
 
 def _shared(a: Signatures, b: Signatures) -> tuple[Signatures, Signatures]:
@@ -130,7 +133,7 @@ def _shared(a: Signatures, b: Signatures) -> tuple[Signatures, Signatures]:
     def only(one: Signatures) -> Signatures:
         take = [one.names.index(name) for name in names]
         value, error, folds = one.value[:, take], one.std_error[:, take], one.folds[..., take]
-        return Signatures(one.nodes, one.depth, tuple(names), value, error, folds, one.channels)
+        return replace(one, names=tuple(names), value=value, std_error=error, folds=folds)
 
     return only(a), only(b)
 
@@ -146,7 +149,20 @@ def _anchored(a: Signatures, b: Signatures, anchors: Mapping[Node | str, Node | 
     for end in ("input", "logits"):
         if Node(end) in a.nodes and Node(end) in b.nodes:
             found[a.nodes.index(Node(end))] = b.nodes.index(Node(end))
+    if groups := _groups(a, b):
+        pairs = {(int(groups[0][one]), int(groups[1][other])) for one, other in found.items()}
+        if any(len({pair[side] for pair in pairs}) < len(pairs) for side in (0, 1)):
+            raise ValueError(
+                "the anchors tear apart heads that share a key and value head; "
+                "anchor the heads of one group to heads of one group"
+            )
     return found
+
+
+def _groups(a: Signatures, b: Signatures) -> Groups | None:
+    """The groups of both, or none where either has none: a head of its own is no partner for a whole group."""
+    together = all(len(np.unique(one.group)) < len(one.group) for one in (a, b))
+    return (a.group, b.group) if together else None
 
 
 @dataclass(frozen=True)
@@ -163,7 +179,7 @@ class _Problem:
     allowed: Bool[np.ndarray, "before after"]
     anchors: dict[int, int]
     edges: tuple[tuple[sparse.csr_array, ...], tuple[sparse.csr_array, ...]]
-
+    groups: Groups | None
     same_run: bool
 
     @staticmethod
@@ -188,7 +204,7 @@ class _Problem:
         allowed = kinds & (apart <= MAX_DEPTH + 1e-9)
         channels = [name for name in a.channels if name in b.channels]
         edges = _balanced([a.channels[n] for n in channels]), _balanced([b.channels[n] for n in channels])
-        return _Problem(a, b, x, y, scale, decades, extra, allowed, anchors, edges, same_run)
+        return _Problem(a, b, x, y, scale, decades, extra, allowed, anchors, edges, _groups(a, b), same_run)
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Half the squared distance, in nats; a feature that one of the two lacks says nothing."""
@@ -253,8 +269,9 @@ def _balanced(channels: Sequence[sparse.csr_array]) -> tuple[sparse.csr_array, .
 
 def _solve(problem: _Problem, n_resamples: int | None, rng: np.random.Generator) -> Matching:
     gain = problem.gain(problem.x, problem.y)
-    starts = [assign(_hop_gain(problem))] if problem.edges[0] else []
-    partner, marginal = match_graphs(gain, *problem.edges, weight=EDGE_WEIGHT, starts=starts)
+    groups = problem.groups
+    starts = [assign(_hop_gain(problem), groups)] if problem.edges[0] else []
+    partner, marginal = match_graphs(gain, *problem.edges, weight=EDGE_WEIGHT, starts=starts, groups=groups)
     context = marginal - gain
     likeness = _likeness(problem.distance(problem.x, problem.y), problem.x, problem.y)
     null = _null(problem, rng)
@@ -329,19 +346,30 @@ def _confidence(
     sure = np.zeros(len(partner))
     if not len(rows):
         return sure
-    odds = np.exp(np.clip(marginal, -700, 50))
-    mine = odds[rows, partner[rows]]
-    posterior = mine / np.maximum(odds[rows].sum(axis=1), odds[:, partner[rows]].sum(axis=0)).clip(1e-300)
-    sure[rows] = np.minimum(posterior, mine / (1 + mine))
+    worth = np.clip(marginal, -700, 50)
+    alone = expit(worth[rows, partner[rows]])
+    if problem.groups is not None:
+        worth = worth + _company(worth, problem.groups)
+    rivals = np.maximum(logsumexp(worth[rows], axis=1), logsumexp(worth[:, partner[rows]], axis=0))
+    sure[rows] = np.minimum(np.exp(worth[rows, partner[rows]] - rivals), alone)
     n_resamples = n_resamples if n_resamples is not None else int(np.clip(4e6 / marginal.size, 4, 50))
     if n_resamples and (len(problem.a.folds) > 1 or len(problem.b.folds) > 1 or np.isfinite(problem.a.std_error).any()):
         again = np.zeros(len(partner))
         for _ in range(n_resamples):
             x, y = (_resampled(problem, one, own, rng) for one, own in ((problem.a, problem.x), (problem.b, problem.y)))
             drawn = problem.gain(x, y)
-            again += assign(drawn + context) == partner
+            again += assign(drawn + context, problem.groups) == partner
         sure[rows] = np.minimum(sure[rows], again[rows] / n_resamples)
     return sure
+
+
+def _company(worth: np.ndarray, groups: Groups) -> np.ndarray:
+    """What the others of its group gain at most where each of them goes along with it."""
+    before, after = (np.unique(label, return_inverse=True)[1] for label in groups)
+    best = best_in_groups(worth, groups[1])
+    total = np.zeros((before.max() + 1, best.shape[1]))
+    np.add.at(total, before, best)
+    return (total[before] - best)[:, after]
 
 
 def _resampled(problem: _Problem, one: Signatures, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 
 from circuits.circuit import Circuit
@@ -29,7 +29,8 @@ class Signatures:
     """The components of one snapshot.  NaN where a feature was not measured.
 
     `channels` are sparse (node, node) matrices of signed square-rooted edge scores within noise set to zero, one for
-    each task and slot; `input` and `logits` are among the nodes, last, where there are edges.
+    each task and slot; `input` and `logits` are among the nodes, last, where there are edges.  Nodes of one label in
+    `group` move together: heads that share a key and value head (grouped-query attention).
     """
 
     nodes: tuple[Node, ...]
@@ -39,6 +40,7 @@ class Signatures:
     std_error: Float[np.ndarray, "node feature"]
     folds: Float[np.ndarray, "fold node feature"]
     channels: Mapping[str, sparse.csr_array]
+    group: Int[np.ndarray, "node"]
 
 
 def signatures_of(snapshot: Snapshot, *, graph: ModelGraph | None = None) -> Signatures:
@@ -80,11 +82,18 @@ def signatures_of(snapshot: Snapshot, *, graph: ModelGraph | None = None) -> Sig
     folds = np.empty((0, *values.shape))
     if len(n_folds) == 1 and n_folds != {0}:
         folds = np.stack([column[2] for column in columns.values()], axis=-1)
-    return Signatures(everyone, depth, names, values, errors, folds, matrices)
+    return Signatures(everyone, depth, names, values, errors, folds, matrices, _groups(everyone, graph))
 
 
 def _order(node: Node) -> tuple[int, bool, int]:
     return node.layer, node.kind == "mlp", node.index
+
+
+def _groups(nodes: tuple[Node, ...], graph: ModelGraph | None) -> np.ndarray:
+    """The place of the first node that shares a key and value head with each; its own for all that share none."""
+    shared = graph.n_heads // (graph.n_key_value_heads or graph.n_heads) if graph is not None else 1
+    first: dict[tuple[str, int, int], int] = {}
+    return np.array([first.setdefault((n.kind, n.layer, n.index // shared), place) for place, n in enumerate(nodes)])
 
 
 def _depth(node: Node, layers: int) -> float:
