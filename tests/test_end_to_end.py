@@ -133,10 +133,10 @@ def test_the_function_did_not_change_when_the_heads_did(swap: History) -> None:
 
 def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Ctrl-C in the middle: one sentence, what was recorded stays, and the same command ends the work."""
-    import tracking.recording as recording
+    import tracking.walking as walking
 
     series(tmp_path / "run", lambda step: induction_module(), STEPS[:4])
-    real, calls = recording.measure, []
+    real, calls = walking.measure, []
 
     def interrupted(*arguments):
         calls.append(arguments[0])
@@ -146,7 +146,7 @@ def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mo
 
     options = ["record", str(tmp_path / "run"), "--out", str(tmp_path / "history"), "--n-prompts", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "measure", interrupted)
+        patch.setattr(walking, "measure", interrupted)
         assert command(options) == 1
     assert "goes on from there" in capsys.readouterr().err
     kept = {path.name: path.read_bytes() for path in (tmp_path / "history" / "records").glob("*.safetensors")}
@@ -155,3 +155,12 @@ def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mo
     for name, content in kept.items():
         assert (tmp_path / "history" / "records" / name).read_bytes() == content
     assert History.open(tmp_path / "history").steps == STEPS[:4]
+
+
+def test_a_role_that_nobody_carries_has_not_formed(sudden: History) -> None:
+    """Its score may rise, but below the threshold from which on a head counts."""
+    rows = [row for row in formation_table(sudden).formations if row.lifeline == "duplicate-token"]
+    assert {row.clock for row in rows} == {"form"}
+    for row in rows:
+        assert row.censored == "right"
+        assert "no component reaches the threshold" in row.status

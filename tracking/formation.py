@@ -187,6 +187,8 @@ def _by_clock(
     curves: dict[Clock, Curve | None] = {}
     if "form" in clocks:
         curves["form"] = form(measured, role, node=node)
+    if not nodes:  # nobody ever carries the role, so there is nothing to corrupt and no task that it serves
+        clocks = ()
     if "function" in clocks:
         curves["function"] = function(measured, role, nodes, seed=seed)
     if "behaviour" in clocks:
@@ -205,8 +207,12 @@ def _date_reading(
 ) -> tuple[list[Formation], float]:
     """The rows of one curve, and the p-value of its first rise (NaN where no error is known)."""
     curve = reading.curve
+    carried = bool(reading.lifeline.components)
+    if not carried:
+        note = f"no component reaches the threshold of {reading.lifeline.threshold:.3g}"
+        curve = replace(curve, note="; ".join(filter(None, (note, curve.note))))
     curves = resamples(curve, n_resamples, confidence, seed)
-    found = rises(curve.value, curve.noise)
+    found = rises(curve.value, curve.noise) if carried else []
     empty = Formation(
         history.name, reading.lifeline.lifeline, reading.role, reading.component, reading.clock, "",
         NAN, NAN, NAN, NAN, NAN, NAN, NAN, "no", "",
@@ -216,7 +222,7 @@ def _date_reading(
         bar = curve.bar if definition == "threshold" else None
         if definition == "threshold" and bar is None:
             continue
-        some = [whole_stretch(curve, bar)] if bar is not None else list(found)
+        some = [whole_stretch(curve, bar)] if bar is not None and carried else list(found)
         for number, rise in enumerate(some, start=1):
             name = definition if number == 1 else f"{definition}, rise {number}"
             row = replace(empty, definition=name)
