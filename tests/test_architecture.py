@@ -53,6 +53,7 @@ TRACKING = [
     ["matching"],
     ["stints", "windows", "events"],
     ["tracklets", "roles", "leads"],
+    ["recurrence"],
     ["linking"],
     ["chains", "simulated"],
     ["lifelines"],

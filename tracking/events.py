@@ -59,7 +59,12 @@ class Lifeline:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a lifeline between two steps; `confidence` is the probability that it did."""
+    """What happened to a lifeline between two steps, and how surely.
+
+    `confidence` of a role's event is the share of at least 100 resamples of the prompts that tell it again: the same
+    kind and components, in the same interval between snapshots or a neighbouring one.  Scores without prompt folds
+    have the probability by normal noise instead, and chains of nameless components that of their links.
+    """
 
     run: str
     lifeline: str

@@ -5,14 +5,18 @@ another.  The lead is read from the effect of corrupting each (`LEAD_MEASURES`),
 effect was recorded.  It passes only when another is clearly ahead, and stays so.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr
 
+from circuits.graph import Node
 from tracking.events import Event, Lifeline
 from tracking.history import History
 
-__all__ = ["lead_changes", "lead_events"]
+__all__ = ["Leads", "lead_events", "lead_series"]
 
 LEAD_MEASURES = ("ablation", "patching", "attribution")
 CLEAR = 3.0  # standard errors of the difference
@@ -20,40 +24,63 @@ AHEAD = 0.1  # of the old leader's effect
 STAYS = 3  # snapshots
 
 
-def lead_events(history: History, line: Lifeline, known: list[Event]) -> list[Event]:
-    """Hand-offs of the lead among the carriers of a role, apart from those between the same two that are known."""
+@dataclass(frozen=True)
+class Leads:
+    """What each carrier of a role is worth at each snapshot; NaN where it is none.
+
+    `folds` are the same on each fold of the prompts, and `error` is the standard error of the difference of two
+    carriers, taken fold by fold, so that what all components share is no noise.
+    """
+
+    line: Lifeline
+    carriers: tuple[Node, ...]
+    steps: tuple[int, ...]
+    value: Float[np.ndarray, "step component"]
+    folds: Float[np.ndarray, "fold step component"]
+    error: Float[np.ndarray, "step component component"]
+
+    def resampled(self, weights: Float[np.ndarray, "fold"]) -> "Leads":
+        """With the folds' shares of the prompts changed by `weights`."""
+        return replace(self, value=self.value + np.nan_to_num(np.tensordot(weights, self.folds, axes=1)))
+
+
+def lead_series(history: History, line: Lifeline) -> Leads | None:
+    """What the lead in a role is read from; None where there are no two carriers, or no folds to say how surely."""
     if not line.measure or len(line.components) < 2:
-        return []
+        return None
     tasks = [name for name in history.tasks if name.startswith(line.role) or line.role.startswith(name)]
     shown = [(task, measure) for measure in LEAD_MEASURES for task in tasks if (task, measure) in history.measures]
     task, measure = (*shown, (line.task, line.measure))[0]
     data = history.score(measure, task=task)
     names = data.component.values.tolist()
-    carriers = [node for node in line.components if node.name in names]
+    carriers = tuple(node for node in line.components if node.name in names)
     columns = [names.index(node.name) for node in carriers]
-    steps = [int(step) for step in data.step.values]
+    steps = tuple(int(step) for step in data.step.values)
     value, folds = data.value.values[:, columns], data.folds.values[..., columns]
+    if len(folds) < 2 or not carriers:
+        return None
     doing = [set(line.carriers(step)) if step in line.steps else set() for step in steps]
     value = np.where([[node in here for node in carriers] for here in doing], value, np.nan)
+    apart = folds[..., :, None] - folds[..., None, :]
+    error = np.maximum(apart.std(axis=0, ddof=1) / np.sqrt(len(folds)), 1e-12)
+    return Leads(line, carriers, steps, value, folds, error)
+
+
+def lead_events(run: str, leads: Leads, known: Sequence[Event]) -> list[Event]:
+    """Hand-offs of the lead among the carriers of a role, apart from those between the same two that are known."""
     told = {(event.components_before, event.components_after) for event in known if event.event == "hand-off"}
     events = []
-    for old, new, before, after, sure in lead_changes(value, folds):
-        sides = (carriers[old],), (carriers[new],)
+    for old, new, before, after, sure in _changes(leads):
+        sides = (leads.carriers[old],), (leads.carriers[new],)
         if sides not in told:
-            between = steps[before], steps[after]
-            events.append(Event(history.name, line.lifeline, "hand-off", *between, line.role, line.role, *sides, sure))
+            what = (leads.line.lifeline, "hand-off", leads.steps[before], leads.steps[after])
+            events.append(Event(run, *what, leads.line.role, leads.line.role, *sides, sure))
     return events
 
 
-def lead_changes(
-    value: Float[np.ndarray, "step component"], folds: Float[np.ndarray, "fold step component"]
-) -> list[tuple[int, int, int, int, float]]:
-    """(old leader, new leader, last snapshot of the one, first of the other, probability); NaN is no carrier.
-
-    Differences are taken fold by fold, so that what all components share is no noise.  Empty where there are no folds.
-    """
-    if len(folds) < 2:
-        return []
+def _changes(leads: Leads) -> list[tuple[int, int, int, int, float]]:
+    """(old leader, new leader, last snapshot of the one, first of the other, probability)."""
+    value = leads.value
     found: list[tuple[int, int, int, int, float]] = []
     leader, led = -1, 0
     for t in range(len(value)):
@@ -62,26 +89,25 @@ def lead_changes(
         best = int(np.nanargmax(value[t]))
         if leader < 0 or np.isnan(value[t, leader]):
             rivals = [other for other in range(value.shape[1]) if other != best and np.isfinite(value[t, other])]
-            if rivals and all(_ahead(value, folds, best, other, t) >= CLEAR for other in rivals):
+            if rivals and all(_ahead(leads, best, other, t) >= CLEAR for other in rivals):
                 leader, led = best, t
             continue
         if best == leader:
             led = t
             continue
         span = range(t, min(t + STAYS, len(value)))
-        margins = [_ahead(value, folds, best, leader, at) for at in span]
+        margins = [_ahead(leads, best, leader, at) for at in span]
         if len(margins) == STAYS and min(margins) >= CLEAR:
-            was = max(_ahead(value, folds, leader, best, at) for at in range(led + 1))
+            was = max(_ahead(leads, leader, best, at) for at in range(led + 1))
             sure = ndtr(min(margins)) * ndtr(max(was, 0.0))
             found.append((leader, best, led, t, float(sure)))
             leader, led = best, t
     return found
 
 
-def _ahead(value: np.ndarray, folds: np.ndarray, one: int, other: int, t: int) -> float:
+def _ahead(leads: Leads, one: int, other: int, t: int) -> float:
     """By how many standard errors the one is ahead; less than none if by less than a tenth, or not comparable."""
-    gap = float(value[t, one] - value[t, other])
-    if not gap > AHEAD * abs(value[t, other]):
+    gap = float(leads.value[t, one] - leads.value[t, other])
+    if not gap > AHEAD * abs(leads.value[t, other]):
         return -1.0
-    apart = folds[:, t, one] - folds[:, t, other]
-    return float(gap / max(apart.std(ddof=1) / np.sqrt(len(apart)), 1e-12))
+    return gap / float(leads.error[t, one, other])

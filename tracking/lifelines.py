@@ -5,7 +5,9 @@ several at once where several do it.  A **component lifeline** is one component,
 **events**: *birth* and *death* (a component begins or ceases to carry the role, nobody else being involved), *hand-off*
 (another component carries on, or takes the lead among several that do), *split* (another one joins, as a copy of one
 that stays), *merge* (one is absorbed by one that stays), and *switch* (the same component, another role).  An event
-lies between two snapshots and says which; components are listed before and after it.
+lies between two snapshots and says which; components are listed before and after it.  Where scores have prompt folds,
+its confidence is how often it is found again on resampled prompts (`tracking.recurrence`); where they have none, the
+probability, by standard errors and timing, that scores cross the threshold and hand over there.
 
 A measure whose name is a role (`induction`) says how much each component looks like it; `thresholds` says from which
 score on it counts.  Without named roles, the components of the recorded circuits are linked by their signatures and
@@ -21,7 +23,8 @@ from circuits.graph import Node
 from tracking.chains import link_chains
 from tracking.events import Event, Lifeline, Lifelines
 from tracking.history import History
-from tracking.leads import lead_events
+from tracking.leads import Leads, lead_events, lead_series
+from tracking.recurrence import found_again
 from tracking.roles import ROLE_THRESHOLDS, RoleScores, role_events, role_lifeline, role_scores
 from tracking.stints import Stint, stints_of
 
@@ -47,7 +50,7 @@ def link_lifelines(
             given, the measures named in `ROLE_THRESHOLDS` with the thresholds there, or, for scores on another scale,
             halfway (in logarithms, where they span more than a decade) between their median and their largest.
         overlap: for how many snapshots both may carry a role that the one hands to the other.
-        seed: of the resampling behind the confidence of links.
+        seed: of the resampling behind the confidence of events and links.
 
     Raises:
         ValueError: there is no such task, or nothing in the history that could carry a role.
@@ -59,21 +62,31 @@ def link_lifelines(
     roles = role_scores(history, task=task, thresholds=thresholds)
     if not roles and any(record.circuit for record in history.records.values()):
         return link_chains(history, task=task, max_gap=max_gap, overlap=overlap, seed=seed)
-    lifelines: list[Lifeline] = []
-    events: list[Event] = []
-    stints: dict[str, list[Stint]] = {}
-    for role in roles:
-        found = stints_of(role.level, role.noise, role.bar, max_gap=max_gap)
-        stints[role.label] = found
-        line = role_lifeline(history.name, role, max_gap)
-        told = role_events(history.name, role, found, roles, max_gap=max_gap, overlap=overlap)
-        lifelines.append(line)
-        events += [*told, *lead_events(history, line, told)]
+    lifelines = [role_lifeline(history.name, role, max_gap) for role in roles]
+    leads = [found for line in lifelines if (found := lead_series(history, line)) is not None]
+
+    def tell(roles: Sequence[RoleScores], leads: Sequence[Leads]) -> list[Event]:
+        return _events(history.name, roles, leads, max_gap, overlap)
+
+    events = found_again(tell(roles, leads), roles, leads, tell, seed=seed)
     lifelines += _component_lifelines(history.name, roles, lifelines)
-    events += _switches(history.name, roles, stints, max_gap)
     order = {lifeline.lifeline: place for place, lifeline in enumerate(lifelines)}
     events.sort(key=lambda event: (order[event.lifeline], event.step_after, event.event, str(event)))
     return Lifelines(tuple(lifelines), tuple(events))
+
+
+def _events(run: str, roles: Sequence[RoleScores], leads: Sequence[Leads], max_gap: int, overlap: int) -> list[Event]:
+    """All that happens to the roles and to their carriers."""
+    led = {series.line.lifeline: series for series in leads}
+    events: list[Event] = []
+    stints: dict[str, list[Stint]] = {}
+    for role in roles:
+        found = stints[role.label] = stints_of(role.level, role.noise, role.bar, max_gap=max_gap)
+        told = role_events(run, role, found, roles, max_gap=max_gap, overlap=overlap)
+        events += told
+        if role.label in led:
+            events += lead_events(run, led[role.label], told)
+    return events + _switches(run, roles, stints, max_gap)
 
 
 def _component_lifelines(run: str, roles: Sequence[RoleScores], lifelines: Sequence[Lifeline]) -> list[Lifeline]:

@@ -6,7 +6,7 @@ beginnings of a role are paired in one assignment, and a pair that timing and li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +36,8 @@ class RoleScores:
     """One role's scores over all steps: the input of everything that follows it.
 
     `level` is what is compared and `bar` the threshold on its scale: `value` itself, or log(1 + value) for scores that
-    span more than a decade, whose fluctuations grow with them.  `noise` is the standard deviation of `level`.
+    span more than a decade, whose fluctuations grow with them.  `noise` is the standard deviation of `level`, and
+    `folds` is how far each fold of the prompts lies from it (no folds where there are none).
     """
 
     label: str
@@ -49,6 +50,11 @@ class RoleScores:
     value: Float[np.ndarray, "step component"]
     level: Float[np.ndarray, "step component"]
     noise: Float[np.ndarray, "step component"]
+    folds: Float[np.ndarray, "fold step component"]
+
+    def resampled(self, weights: Float[np.ndarray, "fold"]) -> "RoleScores":
+        """With the folds' shares of the prompts changed by `weights`; only `level` follows."""
+        return replace(self, level=self.level + np.tensordot(weights, self.folds, axes=1))
 
     @property
     def sure(self) -> Float[np.ndarray, "step component"]:
@@ -86,11 +92,12 @@ def role_scores(
         nodes = tuple(Node.parse(component) for component in scores.component.values.tolist())
         steps = tuple(int(step) for step in scores.step.values)
         threshold = _threshold(measure, value, thresholds)
-        level, bar = value, threshold
+        level, bar, folds = value, threshold, np.nan_to_num(scores.folds.values - value)
         if spans_decades(value):
             level, error, bar = np.log1p(value), error / (1 + value), float(np.log1p(threshold))
+            folds = folds / (1 + np.nan_to_num(value))
         noise = noise_of(level, error)
-        found.append(RoleScores(label, measure, name, threshold, bar, steps, nodes, value, level, noise))
+        found.append(RoleScores(label, measure, name, threshold, bar, steps, nodes, value, level, noise, folds))
     return sorted(found, key=lambda role: (_rank(role.role), role.label))
 
 
