@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SHARED
 from tracking.cli import run
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,7 @@ def beside_the_demo(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("run", "history"):
         (tmp_path / "demo").mkdir(exist_ok=True)
         (tmp_path / "demo" / name).symlink_to(demo_folder / name)
+    monkeypatch.setenv("FORMATION_TEST_DATA", str(SHARED))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
