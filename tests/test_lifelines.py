@@ -151,10 +151,29 @@ def test_runs_are_aligned_by_what_their_heads_do() -> None:
 
 
 def test_runs_without_a_common_role_have_no_family() -> None:
-    one = history_from_drawing("a0.h0 previous-token ##########", name="one")
-    other = history_from_drawing("a1.h0 induction ##########", name="other")
+    one = history_from_drawing("a0.h0 previous-token ##########\na1.h0 induction ..........", name="one")
+    other = history_from_drawing("a0.h0 previous-token ..........\na1.h0 induction ##########", name="other")
     found = align_runs([one, other])
     assert found.families == ()
     assert {node for _, _, node in found.alone} == {Node.head(0, 0), Node.head(1, 0)}
+    (remark,) = found.remarks
+    assert remark.endswith("no role in common, so none of their components are put together: "
+                           "'one' has previous-token, 'other' has induction")  # fmt: skip
     with pytest.raises(ValueError, match="two or more runs"):
         align_runs([one])
+
+
+def test_runs_of_different_tasks_get_a_sentence() -> None:
+    one = history_from_drawing("a0.h0 previous-token ##########", name="one")
+    other = history_from_drawing("a1.h0 induction ##########", name="other")
+    with pytest.raises(
+        ValueError, match=r"'one' with task repeated-tokens \(previous-token\), and history 'other' with"
+    ):
+        align_runs([one, other])
+    third = history_from_drawing("a0.h1 previous-token ##########", seed=1, name="third")
+    found = align_runs([one, other, third])
+    assert [set(family.members) for family in found.families] == [{"one", "third"}]
+    assert [("'other'" in remark, "record the same task in both" in remark) for remark in found.remarks] == [
+        (True, True)
+    ] * 2
+    assert align_runs([one, third]).remarks == ()

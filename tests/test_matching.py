@@ -239,8 +239,19 @@ def test_anchors_are_kept() -> None:
 
 def test_nothing_in_common_gets_a_sentence() -> None:
     one = history_from_drawing("a0.h0 previous-token ##")
-    other = history_from_drawing("a0.h0 induction ##", name="other")
-    with pytest.raises(ValueError, match="no measure in common"):
+    other = history_from_drawing("a0.h0 induction ##\na0.h0 duplicate-token ##", name="other")
+    between = r"'drawn' with task repeated-tokens \(previous-token\), and history 'other' with task repeated-tokens \("
+    with pytest.raises(ValueError, match=between + r"duplicate-token, induction\); record the same task in both"):
+        match(one, other)
+    with pytest.raises(ValueError, match=r"the one before at step 0 with .* and the one after at step 100 with"):
+        match(one[0], other[100])
+
+
+def test_different_tasks_get_a_sentence_even_where_measures_have_one_name() -> None:
+    one = history_from_drawing("a0.h0 induction ##")
+    records = {(step, "ioi"): replace(record, task="ioi") for (step, _), record in one.records.items()}
+    other = replace(one, name="other", records=records)
+    with pytest.raises(ValueError, match=r"task repeated-tokens \(induction\), and .* task ioi \(induction\)"):
         match(one, other)
 
 

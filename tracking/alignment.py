@@ -38,11 +38,13 @@ class Alignment:
     """Families over runs, the carriers without a partner (run, role, component), and all lifelines under common labels.
 
     In `lifelines`, role lifelines keep their role as label, and a component lifeline of a family has the family's.
+    `remarks` says in a sentence each which two runs could not be compared, or have no role in common.
     """
 
     families: tuple[Family, ...]
     alone: tuple[tuple[str, str, Node], ...]
     lifelines: Lifelines
+    remarks: tuple[str, ...] = ()
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: label, role, run, component, support; label and support empty where there is no partner."""
@@ -71,7 +73,8 @@ def align_runs(
         seed: of the matching.
 
     Raises:
-        ValueError: fewer than two runs, two of one name, or lists of different lengths.
+        ValueError: fewer than two runs, two of one name, lists of different lengths, or no two of the runs have a
+            measure of one task in common.
     """
     names = [history.name for history in histories]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -81,18 +84,12 @@ def align_runs(
     if len(lifelines) != len(histories):
         raise ValueError(f"expected one set of lifelines for each of {len(histories)} runs, got {len(lifelines)}")
     carriers = {name: _main_roles(linked) for name, linked in zip(names, lifelines, strict=True)}
-    links: dict[tuple[Member, Member], float] = {}
-    for (one, first), (other, second) in combinations(zip(names, histories, strict=True), 2):
-        for pair in _matched(first, second, seed):
-            a, b = (one, pair.before), (other, pair.after)
-            role = carriers[one].get(pair.before)
-            if pair.confidence >= least and role and role == carriers[other].get(pair.after):
-                links[a, b] = pair.confidence
+    links, remarks = _links(histories, carriers, least, seed)
     families = _families(links, carriers)
     taken = {(run, node) for family in families for run, node in family.members.items()}
     alone = [(run, role, node) for run, roles in carriers.items() for node, role in roles.items()]
     alone = [(run, role, node) for run, role, node in alone if (run, node) not in taken]
-    return Alignment(tuple(families), tuple(alone), _relabelled(lifelines, families))
+    return Alignment(tuple(families), tuple(alone), _relabelled(lifelines, families), tuple(remarks))
 
 
 def _main_roles(lifelines: Lifelines) -> dict[Node, str]:
@@ -100,11 +97,36 @@ def _main_roles(lifelines: Lifelines) -> dict[Node, str]:
     return {line.components[0]: line.role for line in lifelines.components if line.role}
 
 
-def _matched(first: History, second: History, seed: int):
-    try:
-        return match(first, second, same_run=False, seed=seed).pairs
-    except ValueError:
-        return ()  # nothing measured in both: nothing is matched
+def _links(
+    histories: Sequence[History], carriers: Mapping[str, Mapping[Node, str]], least: float, seed: int
+) -> tuple[dict[tuple[Member, Member], float], list[str]]:
+    """The confidence of every match between carriers of one role, and remarks on runs that have none."""
+    links, remarks, comparable = {}, [], False
+    for first, second in combinations(histories, 2):
+        one, other = first.name, second.name
+        try:
+            pairs = match(first, second, same_run=False, seed=seed).pairs
+        except ValueError as error:  # nothing measured in both: nothing is matched
+            remarks.append(str(error))
+            continue
+        comparable = True
+        remarks += _without_common_role((one, other), (carriers[one], carriers[other]))
+        for pair in pairs:
+            role = carriers[one].get(pair.before)
+            if pair.confidence >= least and role and role == carriers[other].get(pair.after):
+                links[(one, pair.before), (other, pair.after)] = pair.confidence
+    if not comparable:
+        raise ValueError(remarks[0])
+    return links, remarks
+
+
+def _without_common_role(names: tuple[str, str], carriers: tuple[Mapping[Node, str], Mapping[Node, str]]) -> list[str]:
+    """A sentence if no role is carried in both runs."""
+    roles = [sorted(set(one.values())) for one in carriers]
+    if set(roles[0]) & set(roles[1]):
+        return []
+    told = [f"{name!r} has {', '.join(those) or 'none'}" for name, those in zip(names, roles, strict=True)]
+    return [f"the two runs have no role in common, so none of their components are put together: {', '.join(told)}"]
 
 
 def _families(links: Mapping[tuple[Member, Member], float], carriers: Mapping[str, Mapping[Node, str]]) -> list[Family]:

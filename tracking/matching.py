@@ -100,12 +100,13 @@ def match(
         seed: of resamples and nulls.
 
     Raises:
-        ValueError: there is nothing to compare, or an anchor is not a component.
+        ValueError: the two have no measure of one task in common, a history is empty, an anchor is not a component, or
+            anchors tear a group apart.
     """
     if same_run is None:
         same_run = isinstance(before, History) and isinstance(after, History) and before.name == after.name
     first, second = _signatures(before, step and step[0]), _signatures(after, step and step[1])
-    a, b = _shared(first, second)
+    a, b = _shared(first, second, (_called(before, "one before"), _called(after, "one after")))
     problem = _Problem.of(a, b, same_run, _anchored(a, b, anchors))
     return _solve(problem, n_resamples, np.random.default_rng(seed))
 
@@ -118,7 +119,20 @@ def _signatures(source: Snapshot | History, step: int | None) -> Signatures:
     return signatures_of(source[source.steps[-1] if step is None else step], graph=source.graph)
 
 
-def _shared(a: Signatures, b: Signatures) -> tuple[Signatures, Signatures]:
+def _called(source: Snapshot | History, place: str) -> str:
+    return f"history {source.name!r}" if isinstance(source, History) else f"the {place} at step {source.step}"
+
+
+def _measured(names: Sequence[str]) -> str:
+    """The measures of each task in words."""
+    tasks: dict[str, list[str]] = {}
+    for name in names:
+        task, _, measure = name.rpartition("/")
+        tasks.setdefault(task, []).append(measure)
+    return " and ".join(f"task {task} ({', '.join(measures)})" for task, measures in tasks.items())
+
+
+def _shared(a: Signatures, b: Signatures, called: tuple[str, str]) -> tuple[Signatures, Signatures]:
     """Both with the features that both have.
 
     Raises:
@@ -127,7 +141,8 @@ def _shared(a: Signatures, b: Signatures) -> tuple[Signatures, Signatures]:
     names = [name for name in a.names if name in b.names]
     if not names:
         raise ValueError(
-            f"the two snapshots have no measure in common: one has {', '.join(a.names)}, the other {', '.join(b.names)}"
+            f"expected two snapshots with a measure of one task in common, got {called[0]} with {_measured(a.names)}, "
+            f"and {called[1]} with {_measured(b.names)}; record the same task in both"
         )
 
     def only(one: Signatures) -> Signatures:
