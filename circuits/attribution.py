@@ -11,6 +11,7 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -22,9 +23,46 @@ from circuits.moments import Moments
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
 from circuits.transformer import Model
-from circuits.writes import Baseline, Recorder, Trace, baseline_trace, differences, mean_trace, record
+from circuits.writes import Baseline, BothRuns, Recorder, Trace, baseline_trace, differences, mean_trace, record
 
-__all__ = ["attribution_patching", "edge_attribution_patching"]
+__all__ = ["Attributed", "attribute", "attribution_patching", "edge_attribution_patching"]
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """First-order effects of all edges and of all writers, and what the runs behind them left."""
+
+    edges: EdgeScores
+    nodes: NodeScores
+    runs: tuple[BothRuns, ...]
+
+
+def attribute(model: Model, task: Task, *, batch_size: int = 16) -> Attributed:
+    """What `edge_attribution_patching` and `attribution_patching` give, for the passes of one of them.
+
+    A writer's effect is the sum of its edges' effects, prompt by prompt, since all that it does passes along them.
+
+    Raises:
+        ValueError: the metric has no gradient, or the task does not suit the model.
+    """
+    check_gradient(model, task)
+    graph, edges, nodes, runs = model.graph, Moments(), Moments(), []
+    for start in range(0, len(task), batch_size):
+        part = task.rows(slice(start, start + batch_size))
+        gradients, clean, _ = gradients_at_reads(model, part, (1.0,))
+        other, final = record(model, part.corrupted)
+        scores = contract(model, part, gradients, clean, other).double().cpu().numpy() * graph.edge_mask
+        edges.add(scores)
+        nodes.add(scores.sum(-1))
+        assert gradients.logits is not None
+        with torch.no_grad():
+            logits = model.read_out(final[torch.arange(len(final)), part.positions.to(final.device)])
+        runs.append(BothRuns(part, other, gradients.logits, logits))
+    return Attributed(
+        EdgeScores(graph, edges.estimate(), "eap", task.name),
+        NodeScores(graph.writers, nodes.estimate(), "attribution-patching", task.name),
+        tuple(runs),
+    )
 
 
 def edge_attribution_patching(
@@ -136,7 +174,7 @@ def _along_activations(
                 return x - back if at == layer and place == {"head": "attn_out", "mlp": "mlp_out"}.get(kind) else x
 
             embedded = clean.embedded - back if kind == "input" else clean.embedded
-            reads, _ = forward_and_back(model, task, embedded, clean_logits, rules=rules, change=change)
+            reads, _, _ = forward_and_back(model, task, embedded, clean_logits, rules=rules, change=change)
             total = add_reads(model, total, reads, 1 / steps, rules)
         assert total is not None
         scores[:, rows] = contract(model, task, total, clean, other, at_positions=at_positions)[:, rows]

@@ -10,26 +10,37 @@ References:
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from circuits.attribution import edge_attribution_patching
+from circuits.attribution import attribute, edge_attribution_patching
 from circuits.circuit import Circuit, prune, select_top
 from circuits.evaluation import Judge, ratio_of_means
-from circuits.graph import EdgeScores, Estimate
+from circuits.graph import EdgeScores, Estimate, NodeScores
 from circuits.patching import edge_patching
 from circuits.tasks.task import Task
 from circuits.transformer import Model
 
-__all__ = ["acdc", "find_circuit", "task_is_performed"]
+__all__ = ["Examined", "acdc", "examine", "find_circuit", "task_is_performed"]
 
 SCORING: dict[str, Callable[[Model, Task, int], EdgeScores]] = {
     "eap": lambda model, task, steps: edge_attribution_patching(model, task),
     "eap-ig": lambda model, task, steps: edge_attribution_patching(model, task, steps=steps),
     "exact": lambda model, task, steps: edge_patching(model, task),
 }
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A circuit and what was measured on the way to it: the metric of each prompt, clean and corrupted, and the
+    first-order effects of the writers (`None` where the edges were scored otherwise than by `eap`)."""
+
+    circuit: Circuit
+    clean: Float[np.ndarray, "prompt"]
+    corrupted: Float[np.ndarray, "prompt"]
+    nodes: NodeScores | None
 
 
 def find_circuit(
@@ -58,18 +69,42 @@ def find_circuit(
     Raises:
         ValueError: an unknown method, a target outside (0, 1], or fewer than two prompts.
     """
+    return examine(
+        model, task, method=method, target=target, steps=steps, scores=scores, max_evaluations=max_evaluations,
+        alpha=alpha,
+    ).circuit  # fmt: skip
+
+
+def examine(
+    model: Model,
+    task: Task,
+    *,
+    method: str = "eap-ig",
+    target: float = 0.85,
+    steps: int = 5,
+    scores: EdgeScores | None = None,
+    max_evaluations: int = 10,
+    alpha: float = 0.01,
+) -> Examined:
+    """`find_circuit` (see there), with what it measures on the way."""
     if method not in SCORING:
         raise ValueError(f"expected a method among {', '.join(SCORING)}, got {method!r}")
     if not 0 < target <= 1:
         raise ValueError(f"expected a target faithfulness between 0 and 1, got {target}")
     if len(task) < 2:
         raise ValueError("expected at least two prompts, to tell the task from noise, got one")
+    runs, nodes = None, None
+    if scores is None and method == "eap":
+        found = attribute(model, task)
+        scores, nodes, runs = found.edges, found.nodes, found.runs
     scores = scores if scores is not None else SCORING[method](model, task, steps)
-    judge = Judge(model, task)
+    judge = Judge(model, task, runs=runs)
     if not task_is_performed(judge.clean - judge.corrupted, alpha=alpha):
         nothing = np.zeros_like(model.graph.edge_mask)
-        return Circuit(scores, nothing, None, "not_performed", target)
-    return _fewest(judge, scores, target, max_evaluations)
+        circuit = Circuit(scores, nothing, None, "not_performed", target)
+    else:
+        circuit = _fewest(judge, scores, target, max_evaluations)
+    return Examined(circuit, judge.clean, judge.corrupted, nodes)
 
 
 def acdc(

@@ -3,6 +3,8 @@
 Axes: `prompt`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +15,7 @@ from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate
 from circuits.patching import run_circuit
 from circuits.tasks.task import Task
 from circuits.transformer import Model
-from circuits.writes import Baseline, Trace, baseline_trace, mean_trace, record
+from circuits.writes import Baseline, BothRuns, Trace, baseline_trace, mean_trace, record
 
 __all__ = ["Judge", "completeness", "faithfulness", "minimality", "ratio_of_means"]
 
@@ -38,12 +40,21 @@ def faithfulness(
 
 
 class Judge:
-    """Judges many circuits of one model on one task; the clean and baseline runs are made once.
+    """Judges many circuits of one model on one task; the clean and baseline runs are made once, or never where `runs`
+    of all the task's prompts, in order, are there already (then the baseline is `corrupted`).
 
     `clean` and `corrupted` hold the metric of each prompt with every edge kept and with none.
     """
 
-    def __init__(self, model: Model, task: Task, *, baseline: Baseline = "corrupted", batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        *,
+        baseline: Baseline = "corrupted",
+        batch_size: int = 16,
+        runs: Sequence[BothRuns] | None = None,
+    ) -> None:
         task.check(model)
         self.model, self.task, self.baseline = model, task, baseline
         mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
@@ -51,7 +62,14 @@ class Judge:
         self.batch_size = max(1, min(batch_size, BUDGET // per_prompt))
         self._batches: list[tuple[Task, Trace, Tensor | None]] = []
         clean, corrupted = [], []
-        for start in range(0, len(task), self.batch_size):
+        if runs is not None:
+            assert baseline == "corrupted"
+            for run in (part for whole in runs for part in whole.split(self.batch_size)):
+                reference = run.clean_logits if task.metric.needs_clean else None
+                clean.append(run.task.values(run.clean_logits, reference))
+                corrupted.append(run.task.values(run.corrupted_logits, reference))
+                self._batches.append((run.task, run.corrupted, reference))
+        for start in range(0, len(task) if runs is None else 0, self.batch_size):
             part = task.rows(slice(start, start + self.batch_size))
             trace, final = record(model, part.clean)
             logits = self._read(part, final)

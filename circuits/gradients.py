@@ -42,11 +42,13 @@ class SlotGradient:
 
 @dataclass
 class Gradients:
-    """Gradients at every read, summed over integration points."""
+    """Gradients at every read, summed over integration points; `logits` are the clean prompts' at their answers, where
+    a pass went there."""
 
     slots: dict[tuple[int, Slot], SlotGradient]
     mlps: dict[int, Float[Tensor, "prompt pos d_model"]]
     final: Float[Tensor, "prompt d_model"]
+    logits: Float[Tensor, "prompt d_vocab"] | None = None
 
 
 def check_gradient(model: Model, task: Task) -> None:
@@ -71,16 +73,18 @@ def gradients_at_reads(
         corrupted_embedded = model.embed(task.corrupted) if any(point != 1 for point in points) else None
     clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
     total: Gradients | None = None
-    clean, corrupted = None, None
+    clean, corrupted, clean_answers = None, None, None
     for point in points:
         embedded = clean_embedded
         if point != 1:
             assert corrupted_embedded is not None
             embedded = corrupted_embedded + point * (clean_embedded - corrupted_embedded)
-        reads, trace = forward_and_back(model, task, embedded, clean_logits, rules=rules)
+        reads, trace, logits = forward_and_back(model, task, embedded, clean_logits, rules=rules)
         clean, corrupted = (trace if point == 1 else clean), (trace if point == 0 else corrupted)
+        clean_answers = logits if point == 1 else clean_answers
         total = add_reads(model, total, reads, 1 / len(points), rules)
     assert total is not None
+    total.logits = clean_answers
     return total, clean if clean is not None else record(model, task.clean)[0], corrupted
 
 
@@ -96,8 +100,9 @@ def forward_and_back(
     *,
     rules: Rules | None = None,
     change: Tap | None = None,
-) -> tuple[Reads, Trace]:
-    """One forward pass from `embedded` and one backward pass to the reads; `change` may alter what layers write."""
+) -> tuple[Reads, Trace, Float[Tensor, "prompt d_vocab"]]:
+    """One forward pass from `embedded` and one backward pass to the reads, with the logits at the answers; `change` may
+    alter what layers write."""
     captured: dict[tuple[str, int], Tensor] = {}
     streams: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
@@ -123,7 +128,7 @@ def forward_and_back(
         found = torch.autograd.grad(values.sum(), list(captured.values()), allow_unused=True)
     gradients = (torch.zeros_like(x) if g is None else g for x, g in zip(captured.values(), found, strict=True))
     reads = {key: (x.detach(), g) for (key, x), g in zip(captured.items(), gradients, strict=True)}
-    return streams | reads, recorder.trace
+    return streams | reads, recorder.trace, logits.detach()
 
 
 @torch.no_grad()

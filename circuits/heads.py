@@ -18,9 +18,9 @@ from torch import Tensor
 
 from circuits.graph import Estimate, NodeScores
 from circuits.tasks.induction import repeated_tokens
-from circuits.transformer import Model
+from circuits.transformer import WATCHES_PATTERN, Model
 
-__all__ = ["KINDS", "head_scores", "sequence_losses"]
+__all__ = ["KINDS", "head_scores", "scores_and_losses", "sequence_losses"]
 
 PROBE = "repeated-tokens"
 Pattern = Float[Tensor, "layer head prompt query key"]
@@ -50,11 +50,14 @@ KINDS: dict[str, Callable[[Pattern, int], ByHead]] = {
 and to the token after that one (queries of the second block); to the first token; to the query itself; to the three
 tokens before."""
 
+USUAL = ("previous-token", "duplicate-token", "induction", "first-token", "self")
+LOSSES = ("loss_first_half", "loss_second_half", "in_context_learning_score")
+
 
 def head_scores(
     model: Model,
     *,
-    kinds: Sequence[str] = ("previous-token", "duplicate-token", "induction", "first-token", "self"),
+    kinds: Sequence[str] = USUAL,
     n_prompts: int = 64,
     seed: int = 0,
     periods: Sequence[int] | None = None,
@@ -68,16 +71,12 @@ def head_scores(
     >>> sorted(KINDS)
     ['duplicate-token', 'first-token', 'induction', 'local', 'previous-token', 'self']
     """
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
+    _check(kinds)
     found: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
         for rows in tokens.split(batch_size):
-            pattern = model.attention(rows)
-            for kind in kinds:
-                found[kind].append(KINDS[kind](pattern, period).flatten(0, 1).T.double().cpu())
-    scores = {kind: Estimate.from_prompts(torch.cat(rows).numpy()) for kind, rows in found.items()}
-    return {kind: NodeScores(model.graph.heads, estimate, kind, PROBE) for kind, estimate in scores.items()}
+            _add_scores(found, model.attention(rows), period)
+    return _scores(model, found)
 
 
 def sequence_losses(
@@ -96,15 +95,68 @@ def sequence_losses(
     - `in_context_learning_score`: loss of the last token less loss of the token a tenth of the way in, as Olsson et
       al. (2022) take the 500th less the 50th token of 512; negative where the context helps.
     """
-    names = ("loss_first_half", "loss_second_half", "in_context_learning_score")
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in LOSSES}
     for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
         for rows in tokens.split(batch_size):
-            log_probability = model.logits(rows)[:, :-1].log_softmax(-1)
-            told = rows[:, 1:, None].to(log_probability.device)
-            loss = -log_probability.gather(2, told)[..., 0].double().cpu().numpy()  # loss[:, i] is of token i + 1
-            early = max(1, round(2 * period / 10))
-            found["loss_first_half"].append(loss[:, : period - 1].mean(1))
-            found["loss_second_half"].append(loss[:, period:].mean(1))
-            found["in_context_learning_score"].append(loss[:, -1] - loss[:, early - 1])
+            _add_losses(found, model.logits(rows), rows, period)
     return {name: Estimate.from_prompts(np.concatenate(values)) for name, values in found.items()}
+
+
+def scores_and_losses(
+    model: Model,
+    *,
+    kinds: Sequence[str] = USUAL,
+    n_prompts: int = 64,
+    seed: int = 0,
+    periods: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> tuple[dict[str, NodeScores], dict[str, Estimate]]:
+    """`head_scores` and `sequence_losses` of the same prompts, from one forward pass.
+
+    Raises:
+        ValueError: a kind is unknown.
+    """
+    _check(kinds)
+    scores: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    losses: dict[str, list[np.ndarray]] = {name: [] for name in LOSSES}
+    for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
+        for rows in tokens.split(batch_size):
+            patterns: list[Tensor] = []
+
+            def keep(place: str, layer: int, x: Tensor, patterns: list[Tensor] = patterns) -> Tensor:
+                if place == "pattern":
+                    patterns.append(x)
+                return x
+
+            with torch.no_grad():
+                final = model.run(model.stream(model.embed(rows)), tap=keep, watches=WATCHES_PATTERN)
+                logits = model.read_out(final)
+            model.check_finite(logits)
+            _add_losses(losses, logits, rows, period)
+            _add_scores(scores, torch.stack(patterns).transpose(1, 2), period)
+    return _scores(model, scores), {name: Estimate.from_prompts(np.concatenate(rows)) for name, rows in losses.items()}
+
+
+def _check(kinds: Sequence[str]) -> None:
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
+
+
+def _add_scores(found: dict[str, list[Tensor]], pattern: Pattern, period: int) -> None:
+    for kind in found:
+        found[kind].append(KINDS[kind](pattern, period).flatten(0, 1).T.double().cpu())
+
+
+def _scores(model: Model, found: dict[str, list[Tensor]]) -> dict[str, NodeScores]:
+    estimates = {kind: Estimate.from_prompts(torch.cat(rows).numpy()) for kind, rows in found.items()}
+    return {kind: NodeScores(model.graph.heads, estimate, kind, PROBE) for kind, estimate in estimates.items()}
+
+
+def _add_losses(found: dict[str, list[np.ndarray]], logits: Tensor, rows: Tensor, period: int) -> None:
+    logits = logits[:, :-1]
+    told = logits.gather(2, rows[:, 1:, None].to(logits.device))[..., 0]
+    loss = (logits.logsumexp(-1) - told).double().cpu().numpy()  # loss[:, i] is of token i + 1
+    early = max(1, round(2 * period / 10))
+    found["loss_first_half"].append(loss[:, : period - 1].mean(1))
+    found["loss_second_half"].append(loss[:, period:].mean(1))
+    found["in_context_learning_score"].append(loss[:, -1] - loss[:, early - 1])

@@ -13,7 +13,7 @@ from torch import Tensor
 from circuits.tasks.task import Task
 from circuits.transformer import Model, Tap
 
-__all__ = ["Baseline", "Trace", "baseline_trace", "differences", "record"]
+__all__ = ["Baseline", "BothRuns", "Trace", "baseline_trace", "differences", "record"]
 
 Baseline = str
 """`corrupted`, `zero` or `mean`: what a patched writer is set to."""
@@ -32,6 +32,25 @@ class Trace:
         return Trace(
             self.embedded[rows], tuple(head[rows] for head in self.heads), tuple(mlp[rows] for mlp in self.mlps)
         )
+
+
+@dataclass(frozen=True)
+class BothRuns:
+    """What the clean and the corrupted run of some prompts left behind, so that nobody need run them again: the
+    corrupted run's writes, and both runs' logits where the answer is read."""
+
+    task: Task
+    corrupted: Trace
+    clean_logits: Float[Tensor, "prompt d_vocab"]
+    corrupted_logits: Float[Tensor, "prompt d_vocab"]
+
+    def split(self, size: int) -> "list[BothRuns]":
+        """The same, at most so many prompts at a time."""
+        parts = [slice(start, start + size) for start in range(0, len(self.task), size)]
+        return [
+            BothRuns(self.task.rows(at), self.corrupted.rows(at), self.clean_logits[at], self.corrupted_logits[at])
+            for at in parts
+        ]
 
 
 class Recorder:

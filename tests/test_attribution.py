@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution import attribution_patching, edge_attribution_patching
+from circuits.attribution import attribute, attribution_patching, edge_attribution_patching
 from circuits.model import load_model
 from circuits.patching import activation_patching, edge_patching
 from circuits.tasks.task import Task
@@ -244,3 +244,18 @@ def test_permuting_heads_permutes_first_order_scores() -> None:
                 name = name.replace(f"a0.h{new}", f"a0.h{old}")
                 break
         assert after[edge] == pytest.approx(before[name], abs=1e-10)
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_edges_and_nodes_from_the_same_passes(architecture: str) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model, n_prompts=5)
+    both = attribute(model, task, batch_size=2)
+    for found, apart in (
+        (both.edges, edge_attribution_patching(model, task)),
+        (both.nodes, attribution_patching(model, task)),
+    ):
+        assert (found.measure, found.task) == (apart.measure, apart.task)
+        for name in ("value", "std_error", "folds"):
+            known = getattr(apart.estimate, name)
+            np.testing.assert_allclose(getattr(found.estimate, name), known, atol=1e-8 * abs(known).max())

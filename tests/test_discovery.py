@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from circuits.discovery import find_circuit, task_is_performed
+from circuits.attribution import attribution_patching, edge_attribution_patching
+from circuits.discovery import examine, find_circuit, task_is_performed
 from circuits.model import Model, load_model
 from circuits.tasks.induction import induction_task
+from circuits.tasks.task import task_values
 from tests.models import CIRCUIT, random_task, save_induction_model, tiny_model
 
 
@@ -21,6 +23,20 @@ def test_the_hand_set_circuit_is_found(model: Model, method) -> None:
     assert circuit.status == "performed"
     assert circuit.faithfulness is not None
     assert circuit.faithfulness.value == pytest.approx(1, abs=1e-6)
+
+
+def test_what_was_measured_on_the_way_is_what_it_says(model: Model) -> None:
+    task = induction_task(model, n_prompts=24)
+    found, plain = (
+        examine(model, task, method="eap"),
+        examine(model, task, scores=edge_attribution_patching(model, task)),
+    )
+    assert (found.circuit.kept == plain.circuit.kept).all()
+    assert plain.nodes is None
+    assert found.nodes is not None
+    np.testing.assert_allclose(found.nodes.values, attribution_patching(model, task).values, atol=1e-5)
+    for values, corrupted in ((found.clean, False), (found.corrupted, True)):
+        np.testing.assert_allclose(values, task_values(model, task, corrupted=corrupted), atol=1e-5)
 
 
 def test_the_control_has_no_circuit(model: Model) -> None:

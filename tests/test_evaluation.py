@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuits.attribution import edge_attribution_patching
+from circuits.attribution import attribute, edge_attribution_patching
 from circuits.circuit import Circuit, prune, select_top
 from circuits.evaluation import Judge, faithfulness, ratio_of_means
 from circuits.graph import ModelGraph
@@ -52,6 +52,18 @@ def test_batches_change_nothing() -> None:
     whole, split = (faithfulness(model, task, circuit, batch_size=size) for size in (16, 2))
     np.testing.assert_allclose(whole.value, split.value)
     np.testing.assert_allclose(whole.std_error, split.std_error)
+
+
+@pytest.mark.parametrize("architecture", ["native", "neox", "llama"])
+def test_runs_made_already_are_the_runs(architecture: str) -> None:
+    model = tiny_model(architecture)
+    task = random_task(model, n_prompts=5)
+    found = attribute(model, task, batch_size=3)
+    kept = select_top(found.edges, 40).kept
+    own, given = Judge(model, task), Judge(model, task, runs=found.runs, batch_size=2)
+    for name in ("clean", "corrupted"):
+        np.testing.assert_allclose(getattr(given, name), getattr(own, name), atol=1e-10)
+    np.testing.assert_allclose(given.values(kept), own.values(kept), atol=1e-10)
 
 
 def test_the_standard_error_of_a_ratio_is_its_spread() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circuits.heads import KINDS, head_scores, sequence_losses
+from circuits.heads import KINDS, head_scores, scores_and_losses, sequence_losses
 from circuits.model import load_model
 from tests.models import GAIN, SHARPNESS, VOCABULARY, save_induction_model, tiny_model
 
@@ -55,6 +55,19 @@ def test_losses_of_the_hand_set_model(tmp_path: Path) -> None:
     assert losses["loss_second_half"].value == pytest.approx((half + (PERIOD - 2) * told) / (PERIOD - 1), rel=1e-3)
     assert losses["loss_first_half"].value > np.log(VOCABULARY)
     assert losses["in_context_learning_score"].value < -1
+
+
+@pytest.mark.parametrize("architecture", ["native", "gpt2", "llama"])
+def test_one_pass_gives_both(architecture: str) -> None:
+    model = tiny_model(architecture)
+    options = {"n_prompts": 5, "periods": [3, 4], "batch_size": 2}
+    scores, losses = scores_and_losses(model, **options)
+    for both, apart in ((scores, head_scores(model, **options)), (losses, sequence_losses(model, **options))):
+        assert list(both) == list(apart)
+        for name, known in apart.items():
+            np.testing.assert_allclose(
+                getattr(both[name], "estimate", both[name]).value, getattr(known, "estimate", known).value
+            )
 
 
 def test_kinds_agree_with_a_plain_reading_of_the_pattern() -> None:

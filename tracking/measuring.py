@@ -100,10 +100,9 @@ def measure(
 
 
 def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Record:
-    from circuits.heads import head_scores, sequence_losses
+    from circuits.heads import scores_and_losses
 
-    scores = head_scores(model, n_prompts=settings.n_prompts, seed=settings.seed)
-    losses = sequence_losses(model, n_prompts=settings.n_prompts, seed=settings.seed)
+    scores, losses = scores_and_losses(model, n_prompts=settings.n_prompts, seed=settings.seed)
     return Record(
         checkpoint.step,
         PROBE,
@@ -119,21 +118,22 @@ def _task(
     model: "Model", task: "Task", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]
 ) -> Record:
     from circuits.attribution import attribution_patching
-    from circuits.discovery import find_circuit
+    from circuits.discovery import examine
     from circuits.patching import activation_patching
-    from circuits.tasks.task import task_values
 
     method: Any = settings.method
-    circuit = find_circuit(model, task, method=method, target=settings.target, **settings.options)
-    clean, corrupted = (task_values(model, task, corrupted=which).double().cpu().numpy() for which in (False, True))
+    found = examine(model, task, method=method, target=settings.target, **settings.options)
+    circuit = found.circuit
     metrics = {
-        "metric_clean": Estimate.from_prompts(clean),
-        "metric_corrupted": Estimate.from_prompts(corrupted),
+        "metric_clean": Estimate.from_prompts(found.clean),
+        "metric_corrupted": Estimate.from_prompts(found.corrupted),
         "n_edges": Estimate.exact(float(circuit.n_edges)),
     }
     if circuit.faithfulness is not None:
         metrics["faithfulness"] = circuit.faithfulness
-    scores = {"attribution": attribution_patching(model, task)} if task.metric.differentiable else {}
+    scores = {}
+    if task.metric.differentiable:
+        scores["attribution"] = found.nodes if found.nodes is not None else attribution_patching(model, task)
     if len(model.graph.components) <= settings.exact_nodes:
         scores["patching"] = activation_patching(model, task)
     return Record(
