@@ -23,6 +23,7 @@ def beside_the_demo(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / "demo").mkdir(exist_ok=True)
         (tmp_path / "demo" / name).symlink_to(demo_folder / name)
     monkeypatch.setenv("FORMATION_TEST_DATA", str(SHARED))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the kernels, as of the tests
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
