@@ -167,8 +167,9 @@ def test_a_shuffled_model_is_put_back_in_time(layers: int, heads: int, budget: f
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
 def test_intervals_hold_the_truth_as_often_as_they_say(share: float) -> None:
-    """Aimed at .85 to .97.  At a twentieth of the run half-rise and change-point hold it .98 times: a little too wide,
-    because a rise between two checkpoints may be abrupt or not, and the interval allows for both.
+    """Aimed at .85 to .97.  At a twentieth of the run half-rise and change-point hold it .98 times on these seeds; over
+    450 others .958, and over 200 that were read once, after that, .955 (logistic .958 and .935).  The excess over .90
+    is with abrupt rises: what lies between two checkpoints may be abrupt or not, and the interval allows for both.
     """
     found = coverage(share, 200, family=11)
     print("\n" + ", ".join(f"{name} {held:.3f} (width {width:.3f})" for name, (held, width) in found.items()))
