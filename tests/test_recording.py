@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from circuits.checkpoint import checkpoint_hash
+from tests import unlucky
 from tracking import recording
 from tracking.history import History
 from tracking.recording import RecordingSummary, record
@@ -282,6 +283,16 @@ def test_workers_make_the_same_history(run: Path, whole: Path, tmp_path: Path) -
         measured(run, tmp_path, workers=0)
 
 
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced(run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "came").mkdir()
+    monkeypatch.setattr(recording, "_work", unlucky.killed_once)
+    measured(run, tmp_path / "h", workers=2)
+    assert (tmp_path / "killed").exists()
+    assert len(list((tmp_path / "came").iterdir())) == 3
+    assert content(tmp_path / "h") == content(whole)
+
+
 def recorder(run: Path, folder: Path) -> subprocess.Popen:
     code = f"from tracking.recording import record; record({str(run)!r}, {str(folder)!r}, n_prompts=8)"
     return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
@@ -324,4 +335,35 @@ def test_a_cluster_whose_workers_die_makes_the_same_history(
     finally:
         ray.shutdown()
     assert len(list(deaths.iterdir())) >= 2
+    assert content(tmp_path / "h") == content(whole)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_nodes_makes_the_same_history(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    def noting(run: Any, folder: Path, **options: Any) -> None:
+        import ray
+
+        from tests.unlucky import killed_once
+
+        (folder.parent / "nodes" / ray.get_runtime_context().get_node_id()).touch()
+        killed_once(run, folder, **options)
+
+    (tmp_path / "came").mkdir()
+    (tmp_path / "nodes").mkdir()
+    monkeypatch.setattr(recording, "_work", noting)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        measured(run, tmp_path / "h", cluster=nodes.address)
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+    assert (tmp_path / "killed").exists()
+    assert len(list((tmp_path / "nodes").iterdir())) == 2
     assert content(tmp_path / "h") == content(whole)
