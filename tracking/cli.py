@@ -224,7 +224,9 @@ def record(
     out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
     task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
     steps: Steps = "all",
-    method: Annotated[str, typer.Option(help="How edges are scored: eap | eap-ig | exact.")] = "eap",
+    method: Annotated[
+        str, typer.Option(help="How edges are scored: eap-ig | eap (five times faster) | exact.")
+    ] = "eap-ig",
     n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,

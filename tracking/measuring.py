@@ -39,7 +39,7 @@ class Settings:
     tasks: tuple[str, ...] = ("induction",)
     n_prompts: int = 64
     seed: int = 0
-    method: str = "eap"
+    method: str = "eap-ig"
     target: float = 0.85
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
