@@ -1,0 +1,187 @@
+"""How near does recording a series come to what no recorder can do without, and how far is it from a plain loop?
+
+The floor of one checkpoint is reading its file, one forward pass over the probe's sequences, and the floor of EAP on
+one task (`tests.benchmarks.test_circuits_speed`): passes of the raw Hugging Face model, without hooks, same prompts and
+threads, in turn with the recording.  The plain loop is what TransformerLens alone offers: load, run with a cache, patch
+every head and MLP, next.  The weights are random, so the model does not do the task and no circuit is looked for.
+
+    pytest -o addopts= -s tests/benchmarks/test_recording_speed.py
+
+A history of 154 checkpoints × 5 tasks × 32,491 edges × 8 folds is opened and read by a process of its own.
+
+`FORMATION_BENCHMARK_CHECKPOINTS=20` and `FORMATION_BENCHMARK_PROMPTS=64` measure at the full scale (10 GB of disk).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from circuits.circuit import Circuit
+from circuits.graph import EdgeScores, Estimate, ModelGraph
+from circuits.model import load_model
+from circuits.tasks.induction import repeated_tokens
+from circuits.tasks.registry import make_task
+from circuits.tasks.task import Task
+from tests.benchmarks.test_circuits_speed import forward, forward_and_back
+from tracking.history import History, create_history
+from tracking.recording import record
+from tracking.records import Record, write_record
+
+CHECKPOINTS = int(os.environ.get("FORMATION_BENCHMARK_CHECKPOINTS", "4"))
+PROMPTS = int(os.environ.get("FORMATION_BENCHMARK_PROMPTS", "8"))
+ROUNDS = 2
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Checkpoints of GPT-2 small's shape, each a little further from the first."""
+    folder = tmp_path_factory.mktemp("series")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    module = transformers.AutoModelForCausalLM.from_config(transformers.GPT2Config())
+    for number in range(CHECKPOINTS):
+        module.save_pretrained(folder / f"checkpoint-{number}")
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight.mul_(1.001)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def passes(series: Path) -> tuple[Any, list[torch.Tensor], Task]:
+    """The raw model, the probe's sequences and the task, as recording makes them."""
+    model = load_model(series / "checkpoint-0")
+    raw: Any = transformers.AutoModelForCausalLM.from_pretrained(series / "checkpoint-0")
+    probe = [tokens for _, tokens in repeated_tokens(model, n_prompts=PROMPTS, seed=0)]
+    return raw.eval().requires_grad_(False), probe, make_task("induction", model, n_prompts=PROMPTS, seed=0)
+
+
+def floor(series: Path, raw: Any, probe: list[torch.Tensor], task: Task, batch_size: int = 16) -> None:
+    for checkpoint in sorted(series.iterdir()):
+        (checkpoint / "model.safetensors").read_bytes()
+        for tokens in probe:
+            forward(raw, tokens)
+        for start in range(0, len(task), batch_size):
+            part = task.rows(slice(start, start + batch_size))
+            forward(raw, part.corrupted)
+            forward_and_back(raw, part)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def recorded(series: Path, folder: Path, **options: Any) -> list[float]:
+    """Seconds from the beginning to the end of each checkpoint, and to the very end."""
+    start, ends = time.perf_counter(), []
+    shutil.rmtree(folder, ignore_errors=True)
+    record(series, folder, n_prompts=PROMPTS, threads=1, events=lambda _: ends.append(time.perf_counter()), **options)
+    return [end - start for end in (*ends, time.perf_counter())]
+
+
+def test_recording_a_series(series: Path, passes: Any, tmp_path: Path) -> None:
+    """The first checkpoint makes the model, which a short series pays for; so the others are told apart."""
+    rounds = []
+    for _ in range(ROUNDS):
+        *ends, whole = recorded(series, tmp_path / "h")
+        rounds.append((whole, (ends[-1] - ends[0]) / (len(ends) - 1), seconds(lambda: floor(series, *passes))))
+    assert History.open(tmp_path / "h").records[0, "induction"].status == "not_performed"
+    whole, further, least = (min(times) for times in zip(*rounds, strict=True))
+    print(
+        f"\n  recording {CHECKPOINTS} checkpoints, {PROMPTS} prompts: {whole / least:.2f} × the floor ({whole:.1f} s "
+        f"against {least:.1f} s); each after the first {further * CHECKPOINTS / least:.2f} × (at most 1.4)"
+    )
+    assert (whole if CHECKPOINTS >= 20 else further * CHECKPOINTS) <= 1.4 * least
+
+
+def plain(folder: Path, probe: list[torch.Tensor], task: Task, share: int) -> float:
+    """One checkpoint of the plain loop; of its patched passes, which all take the same time, one in `share` is run."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    start = time.perf_counter()
+    bridge: Any = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    with torch.no_grad():
+        for tokens in probe:
+            logits, cache = bridge.run_with_cache(tokens)
+            logits.log_softmax(-1)
+            _ = [cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(12)]
+        _, other = bridge.run_with_cache(task.corrupted)
+        before = time.perf_counter()
+        spent = before - start
+        layers = range(0, 12, share)
+        for layer in layers:
+            places = [("attn.hook_z", head) for head in range(12)] + [("hook_mlp_out", None)]
+            for name, head in places:
+                hook = f"blocks.{layer}.{name}"
+
+                def patch(x: torch.Tensor, hook: Any, place: str = hook, head: int | None = head) -> torch.Tensor:
+                    if head is None:
+                        return other[place]
+                    x = x.clone()
+                    x[:, :, head] = other[place][:, :, head]
+                    return x
+
+                bridge.run_with_hooks(task.clean, fwd_hooks=[(hook, patch)])
+    return spent + (time.perf_counter() - before) * 12 / len(layers)
+
+
+def test_the_plain_loop(series: Path, passes: Any, tmp_path: Path) -> None:
+    _, probe, task = passes
+    ours, theirs = [], []
+    for number in range(2):
+        step = f"{number}"
+        *_, whole = recorded(series, tmp_path / step, steps=step)
+        ours.append(whole)
+        theirs.append(plain(series / f"checkpoint-{number}", probe, task, share=12))
+    ratio = sum(theirs) / sum(ours)
+    print(f"\n  two checkpoints, each from nothing: {ratio:.1f} times faster than the plain loop (at least 8)")
+    assert ratio >= 8
+
+
+READING = """
+import sys, time
+from tracking.history import History
+
+times = [time.perf_counter()]
+history = History.open(sys.argv[1])
+history.steps, history.tasks
+times.append(time.perf_counter())
+history.edge_scores("a").value.sel(writer="a5.h1").values
+times.append(time.perf_counter())
+history.edge_scores("b").folds.sel(writer="a5.h1").values
+times.append(time.perf_counter())
+print(*[after - before for before, after in zip(times, times[1:])])
+"""
+
+
+def test_reading_one_series(tmp_path: Path) -> None:
+    graph = ModelGraph(n_layers=12, n_heads=12, mlp=True)
+    create_history(tmp_path, "big", graph)
+    generator = np.random.default_rng(0)
+    for step in range(154):
+        folds = generator.normal(size=(8, *graph.edge_mask.shape)) * graph.edge_mask
+        estimate = Estimate(folds.mean(0), folds.std(0), folds, 64)
+        for task in "abcde":
+            scores = EdgeScores(graph, estimate, "eap", task)
+            write_record(tmp_path, Record(step, task, circuit=Circuit(scores, graph.edge_mask, None, "unknown")))
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) / 1e6
+    command = [sys.executable, "-c", READING, str(tmp_path)]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    opening, value, folds = (min(float(run[part]) for run in runs) for part in range(3))
+    print(f"\n  {size:.0f} MB opened in {opening:.2f} s, a series read in {value:.3f} s, with its folds {folds:.3f} s")
+    assert size <= 700
+    assert opening < 1
+    assert value < 0.2
