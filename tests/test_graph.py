@@ -62,7 +62,7 @@ def test_estimate_over_prompts() -> None:
     values = np.array([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0], [7.0, 0.0]])
     estimate = Estimate.from_prompts(values, n_folds=2)
     np.testing.assert_allclose(estimate.value, [4, 0])
-    np.testing.assert_allclose(estimate.std_error, [np.std([1, 3, 5, 7], ddof=1) / 2, 0])
+    np.testing.assert_allclose(estimate.std_error, [float(np.std([1, 3, 5, 7], ddof=1)) / 2, 0.0])
     np.testing.assert_allclose(estimate.folds, [[3, 0], [5, 0]])
     assert np.isnan(Estimate.from_prompts(values[:1]).std_error).all()
 
