@@ -81,6 +81,8 @@ class History:
             FileNotFoundError: the folder does not exist or holds no history.
             ValueError: it was written by a later version of this tool.
         """
+        import xarray  # noqa: F401  # a quarter of a second: better here than in the first series that is asked for
+
         folder = Path(folder)
         about = _read_about(folder)
         records = _FolderRecords(folder / "records")
