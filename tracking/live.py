@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from tracking.standins import measured_under
 
 __all__ = ["Recorder", "Sink"]
 
+LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.measuring")
 Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the step and numbers by name; called in order of step."""
 
@@ -99,6 +101,8 @@ class Recorder:
         self._known: dict[int, str] = {}
         self._before: tuple[int, dict[str, float]] | None = None
         self._between: list[State] = []
+        for module in LOADED:  # now, and not in the middle of the training
+            import_module(module)
 
     def __enter__(self) -> "Recorder":
         return self
