@@ -157,7 +157,7 @@ def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
         apart = first.interval_after <= second.interval_before
         if low > 0 and apart:
             sentences.append(
-                f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({low:.0f} to {high:.0f})."
+                f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({first.definition}; {low:.0f} to {high:.0f})."
             )
         else:
             why = f"anything from {low:.0f} to {high:.0f} fits" if apart else "no checkpoint lies between them"
