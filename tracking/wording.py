@@ -156,9 +156,8 @@ def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
         low, high = second.low - first.high, second.high - first.low
         apart = first.interval_after <= second.interval_before
         if low > 0 and apart:
-            sentences.append(
-                f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({first.definition}; {low:.0f} to {high:.0f})."
-            )
+            span = f"{first.definition}; {low:.0f} to {high:.0f}"
+            sentences.append(f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({span}).")
         else:
             why = f"anything from {low:.0f} to {high:.0f} fits" if apart else "no checkpoint lies between them"
             sentences.append(
