@@ -82,7 +82,7 @@ TRACKING = [
     ["widget"],
     ["demo", "doctor"],
     ["terminal"],
-    ["cli_many_runs"],
+    ["cli_many_runs", "cli_outputs"],
     ["cli"],
 ]
 LAYERS = {

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tracking.cli_many_runs import compare, design, forecast, sweep
+from tracking.cli_outputs import export, match, report, track
 from tracking.terminal import (
     Json,
     fail,
-    number,
     other_kind,
     pairs,
     print_json,
-    print_table,
     progress_bars,
     reporter,
     sentence_of,
@@ -30,7 +29,6 @@ from tracking.terminal import (
 
 if TYPE_CHECKING:
     from tracking.runs import Run
-    from tracking.timeline import Timeline
 
 __all__ = ["app", "main"]
 
@@ -48,18 +46,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _verb in (sweep, compare, forecast, design):
-    app.command()(_verb)
-
-HistoryFolder = Annotated[Path, typer.Argument(help="A history's folder, as `record` or `import` writes it.")]
-HistoryFolders = Annotated[list[Path], typer.Argument(help="One or more histories' folders.")]
-Thresholds = Annotated[
-    list[str] | None,
-    typer.Option("--threshold", help="MEASURE=VALUE (or VALUE for all): a component above it plays the role."),
-]
-Task = Annotated[str | None, typer.Option("--task", help="Use the scores of this task or probe only.")]
-MaxGap = Annotated[int, typer.Option("--max-gap", min=0, help="Snapshots that a component may be missing unharmed.")]
-
 
 Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 | first:N | FROM..TO.")]
 Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
@@ -103,7 +89,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return fail(f"the work failed: {sentence_of(error) or type(error).__name__}", 1)
 
 
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run, its history, the timeline and the page.")] = Path(
         "formation-demo"
@@ -129,7 +114,6 @@ def demo(
         typer.echo(f"  {path}")
 
 
-@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="A TOML file of training options.")],
     out: Annotated[Path, typer.Option(help="Folder for the run; an unfinished run there goes on.")],
@@ -152,7 +136,6 @@ def train(
     typer.echo(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
 
 
-@app.command()
 def branch(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, with checkpoints that keep states.")],
     at: Annotated[int, typer.Option(help="A step of which there is a checkpoint.")],
@@ -188,7 +171,6 @@ def branch(
         typer.echo(sentence)
 
 
-@app.command()
 def audit(
     source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
     steps: Steps = "all",
@@ -218,7 +200,6 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command()
 def record(
     source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
@@ -272,7 +253,6 @@ def record(
         raise typer.Exit(3 if summary.done or summary.skipped else 1)
 
 
-@app.command(name="import")
 def import_(
     table: Annotated[Path, typer.Argument(help="Scores: CSV, TSV (gzipped or not) or Parquet, one row a score.")],
     out: Annotated[Path, typer.Option(help="Folder for the history.")],
@@ -305,106 +285,6 @@ def import_(
     typer.echo(f"{out}: {len(history)} steps of {history.name}, {len(history.graph.heads)} heads; {measures}")
 
 
-@app.command()
-def track(
-    folder: HistoryFolder,
-    threshold: Thresholds = None,
-    task: Task = None,
-    max_gap: MaxGap = 2,
-    as_json: Json = False,
-) -> None:
-    """Link components from step to step: lifelines, events, and when each role formed, with intervals.
-
-    Example: `formation track histories/a`
-    """
-    timeline = _timeline([folder], threshold, task, max_gap)
-    run = timeline.runs[0]
-    if as_json:
-        tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
-        return print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
-    print_table("Formation", run.formation)
-    print_table("Events", run.events)
-    for sentence in run.sentences:
-        typer.echo(sentence)
-
-
-@app.command()
-def match(
-    before: Annotated[Path, typer.Argument(help="A history's folder.")],
-    after: Annotated[Path, typer.Argument(help="The same history, or another run's.")],
-    step: Annotated[
-        list[int] | None, typer.Option("--step", help="Steps of the two, given twice; the last ones if not given.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say which component of one snapshot is which of another, and how sure that is.
-
-    Example: `formation match histories/seed0 histories/seed1 --step 1000 --step 1000`
-    """
-    from tracking.history import History
-    from tracking.matching import match as match_snapshots
-
-    first, second = History.open(before), History.open(after)
-    steps = step or [first.steps[-1], second.steps[-1]]
-    if len(steps) != 2:
-        raise ValueError(f"expected --step twice, one for each history, got {len(steps)}")
-    same_run = before.resolve() == after.resolve()
-    matching = match_snapshots(_snapshot(first, steps[0]), _snapshot(second, steps[1]), same_run=same_run)
-    frame = matching.to_frame()
-    if as_json:
-        pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
-        gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
-        return print_json({"pairs": pairs, **gone})
-    print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
-    typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
-    typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
-
-
-@app.command()
-def export(
-    folders: HistoryFolders,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    formats: Annotated[str, typer.Option("--format", help="Formats, with commas between them.")] = "json,csv,parquet",
-    threshold: Thresholds = None,
-    task: Task = None,
-    max_gap: MaxGap = 2,
-) -> None:
-    """Write everything found as files that other tools read.
-
-    Example: `formation export histories/a --format csv,parquet --out timeline`
-    """
-    from tracking.timeline import export_timeline
-
-    wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
-    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
-        typer.echo(path)
-
-
-@app.command()
-def report(
-    folders: HistoryFolders,
-    out: Annotated[Path, typer.Option(help="The page, one file that needs no network.")] = Path("report.html"),
-    figure: Annotated[Path | None, typer.Option(help="Also a figure: PNG, SVG or PDF, by its ending.")] = None,
-    threshold: Thresholds = None,
-    task: Task = None,
-    max_gap: MaxGap = 2,
-) -> None:
-    """Make one self-contained page to look at.
-
-    Example: `formation report histories/a --out report.html`
-    """
-    from tracking.report import report as write_report
-
-    timeline = _timeline(folders, threshold, task, max_gap)
-    typer.echo(write_report(timeline, out))
-    if figure is not None:
-        from tracking.figures import plot
-
-        plot(timeline).savefig(figure)
-        typer.echo(figure)
-
-
-@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, what clashes, which devices there are, and what to do.
 
@@ -423,31 +303,19 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-# What the verbs share --------------------------------------------------------------------------------------------
-
-
 def _open_run(source: str, step_pattern: str | None, tokens_per_step: float | None) -> "Run":
     from tracking.runs import Run
 
     return Run.open(source, step_pattern=step_pattern, tokens_per_step=tokens_per_step)
 
 
-def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
-    from tracking.history import History
-    from tracking.timeline import build_timeline
-
-    histories = [History.open(folder) for folder in folders]
-    return build_timeline(histories, thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
-
-
-def _snapshot(history: Any, step: int) -> Any:
-    return history[step]
-
-
-def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:
-    """`["30"]` is 30 for every measure; `["induction=30"]` is for one."""
-    if not given:
-        return None
-    if len(given) == 1 and "=" not in given[0]:
-        return number(given[0], "--threshold")
-    return {measure: number(value, "--threshold") for measure, value in pairs(given, "--threshold").items()}
+# In the order in which a newcomer meets them.
+_VERBS = {
+    "Begin": (demo, doctor),
+    "One run": (train, audit, record, import_, track, match),
+    "Many runs": (sweep, compare, forecast, design, branch),
+    "Results": (report, export),
+}
+for _panel, _verbs in _VERBS.items():
+    for _verb in _verbs:
+        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)
