@@ -2,7 +2,8 @@
 
 Carriers of the same role in different runs are matched by signature and wiring (`tracking.matching`), each pair of runs
 once.  Where the matches of several runs agree all round they make a **family** with a common label (*induction head
-A*).  A carrier that no match of enough confidence reaches stays alone, and is listed as such.
+A*).  A carrier that no match of enough confidence reaches stays alone, and is listed as such.  Families and all matches
+together are the runs' **counterparts**.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 from circuits.graph import Node
 from tracking.history import History
 from tracking.lifelines import Lifelines, link_lifelines
-from tracking.matching import match
+from tracking.matching import Matching, match
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Alignment", "Family", "align_runs"]
+__all__ = ["Alignment", "Counterparts", "Family", "align_runs", "find_counterparts"]
 
 Member = tuple[str, Node]
 
@@ -31,6 +32,15 @@ class Family:
     role: str
     members: Mapping[str, Node]
     support: float
+
+
+@dataclass(frozen=True)
+class Counterparts:
+    """Families over runs, every matching between two runs at their last checkpoints, and what could not be compared."""
+
+    families: tuple[Family, ...]
+    matches: Mapping[tuple[str, str], Matching]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,44 @@ def align_runs(
     if len(lifelines) != len(histories):
         raise ValueError(f"expected one set of lifelines for each of {len(histories)} runs, got {len(lifelines)}")
     carriers = {name: _main_roles(linked) for name, linked in zip(names, lifelines, strict=True)}
-    links, remarks = _links(histories, carriers, least, seed)
-    families = _families(links, carriers)
-    taken = {(run, node) for family in families for run, node in family.members.items()}
+    found = find_counterparts(histories, carriers, least=least, seed=seed)
+    if not found.matches:
+        raise ValueError(found.remarks[0])
+    taken = {(run, node) for family in found.families for run, node in family.members.items()}
     alone = [(run, role, node) for run, roles in carriers.items() for node, role in roles.items()]
     alone = [(run, role, node) for run, role, node in alone if (run, node) not in taken]
-    return Alignment(tuple(families), tuple(alone), _relabelled(lifelines, families), tuple(remarks))
+    return Alignment(found.families, tuple(alone), _relabelled(lifelines, found.families), found.remarks)
+
+
+def find_counterparts(
+    histories: Sequence[History],
+    carriers: Mapping[str, Mapping[Node, str]],
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    least: float = 0.5,
+    seed: int = 0,
+) -> Counterparts:
+    """Match the components of every two runs, and put carriers of one role into families.
+
+    Args:
+        histories: the runs; their names must differ.
+        carriers: of each run, by name: what each component mainly does.
+        pairs: which of the histories are matched with which, by place; all with all where not given.
+        least: confidence that a match must have to put two components into one family.
+        seed: of the matching.
+    """
+    matches, remarks = {}, []
+    for one, other in combinations(range(len(histories)), 2) if pairs is None else pairs:
+        first, second = histories[one], histories[other]
+        try:
+            matches[first.name, second.name] = match(first, second, same_run=False, seed=seed)
+        except ValueError as error:  # nothing measured in both: nothing is matched
+            remarks.append(str(error))
+            continue
+        both = first.name, second.name
+        remarks += _without_common_role(both, (carriers[both[0]], carriers[both[1]]))
+    families = _families(_links(matches, carriers, least), carriers)
+    return Counterparts(tuple(families), matches, tuple(remarks))
 
 
 def _main_roles(lifelines: Lifelines) -> dict[Node, str]:
@@ -98,26 +140,16 @@ def _main_roles(lifelines: Lifelines) -> dict[Node, str]:
 
 
 def _links(
-    histories: Sequence[History], carriers: Mapping[str, Mapping[Node, str]], least: float, seed: int
-) -> tuple[dict[tuple[Member, Member], float], list[str]]:
-    """The confidence of every match between carriers of one role, and remarks on runs that have none."""
-    links, remarks, comparable = {}, [], False
-    for first, second in combinations(histories, 2):
-        one, other = first.name, second.name
-        try:
-            pairs = match(first, second, same_run=False, seed=seed).pairs
-        except ValueError as error:  # nothing measured in both: nothing is matched
-            remarks.append(str(error))
-            continue
-        comparable = True
-        remarks += _without_common_role((one, other), (carriers[one], carriers[other]))
-        for pair in pairs:
+    matches: Mapping[tuple[str, str], Matching], carriers: Mapping[str, Mapping[Node, str]], least: float
+) -> dict[tuple[Member, Member], float]:
+    """The confidence of every match between carriers of one role."""
+    links = {}
+    for (one, other), matching in matches.items():
+        for pair in matching.pairs:
             role = carriers[one].get(pair.before)
             if pair.confidence >= least and role and role == carriers[other].get(pair.after):
                 links[(one, pair.before), (other, pair.after)] = pair.confidence
-    if not comparable:
-        raise ValueError(remarks[0])
-    return links, remarks
+    return links
 
 
 def _without_common_role(names: tuple[str, str], carriers: tuple[Mapping[Node, str], Mapping[Node, str]]) -> list[str]:
