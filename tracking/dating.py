@@ -15,6 +15,7 @@ Axes: `resample` the resamples of one curve, `step` the snapshots.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -335,13 +336,8 @@ def _logistic(
     n = len(x)
     if n < 4:
         return np.full(len(y), np.nan), np.full(len(y), np.nan)
-    fine = 8 if n <= 40 else 4
-    middles = np.interp(np.linspace(0, n - 1, fine * (n - 1) + 1), np.arange(n), x)
-    widths = np.geomspace(max(0.02 * np.min(np.diff(x)), 1e-3), 0.4 * (x[-1] - x[0]), 12)
+    middles, widths, basis, power = _logistic_grid(tuple(x.tolist()))
     m, w = (grid.ravel() for grid in np.meshgrid(middles, widths, indexing="ij"))
-    basis = _sigmoid(x, m[:, None], w[:, None])
-    basis -= basis.mean(axis=1, keepdims=True)
-    power = (basis**2).sum(axis=1)
     centred = y - y.mean(axis=1, keepdims=True)
     total = (centred**2).sum(axis=1)
     product = centred @ basis.T
@@ -362,6 +358,19 @@ def _logistic(
     gained = n * np.log(np.maximum(total, 1e-300) / np.maximum(left_over, n * error**2 * 0.05 + 1e-300)) - 3 * np.log(n)
     shown = (gained > 6) & (best > 0)
     return np.where(shown, middle, np.nan), np.where(shown, width, np.nan)
+
+
+@lru_cache(maxsize=8)
+def _logistic_grid(steps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Midpoints, widths, and of each pair of them the centred curve and its power: alike for all curves of a run."""
+    x, n = np.array(steps), len(steps)
+    fine = 8 if n <= 40 else 4
+    middles = np.interp(np.linspace(0, n - 1, fine * (n - 1) + 1), np.arange(n), x)
+    widths = np.geomspace(max(0.02 * np.min(np.diff(x)), 1e-3), 0.4 * (x[-1] - x[0]), 12)
+    m, w = (grid.ravel() for grid in np.meshgrid(middles, widths, indexing="ij"))
+    basis = _sigmoid(x, m[:, None], w[:, None])
+    basis -= basis.mean(axis=1, keepdims=True)
+    return middles, widths, basis, (basis**2).sum(axis=1)
 
 
 def _sigmoid(x: np.ndarray, middle: np.ndarray, width: np.ndarray) -> np.ndarray:

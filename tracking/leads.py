@@ -83,10 +83,10 @@ def _changes(leads: Leads) -> list[tuple[int, int, int, int, float]]:
     value = leads.value
     found: list[tuple[int, int, int, int, float]] = []
     leader, led = -1, 0
-    for t in range(len(value)):
-        if np.isnan(value[t]).all():
-            continue
-        best = int(np.nanargmax(value[t]))
+    measured = ~np.isnan(value)
+    first = np.where(measured, value, -np.inf).argmax(axis=1).tolist()
+    for t in np.flatnonzero(measured.any(axis=1)).tolist():
+        best = first[t]
         if leader < 0 or np.isnan(value[t, leader]):
             rivals = [other for other in range(value.shape[1]) if other != best and np.isfinite(value[t, other])]
             if rivals and all(_ahead(leads, best, other, t) >= CLEAR for other in rivals):

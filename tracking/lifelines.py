@@ -95,10 +95,17 @@ def _component_lifelines(run: str, roles: Sequence[RoleScores], lifelines: Seque
     carriers = sorted(ever, key=lambda node: (node.layer, node.kind, node.index))
     steps = tuple(sorted({step for role in roles for step in role.steps}))
     found = []
+    rows = [{step: row for row, step in enumerate(role.steps)} for role in roles]
+    columns = [{known: column for column, known in enumerate(role.nodes)} for role in roles]
     for node in carriers:
         doing, strength, sure = [], [], []
+        having = [  # the roles that were measured of it, with its curves
+            (role.label, line, at, role.value[:, column[node]].tolist(), role.sure[:, column[node]].tolist())
+            for role, line, at, column in zip(roles, lifelines, rows, columns, strict=True)
+            if node in column
+        ]
         for step in steps:
-            role, score, certain = _main_role(node, step, roles, lifelines)
+            role, score, certain = _main_role(node, step, having)
             doing.append(role)
             strength.append(score)
             sure.append(certain)
@@ -111,17 +118,17 @@ def _component_lifelines(run: str, roles: Sequence[RoleScores], lifelines: Seque
 
 
 def _main_role(
-    node: Node, step: int, roles: Sequence[RoleScores], lifelines: Sequence[Lifeline]
+    node: Node, step: int, having: Sequence[tuple[str, Lifeline, Mapping[int, int], list[float], list[float]]]
 ) -> tuple[str, float, float]:
     """What the component mainly does there (roles come in order of how telling they are), its score, how sure."""
     best = ("", np.nan, 0.0)
-    for role, line in zip(roles, lifelines, strict=True):
-        if step not in role.steps or node not in role.nodes:
+    for label, line, rows, scores, certain in having:
+        if step not in rows:
             continue
-        place = role.steps.index(step), role.nodes.index(node)
-        score, sure = float(role.value[place]), float(role.sure[place])
-        if node in line.nodes[place[0]]:
-            return role.label, score, sure
+        row = rows[step]
+        score, sure = scores[row], certain[row]
+        if node in line.nodes[row]:
+            return label, score, sure
         if not best[1] >= score:
             best = ("", score, 1 - sure)
     return best

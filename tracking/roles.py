@@ -7,6 +7,7 @@ beginnings of a role are paired in one assignment, and a pair that timing and li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -56,7 +57,7 @@ class RoleScores:
         """With the folds' shares of the prompts changed by `weights`; only `level` follows."""
         return replace(self, level=self.level + np.tensordot(weights, self.folds, axes=1))
 
-    @property
+    @cached_property
     def sure(self) -> Float[np.ndarray, "step component"]:
         """Probability that each score is above the threshold; 0 where it was not measured."""
         return np.nan_to_num(ndtr((self.level - self.bar) / np.maximum(self.noise, 1e-12)))
