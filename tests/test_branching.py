@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +13,15 @@ import pytest
 import torch
 
 from circuits.checkpoint import checkpoint_hash, read_weights
-from circuits.model import open_module
+from circuits.model import open_module, save_checkpoint
 from tracking.branching import branch
+from tracking.interventions import Intervention
 from tracking.ordering import ordered_batch
 from tracking.recording import record
 from tracking.runs import Run
 from tracking.sequences import Repeats, batch
 from tracking.standins import LOG, standing_at
-from tracking.surgery import own_weights
+from tracking.surgery import own_weights, stepping_in
 from tracking.training import STATE, TrainingConfig, load_state, train
 
 CONFIG = TrainingConfig(
@@ -129,6 +133,60 @@ def test_conditions_fire_once_or_are_held_back_and_both_are_logged(parent: Path,
     assert any("Step 8: not fired" in sentence for sentence in made.sentences)
 
 
+KILLED = """
+import sys, torch
+from tracking.branching import branch
+torch.set_num_threads(1)
+made = branch(sys.argv[1], at=4, interventions=sys.argv[3:], out=sys.argv[2],
+              progress=lambda stage, step, steps: print(stage, step, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_branch_whose_process_is_killed_goes_on_as_if_it_had_not_been(parent: Path, tmp_path: Path) -> None:
+    given = ["ablate a0.h1 until 14", "set learning_rate=0.01 when induction<2 at 6", "reinitialise a1.h0 at 13"]
+    command = [sys.executable, "-c", KILLED, str(parent), str(tmp_path / "b" / "run"), *given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("branch 10"):
+                process.kill()
+                break
+    assert process.wait() == -signal.SIGKILL
+    assert 16 not in Run.open(tmp_path / "b" / "run").steps
+    branch(parent, at=4, interventions=given, out=tmp_path / "a" / "run")
+    branch(parent, at=4, interventions=given, out=tmp_path / "b" / "run")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_a_graft_finds_the_head_that_does_the_same(parent: Path, tmp_path: Path) -> None:
+    """The other checkpoint is this one with the heads of layer 1 in the other order."""
+    state = load_state(CONFIG, Run.open(parent)[8].source)
+    model = open_module(state.module)
+    first, second = own_weights(model, "a1.h0"), own_weights(model, "a1.h1")
+    with torch.no_grad():
+        for (weight, mine), (_, theirs) in zip(first, second, strict=True):
+            weight[mine], weight[theirs] = weight[theirs].clone(), weight[mine].clone()
+    save_checkpoint(state.module, CONFIG.model, tmp_path / "swapped")
+    made = branch(parent, at=8, interventions=[f"graft a1.h0 with {tmp_path / 'swapped'}"], out=tmp_path / "run")
+    assert made.interventions[0].spec == f"graft a1.h0 with {tmp_path / 'swapped'}:a1.h1 at 8"
+    grafted, own = (open_module(load_state(CONFIG, made.run[8].source).module) for _ in range(2))
+    with stepping_in(grafted, made.interventions):
+        pass
+    assert all(
+        torch.equal(weight, own.module.get_parameter(name)) for name, weight in grafted.module.named_parameters()
+    )
+
+
+def test_a_condition_may_wait_to_put_weights_in(parent: Path, tmp_path: Path) -> None:
+    given = [f"graft a0.h0 with {parent}@16:a0.h1 when induction<2"]
+    made = branch(parent, at=4, interventions=given, out=tmp_path / "run")
+    assert [(entry["step"], entry["event"]) for entry in entries(made.run)] == [(10, "fired"), (10, "done")]
+    assert hashes(made.run)[8] == hashes(parent)[8]
+    assert hashes(made.run)[12] != hashes(parent)[12]
+    assert Intervention.parse(made.interventions[0].spec) == made.interventions[0]
+
+
 def test_a_branch_of_a_branch_keeps_what_was_in_force(parent: Path, tmp_path: Path) -> None:
     first = branch(parent, at=4, interventions=["ablate a0.h1 until 14", "set weight_decay=0.3 when induction<2 at 6"],
                    out=tmp_path / "first")  # fmt: skip
@@ -206,23 +264,44 @@ def test_no_optimiser_state_is_said_and_the_inexact_branch_is_recorded(parent: P
         ({"at": 8, "interventions": ["freeze a0 when entropy<2"]}, "a condition over 'entropy', which is not measured"),
         ({"at": 8, "interventions": ["ablate a0", "clamp a0.h1 to induction"]}, "contradict each other"),
         ({"at": 8, "interventions": ["set repeat_probability=2"]}, "expected repeat_probability between 0 and 1"),
+        (
+            {"at": 8, "interventions": ["set shortest_period=7"]},
+            "'set shortest_period=7 from 8' cannot be done",
+        ),
+        (
+            {"at": 8, "interventions": ["graft a0.h0 with PARENT@16:a3.h0"]},
+            "cannot graft a3.h0 into a0.h0: the model",
+        ),
+        ({"at": 8, "interventions": ["clamp a0.h0 to PARENT@16:a3.h0"]}, "that checkpoint has no head a3.h0"),
+        ({"at": 8, "interventions": ["graft a0 with PARENT@16"]}, "must name one component to take"),
+        ({"at": 8, "interventions": ["graft a0.h0 with PARENT@5"]}, "no checkpoint at step 5; the nearest are 4 and 8"),
+        ({"at": 8, "interventions": ["freeze a0 when induction<1 at 4"]}, "looked at at step 4, before it may hold"),
+        ({"at": 20}, "no checkpoint at step 20; the nearest are 12 and 16"),
         ({"at": 8, "interventions": ["set batch_size=none"]}, "expected batch_size to be a whole number"),
     ],
 )
 def test_requests_that_cannot_be(parent: Path, tmp_path: Path, options: dict, words: str) -> None:
+    given = [text.replace("PARENT", str(parent)) for text in options.get("interventions", ())]
     with pytest.raises(ValueError, match=words):
-        branch(parent, out=tmp_path / "out", **options)
+        branch(parent, out=tmp_path / "out", **{**options, "interventions": given})
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_hold_something_else_are_left_alone(parent: Path, tmp_path: Path) -> None:
     branch(parent, at=8, until=12, interventions=["freeze a0"], out=tmp_path / "run")
-    before = content(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"holds a run with interventions .*; choose another folder"):
+    before, theirs = content(tmp_path / "run"), content(parent)
+    with pytest.raises(
+        ValueError, match=r"holds a branch with freeze a0 .* a branch with freeze a1 .*; choose another"
+    ):
         branch(parent, at=8, until=12, interventions=["freeze a1"], out=tmp_path / "run")
-    with pytest.raises(ValueError, match="choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"holds a branch of .*parent at step 8, and this is a branch of .* at step 12"
+    ):
+        branch(parent, at=12, interventions=["freeze a0"], out=tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run that is no branch"):
         branch(parent, at=8, interventions=["freeze a1"], out=parent)
     assert content(tmp_path / "run") == before
+    assert content(parent) == theirs
 
 
 def test_runs_that_do_not_say_how_they_were_trained(parent: Path, tmp_path: Path) -> None:

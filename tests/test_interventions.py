@@ -27,7 +27,7 @@ conditions = st.builds(
     st.booleans(),
     st.sampled_from(["max", "min", "mean"]),
     st.none(),
-    st.none() | st.integers(0, 900),
+    st.none() | st.integers(900, 1800),
 )
 
 
@@ -49,7 +49,7 @@ def interventions(draw: st.DrawFn) -> Intervention:
         tuple(draw(options)) if action == "set" else (),
         draw(st.integers(0, 3)),
         draw(steps),
-        None if action in ("graft", "reinitialise") else draw(st.none() | st.integers(901, 2000)),
+        None if action in ("graft", "reinitialise") else draw(st.none() | st.integers(1801, 2000)),
         draw(st.none() | conditions),
     )
 
@@ -69,7 +69,9 @@ def test_a_sentence_is_its_intervention(intervention: Intervention) -> None:
         ("clamp a0.h0 to previus-token", "did you mean previous-token"),
         ("set repeat_probabilty=0", "no option 'repeat_probabilty' .*; did you mean repeat_probability"),
         ("set repeat_probability=often", "expected NAME=NUMBER after 'set', got 'repeat_probability=often'"),
-        ("freeze a0.h1 untl 3", "cannot make sense of 'untl'; did you mean until"),
+        ("freeze a0.h1 untl 3", "cannot make sense of 'untl 3'; did you mean until"),
+        ("ablate a0.h1 untill 3", "cannot make sense of 'untill 3'; did you mean until"),
+        ("freeze a0 from 9 when induction<1 at 3", "looked at at step 3, before it may hold, from step 9 on"),
         ("freeze a0.h1 until soon", "expected a whole number after 'until', got 'soon'"),
         ("freeze a0.h1 from 9 until 3", "expected an end after the start, got until 3 from 9"),
         ("freeze a0.h1 until 3 until 4", "'until' stands twice"),
@@ -89,7 +91,11 @@ def test_a_sentence_that_cannot_be_read(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["ablate a7.h0"], "the model has no component a7.h0; did you mean a"),
+        (
+            ["ablate a7.h0"],
+            "the model has no component a7.h0; did you mean a.* It has 2 layers of 2 heads, each with",
+        ),
+        (["ablate m7"], "the model has no component m7; did you mean m"),
         (["clamp m0 to induction"], "only heads have an attention pattern"),
         (["set batch_size=8 when inductoin<0.2"], "not measured in training; did you mean induction"),
         (["set batch_size=8 when a9.h9:induction<0.2"], "the model has no component a9.h9"),
@@ -97,12 +103,31 @@ def test_a_sentence_that_cannot_be_read(text: str, words: str) -> None:
         (["set batch_size=8", "set batch_size=4 from 9"], "both set batch_size"),
         (["freeze a1.h0", "reinitialise a1 at 40"], "a1.h0 is to stay as it is and to get other weights"),
         (["reorder shuffled", "reorder reversed"], "both order the data"),
+        (["reorder shuffled until 40", "set batch_size=8 from 20"], "batch_size changes among the sequences"),
+        (
+            ["reorder shuffled until 40", "set burstiness=1 when induction>0.2"],
+            "burstiness changes among",
+        ),
         (["set batch_size=8", "set batch_size=4 when induction>0.1"], "both set batch_size"),
     ],
 )
 def test_what_cannot_be_done_together_or_at_all(texts: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_interventions([Intervention.parse(text) for text in texts], GRAPH, measures=["induction"])
+
+
+def test_a_model_without_mlps_is_said_to_have_none() -> None:
+    with pytest.raises(ValueError, match="no component m0: it has 2 layers of 2 heads, and no MLPs"):
+        check_interventions([Intervention.parse("ablate m0")], ModelGraph(n_layers=2, n_heads=2, mlp=False))
+
+
+def test_spaces_after_commas_are_as_good_as_none() -> None:
+    assert Intervention.parse("ablate a0.h1,  a1.h0 mean") == Intervention.parse("ablate a0.h1,a1.h0 mean")
+
+
+def test_an_order_of_data_that_stays_the_same_does_not_contradict() -> None:
+    texts = ["reorder shuffled from 20 until 40", "set batch_size=8 from 10 until 40", "set learning_rate=1 from 30"]
+    check_interventions([Intervention.parse(text) for text in texts], GRAPH)
 
 
 def test_what_follows_each_other_does_not_contradict() -> None:

@@ -12,18 +12,20 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from circuits.checkpoint import checkpoint_hash, copy_weights, read_weights
-from circuits.model import load_model
+from circuits.model import load_model, open_module
 from circuits.transformer import Model
-from tracking.interventions import AT_ONCE, Intervention, check_interventions
+from tracking.interventions import Intervention, check_interventions
 from tracking.records import write_beside
 from tracking.runs import Run
 from tracking.standins import LOG, Source
 from tracking.stepping import MEASURES, StepsAround, read_log
+from tracking.surgery import stepping_in
 from tracking.training import (
     STATE,
     Progress,
@@ -102,43 +104,50 @@ def branch(
         interventions: values or sentences (see `tracking.interventions`); one that names no start begins at `at`.
         until: the last step; that of the run unless said.
         out: folder of the branch; `out/control` is the control.
-        inexact: begin with a new optimiser where the checkpoint keeps no state of the old one.
+        inexact: begin with a new optimiser where the checkpoint keeps no state of the old one; `run.json` then says
+            `"exact": false`.
         checkpoints: which steps to keep from `at` on, if not those of the run's own schedule.
         progress: called with ("control" or "branch", step, steps).
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint keeps no optimiser state.
-        ValueError: no checkpoint at that step, the run does not say how it was trained, or the interventions cannot be
-            done, or not together.
+        ValueError: no checkpoint at that step, the run does not say how it was trained, `out` holds something else, or
+            the interventions cannot be done, or not together.
+
+    Example:
+        made = branch("runs/a", at=300, interventions=["ablate a1.h2 until 400"], out="runs/b")
+        print(*made.sentences, sep="\n")
     """
     run, out = run if isinstance(run, Run) else Run.open(run), Path(out)
     config = _configuration(run, until, checkpoints)
-    end = config.steps if until is None else until
+    source, end = run[at].source, config.steps if until is None else until
     if end <= at:
         raise ValueError(f"expected an end after the branching at step {at}, got until {end}")
-    source = run[at].source
     _check_state(config, source, at, inexact)
     model = load_model(source)
     inherited = tuple(Intervention.parse(text) for text in _about(run.source).get("interventions", ()))
     new = tuple(_settled(each, at, end, model) for each in interventions)
     check_interventions([*inherited, *new], model.graph, measures=MEASURES)
+    _check_options(config, [*inherited, *new])
     parent = {"run": str(Path(run.source).resolve()), "step": at, "checkpoint": checkpoint_hash(source)}
     about = {"parent": parent, "exact": (Path(source) / STATE).is_file()}
 
-    def grow(folder: Path, name: str, chosen: tuple[Intervention, ...], stage: str) -> Run:
-        named = replace(config, name=name)
-        _begin(run, at, folder, named, chosen, about)
+    name, folders = out.resolve().name, {"branch": out, "control": out / "control"}
+    names = {"branch": replace(config, name=name), "control": replace(config, name=f"{name}-control")}
+    chosen = {"branch": inherited + new, "control": inherited}
+    for stage, folder in folders.items():  # before anything is trained, and the folder that was asked for first
+        _begin(run, at, folder, names[stage], chosen[stage], about)
 
+    def grow(stage: str) -> Run:
         def show(what: str, step: int, steps: int) -> None:
             if progress is not None:
                 progress(stage, step, steps)
 
-        with StepsAround(folder / LOG, chosen, end) as around:
-            return train(named, folder, until=end, around_step=around, about=_entries(chosen, about), progress=show)
+        entries = _entries(chosen[stage], about)
+        with StepsAround(folders[stage] / LOG, chosen[stage], end) as around:
+            return train(names[stage], folders[stage], until=end, around_step=around, about=entries, progress=show)
 
-    name = out.resolve().name
-    control = grow(out / "control", f"{name}-control", inherited, "control")
-    made = grow(out, name, inherited + new, "branch")
+    control, made = grow("control"), grow("branch")
     compared = tuple(step for step in control.steps if step > at and step in run.steps)
     hashes = [(checkpoint_hash(run[step].source), checkpoint_hash(control[step].source)) for step in compared]
     different = tuple(step for step, (theirs, ours) in zip(compared, hashes, strict=True) if theirs != ours)
@@ -183,16 +192,33 @@ def _check_state(config: TrainingConfig, source: str, at: int, inexact: bool) ->
 def _settled(given: "Intervention | str", at: int, end: int, model: Model) -> Intervention:
     """With a start, and with every checkpoint and component that it leaves open."""
     each = Intervention.parse(given) if isinstance(given, str) else given
-    if each.start is None and not (each.action in AT_ONCE and each.condition is not None):
-        each = replace(each, start=at)
+    each = replace(each, start=at) if each.start is None else each
     begin = each.window[0]
     if begin < at or begin >= end:
         raise ValueError(f"'{each}' begins at step {begin}; the branch runs from step {at} to {end}")
-    if each.action == "set":
-        TrainingConfig.from_dict(dict(each.options))
     if each.action == "graft" or (each.action == "clamp" and ("@" in each.how or "/" in each.how)):
         each = replace(each, how=_located(each, model))
+        with stepping_in(_copied(model), [each]):  # whether it can be done
+            pass
     return each
+
+
+def _copied(model: Model) -> Model:
+    return open_module(deepcopy(model.module))
+
+
+def _check_options(config: TrainingConfig, interventions: Sequence[Intervention]) -> None:
+    """Whether every change of options gives a configuration, in the order in which they are made."""
+    setting = [each for each in interventions if each.action == "set"]
+    for number, each in enumerate(setting):
+        (low, high), changed = each.window, config
+        for other in [*setting[:number], each]:
+            begin, last = other.window
+            if max(low, begin) < min(high, last):
+                try:
+                    changed = TrainingConfig.from_dict({**asdict(changed), **dict(other.options)})
+                except ValueError as error:
+                    raise ValueError(f"'{each}' cannot be done: {error}") from error
 
 
 def _located(each: Intervention, model: Model) -> str:
@@ -247,8 +273,8 @@ def _begin(
         known = _about(folder)
         for key in ("parent", "interventions", "exact"):
             if known.get(key) != asked[key]:
-                there = f"{folder} holds a run with {key} {known.get(key)!r}"
-                raise ValueError(f"{there}, and this branch has {asked[key]!r}; choose another folder")
+                there, here = (_said(key, entries.get(key)) for entries in (known, asked))
+                raise ValueError(f"{folder} holds {there}, and this is {here}; choose another folder")
     begin_run(config, folder, asked)
     for checkpoint in run.checkpoints:
         place = folder / "checkpoints" / f"step{checkpoint.step:06d}"
@@ -261,6 +287,15 @@ def _begin(
         if not (folder / name).is_file():
             lines = [json.dumps(entry) + "\n" for entry in entries if entry["step"] < at]
             write_beside(folder / name, "".join(lines).encode())
+
+
+def _said(key: str, value: Any) -> str:
+    """One entry of `run.json`, in words."""
+    if key == "parent":
+        return f"a branch of {value['run']} at step {value['step']}" if value else "a run that is no branch"
+    if key == "interventions":
+        return f"a branch with {'; '.join(value or ()) or 'no intervention'}"
+    return "an exact branch" if value else "an inexact branch"
 
 
 def _link(source: Path, place: Path) -> None:

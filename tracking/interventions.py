@@ -59,6 +59,7 @@ ADJUSTABLE = (
     "batch_size",
     "clip_norm",
 )
+OF_DATA = ADJUSTABLE[:6] + ("batch_size",)
 KEYWORDS = ("from", "until", "at", "when", "to", "with", "seed")
 EVERY = 10
 """Steps between two looks at a condition that names no step."""
@@ -155,7 +156,7 @@ class Intervention:
         Raises:
             ValueError: the sentence cannot be read; the message says where and names what is nearest.
         """
-        action, *words = text.split() or [""]
+        action, *words = re.sub(r",\s+", ",", text).split() or [""]
         action = "reinitialise" if action == "reinitialize" else action
         if action not in ACTIONS:
             raise ValueError(f"cannot read the intervention {text!r}: no action {action!r}; {_near(action, ACTIONS)}")
@@ -171,7 +172,7 @@ class Intervention:
         linking = {"clamp": "to", "graft": "with"}.get(self.action, "")
         parts += [linking, self.how if self.how != ACTIONS[self.action] else ""]
         parts += [f"seed {self.seed}"] if self.seed else []
-        word = "at" if self.action in AT_ONCE else "from"
+        word = "at" if self.action in AT_ONCE and self.condition is None else "from"
         parts += [f"{word} {self.start}"] if self.start is not None else []
         parts += [f"until {self.end}"] if self.end is not None else []
         parts += [f"when {self.condition.spec}"] if self.condition is not None else []
@@ -222,7 +223,11 @@ def named(name: str, graph: ModelGraph) -> tuple[Node, ...]:
         f"a{layer}": tuple(node for node in graph.heads if node.layer == layer) for layer in range(graph.n_layers)
     }
     if name not in known:
-        raise ValueError(f"the model has no component {name}; {_near(name, known)}")
+        alike = [other for other in known if other[0] == name[0]]
+        near = f"; {_near(name, alike)} It" if alike else ": it"
+        mlps = "each with an MLP" if graph.mlp else "and no MLPs"
+        sizes = f"{graph.n_layers} layers of {graph.n_heads} heads, {mlps}"
+        raise ValueError(f"the model has no component {name}{near} has {sizes}")
     return known[name]
 
 
@@ -264,6 +269,14 @@ def contradiction(first: Intervention, second: Intervention, graph: ModelGraph) 
         return f"both set {names[0]}" if names else ""
     if kinds == {"reorder"}:
         return "both order the data"
+    if kinds == {"set", "reorder"}:
+        setting, order = (first, second) if first.action == "set" else (second, first)
+        names = [name for name, _ in setting.options if name in OF_DATA]
+        begin, last = setting.window
+        sure = setting.condition is None or setting.condition.at is not None
+        if names and not (sure and begin <= order.window[0] and order.window[1] <= last):
+            return f"{names[0]} changes among the sequences that are dealt out in another order"
+        return ""
     if not shared:
         return ""
     if kinds <= {"ablate", "clamp"}:
@@ -305,6 +318,10 @@ def _check_time(given: Intervention) -> None:
         raise ValueError(f"expected a step from 0 on, got {given.start}")
     if given.end is not None and given.end <= given.window[0]:
         raise ValueError(f"expected an end after the start, got until {given.end} from {int(given.window[0])}")
+    if given.condition is not None and given.condition.at is not None and given.condition.at < (given.start or 0):
+        raise ValueError(
+            f"the condition is looked at at step {given.condition.at}, before it may hold, from step {given.start} on"
+        )
     if given.action in AT_ONCE and given.end is not None:
         raise ValueError(f"{given.action} happens at once, at a step; it has no end")
 
@@ -330,10 +347,10 @@ def _read(action: str, words: list[str]) -> dict[str, Any]:
         plain = []
     elif action != "reorder" and plain:
         fields["components"] = tuple(name for name in plain.pop(0).split(",") if name)
-    if plain and action in ("ablate", "clamp", "reorder"):
+    if len(plain) == 1 and action in ("ablate", "clamp", "reorder"):
         fields["how"] = plain.pop(0)
     if plain:
-        raise ValueError(f"cannot make sense of {plain[0]!r}; {_near(plain[0], KEYWORDS)}")
+        raise ValueError(f"cannot make sense of {' '.join(plain)!r}; {_near(plain[0], KEYWORDS)}")
     linking = {"clamp": "to", "graft": "with"}.get(action)
     for word, rest in clauses.items():
         if word in ("to", "with"):

@@ -129,6 +129,9 @@ def _pattern(how: str, head: Node, model: Model) -> PatternOf:
     theirs = Node.parse(source.component or head.name)
     if theirs not in other.graph.heads:
         raise ValueError(f"cannot clamp {head} to {how}: that checkpoint has no head {theirs}")
+    if other.d_vocab < model.d_vocab or other.n_ctx < model.n_ctx:
+        sizes = f"{other.d_vocab} tokens in contexts of {other.n_ctx}, and this one {model.d_vocab} in {model.n_ctx}"
+        raise ValueError(f"cannot clamp {head} to {how}: that model knows {sizes}")
     return lambda tokens: other.attention(tokens)[theirs.layer, theirs.index]
 
 

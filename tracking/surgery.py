@@ -115,10 +115,13 @@ def graft(
     What an optimiser remembers of the weights that are gone is set to zero.
 
     Raises:
-        ValueError: the two are of different size.
+        ValueError: the donor has no such component, or the two are of different size.
     """
     mine = own_weights(model, component)
-    others = own_weights(donor, theirs or component)
+    try:
+        others = own_weights(donor, theirs or component)
+    except ValueError as error:
+        raise ValueError(f"cannot graft {theirs or component} into {component}: {error}") from error
     sizes, their_sizes = ([int(mask.sum()) for _, mask in weights] for weights in (mine, others))
     if sizes != their_sizes:
         raise ValueError(
