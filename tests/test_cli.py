@@ -96,6 +96,7 @@ def test_step_by_step_gives_the_tables_of_the_demo(demo_folder: Path, tmp_path: 
         (["match", "history", "history", "--step", "1"], 2, "expected --step twice"),
         (["match", "history", "history", "--step", "1", "--step", "2"], 2, "no snapshot at step 1"),
         (["export", "history", "--format", "xlsx", "--out", "t"], 2, "xlsx"),
+        (["export", "nowhere", "--format", "csv,parket", "--out", "t"], 2, "did you mean parquet"),
         (["import", "nowhere.csv", "--out", "h"], 2, "no such file"),
         (["train", "nowhere.toml", "--out", "r"], 2, "nowhere.toml"),
         (["report", "history", "--out", "file/page.html"], 2, "file"),

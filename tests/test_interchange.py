@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,11 +13,11 @@ import pytest
 import xarray as xr
 
 from tests.timeline_examples import demo_timeline, published_timeline
+from tracking.dashboards import curves
+from tracking.exports import FORMATS, NEEDS, check_formats
 from tracking.interchange import dynamic_circuit
-from tracking.results import COLUMNS, TABLES, Timeline
-from tracking.timeline import FORMATS, export_timeline, timeline_schema
-
-WITHOUT_EXTRAS = [name for name in FORMATS if name != "tensorboard"]
+from tracking.results import COLUMNS, TABLES, RunTimeline, Timeline
+from tracking.timeline import export_timeline, timeline_schema
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,48 @@ def test_the_trace_has_one_slice_a_row_of_the_lifelines(timeline: Timeline, fold
     assert len(marks) == len(timeline.runs[0].table("events"))
 
 
+def test_the_trace_keeps_the_rules_of_its_format(timeline: Timeline, folder: Path) -> None:
+    """Those of the Trace Event Format that Perfetto and Chrome insist on (their own reader is a download)."""
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    tracks: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for event in events:
+        assert event["ph"] in ("X", "i", "C", "M"), event
+        assert isinstance(event["name"], str)
+        assert all(type(event[key]) is int for key in ("pid", "tid"))
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
+            continue
+        assert event["ts"] >= 0
+        if event["ph"] == "X":
+            tracks.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+        if event["ph"] == "i":
+            assert event["s"] in ("g", "p", "t")
+        if event["ph"] == "C":
+            assert all(isinstance(value, int | float) for value in event["args"].values())
+    named = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
+    assert set(tracks) == named
+    for slices in tracks.values():  # slices of one track must not overlap
+        assert all(before[1] <= after[0] for before, after in pairwise(sorted(slices)))
+
+
 def test_netcdf_holds_the_tables_as_arrays(timeline: Timeline, folder: Path) -> None:
-    run = timeline.runs[0]
     data = xr.open_dataset(io.BytesIO((folder / "demo.nc").read_bytes()), engine="scipy")
+    assert_holds_the_tables(data, timeline.runs[0])
+
+
+def test_zarr_holds_the_tables_as_arrays(timeline: Timeline, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    written = export_timeline(timeline, tmp_path / "a", formats=["zarr"])
+    data = xr.open_zarr(tmp_path / "a" / "demo.zarr")
+    assert_holds_the_tables(data, timeline.runs[0])
+    assert json.loads(data.attrs["hyperparameters"]) == timeline.runs[0].history.hyperparameters
+    export_timeline(timeline, tmp_path / "b", formats=["zarr"])
+    for place in written:
+        assert place.read_bytes() == (tmp_path / "b" / place.relative_to(tmp_path / "a")).read_bytes()
+
+
+def assert_holds_the_tables(data: xr.Dataset, run: RunTimeline) -> None:
     for row in run.table("scores").sample(50, random_state=0).to_dict("records"):
         place = {"measure": f"{row['task']}/{row['measure']}", "step": row["step"], "component": row["component"]}
         assert data.score.sel(place).item() == row["value"]
@@ -95,6 +136,12 @@ def test_netcdf_holds_the_tables_as_arrays(timeline: Timeline, folder: Path) -> 
     edges = run.table("edges")
     assert int(data.in_circuit.sum()) == int(edges["in_circuit"].sum())
     assert data.edge_score.notnull().sum() == len(edges)
+    for row in edges.sample(50, random_state=0).to_dict("records"):
+        edge = f"{row['source']}->{row['target']}" + (f"<{row['slot']}>" if row["slot"] else "")
+        place = {"task": row["task"], "step": row["step"], "edge": edge}
+        assert data.edge_score.sel(place).item() == row["score"]
+        assert data.edge_score_std_error.sel(place).item() == row["std_error"]
+        assert data.in_circuit.sel(place).item() == row["in_circuit"]
     assert data.metric.notnull().sum() == run.table("metrics")["value"].notna().sum()
     for table in ("lifelines", "events", "formation"):
         for column in COLUMNS[table][1:]:
@@ -130,13 +177,99 @@ def test_the_schema_has_the_columns_of_the_tables() -> None:
         assert tuple(definitions[table]["properties"]) == COLUMNS[table]
 
 
-def test_tensorboard_reads_the_scalars(timeline: Timeline, tmp_path: Path) -> None:
+def test_curves_hold_every_number_that_has_a_step(timeline: Timeline) -> None:
+    run = timeline.runs[0]
+    found = curves(run).set_index(["step", "name"])["value"]
+    assert found.index.is_unique
+    for table, labels, kind, column in (
+        ("metrics", ["name"], "metrics", "value"),
+        ("scores", ["task", "measure", "component"], "scores", "value"),
+        ("lifelines", ["lifeline", "component"], "lifelines", "strength"),
+    ):
+        frame = run.table(table)
+        frame = frame[np.isfinite(frame[column])]
+        assert found.index.get_level_values("name").str.startswith(f"{kind}/").sum() == len(frame)
+        for row in frame.sample(20, random_state=1).to_dict("records"):
+            assert found[row["step"], "/".join([kind, *(row[label] for label in labels)])] == row[column]
+    edges = run.table("edges")
+    kept = edges[edges["in_circuit"] & (edges["step"] == 1000)]
+    assert found[1000, "circuits/induction/edges"] == len(kept) > 0
+
+
+def test_tensorboard_reads_the_curves(timeline: Timeline, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (place,) = export_timeline(timeline, tmp_path, formats=["tensorboard"])
-    events = accumulator.EventAccumulator(str(place))
+    events = accumulator.EventAccumulator(str(place), size_guidance={"tensors": 0})
     events.Reload()
-    name = next(tag for tag in events.Tags()["scalars"] if tag.endswith("training/loss"))
-    metrics = timeline.runs[0].table("metrics")
-    expected = metrics[metrics["name"] == "training/loss"]
-    assert [scalar.step for scalar in events.Scalars(name)] == expected["step"].tolist()
-    assert [scalar.value for scalar in events.Scalars(name)] == pytest.approx(expected["value"].tolist(), rel=1e-6)
+    run = timeline.runs[0]
+    expected = curves(run)
+    assert set(events.Tags()["scalars"]) == set(expected["name"])
+    for name, rows in expected.groupby("name"):
+        read = events.Scalars(name)
+        assert [scalar.step for scalar in read] == rows["step"].tolist()
+        np.testing.assert_allclose([scalar.value for scalar in read], rows["value"], rtol=1e-6)
+    (text,) = events.Tensors("formation/text_summary")
+    table = text.tensor_proto.string_val[0].decode()
+    assert len(table.splitlines()) == len(run.table("formation")) + 2
+    assert "half-rise" in table
+
+
+def wandb_records(place: Path) -> Iterator:
+    """The messages in a run's file: a LevelDB log, whose pieces are at most a block of 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, whole = place.read_bytes(), 7, b""  # seven bytes say what file this is
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # the whole, or the last piece
+            record = Record()
+            record.ParseFromString(whole)
+            whole = b""
+            yield record
+
+
+def test_wandb_reads_the_curves_and_the_tables(timeline: Timeline, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("wandb")
+    import pandas as pd
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (place,) = export_timeline(timeline, tmp_path, formats=["wandb"])
+    run = timeline.runs[0]
+    (log,) = place.glob("*.wandb")
+    records = list(wandb_records(log))
+    (about,) = (record.run for record in records if record.WhichOneof("record_type") == "run")
+    assert about.display_name == "demo"
+    config = {item.key: json.loads(item.value_json) for item in about.config.update}
+    assert config["learning_rate"] == run.history.hyperparameters["learning_rate"]
+    read: dict[tuple[int, str], float] = {}
+    tables = set()
+    for record in records:
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            tables |= {item.nested_key[0] for item in items if len(item.nested_key) > 1}
+            row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+            read |= {(row["step"], name): value for name, value in row.items() if "/" in name}
+    expected = curves(run).set_index(["step", "name"])["value"]
+    assert read == expected.to_dict()
+    assert tables == {"events", "formation"}
+    for table in TABLES:
+        kept = pd.read_parquet(place / "files" / "tables" / f"{table}.parquet")
+        pd.testing.assert_frame_equal(kept.astype(object), run.table(table).astype(object), check_exact=True)
+
+
+def test_a_format_that_is_not_there_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_formats(["csv", "json", "csv"]) == ("csv", "json")
+    with pytest.raises(ValueError, match="got 'parket'; did you mean parquet"):
+        check_formats(["csv", "parket"])
+    with pytest.raises(ValueError, match="at least one format"):
+        check_formats([])
+    monkeypatch.setattr("tracking.exports.find_spec", lambda name: None)
+    for name in NEEDS:
+        with pytest.raises(ImportError, match=rf"pip install 'circuit-formation-tracker\[{name}\]'"):
+            check_formats([name])
+    assert check_formats([name for name in FORMATS if name not in NEEDS])

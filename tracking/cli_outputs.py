@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tracking.exports import check_formats
 from tracking.terminal import Json, number, pairs, print_json, print_table
 
 if TYPE_CHECKING:
@@ -86,11 +87,21 @@ def export(
 ) -> None:
     """Write everything found as files that other tools read.
 
+    Formats:
+
+    - `json`: everything in one file, as the JSON Schema says
+    - `csv`, `parquet`: one table a file, for anything; for pandas, R and DuckDB
+    - `netcdf`, `zarr`: everything as arrays, for xarray, R and Julia
+    - `gexf`: circuits over time, for Gephi's timeline
+    - `graphml`: the circuit of each step, for networkx, igraph and yEd
+    - `trace`: lifelines as tracks, for Perfetto and Chrome
+    - `tensorboard`, `wandb`: curves and tables; Weights & Biases offline unless WANDB_MODE says otherwise
+
     Example: `formation export histories/a --format csv,parquet --out timeline`
     """
+    wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
     from tracking.timeline import export_timeline
 
-    wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
     for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
         typer.echo(path)
 

@@ -4,31 +4,19 @@ Each format is a function from a timeline to the files it is written as (path in
 graph files and traces is the training step; what holds at one checkpoint holds until the next.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from circuits.circuit import Circuit
-from tracking.history import SCHEMA_VERSION, History, tool_version
-from tracking.results import RunTimeline, Timeline, kind_of
-from tracking.sinks import tensorboard_sink
+from tracking.history import History
+from tracking.results import RunTimeline, Timeline, file_name, versions
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
-
-__all__ = ["gexf_files", "graphml_files", "netcdf_files", "trace_files", "versions", "write_tensorboard"]
-
-
-def versions() -> dict[str, Any]:
-    """What every file says of the program that wrote it."""
-    return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
+__all__ = ["dynamic_circuit", "gexf_files", "graphml_files", "trace_files"]
 
 
 def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
@@ -38,7 +26,7 @@ def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
             text = "\n".join(nx.generate_gexf(dynamic_circuit(run, task), version="1.2draft"))
             # The writer dates its files to the day; equal timelines are equal files.
             text = re.sub(r' lastmodifieddate="[^"]*"', "", text)
-            yield f"gexf/{_file_name(run.name)}.{_file_name(task)}.gexf", (text + "\n").encode()
+            yield f"gexf/{file_name(run.name)}.{file_name(task)}.gexf", (text + "\n").encode()
 
 
 def dynamic_circuit(run: RunTimeline, task: str) -> nx.MultiDiGraph:
@@ -116,7 +104,7 @@ def graphml_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
                 graph = circuit.to_networkx()
                 graph.graph |= {**versions(), "run": run.name, "step": step, "status": circuit.status}
                 text = "\n".join(nx.generate_graphml(graph))
-                yield f"graphml/{_file_name(run.name)}/{_file_name(task)}/{step:09d}.graphml", (text + "\n").encode()
+                yield f"graphml/{file_name(run.name)}/{file_name(task)}/{step:09d}.graphml", (text + "\n").encode()
 
 
 def trace_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
@@ -162,86 +150,6 @@ def _trace_tracks(run: RunTimeline, process: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def netcdf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
-    """`<run>.nc`: measured values as arrays over (step, ...), found tables as one variable a column."""
-    for run in timeline.runs:
-        data = dataset(run)
-        file = io.BytesIO()
-        file.write(bytes(data.to_netcdf(engine="scipy", format="NETCDF3_64BIT")))
-        yield f"{_file_name(run.name)}.nc", file.getvalue()
-
-
-def dataset(run: RunTimeline) -> "xr.Dataset":
-    """All tables of a run: `score` (measure, step, component), `edge_score` (task, step, edge), `metric` (name, step),
-    each with its `std_error`, `in_circuit`, and the columns of lifelines, events and formation.
-    """
-    import xarray as xr
-
-    history = run.history
-    steps = list(history.steps)
-    tokens = [np.nan if history.tokens[step] is None else history.tokens[step] for step in steps]
-    data = xr.Dataset(coords={"step": steps, "tokens": ("step", tokens)})
-    scores = run.table("scores")
-    scores = scores.assign(measure=scores["task"] + "/" + scores["measure"])
-    components = [node.name for node in history.graph.nodes if node.name in set(scores["component"])]
-    data = data.merge(_arrays(scores, "value", "score", {"measure": None, "step": steps, "component": components}))
-    data = data.merge(_arrays(run.table("metrics"), "value", "metric", {"name": None, "step": steps}))
-    edges = run.table("edges")
-    slot = edges["slot"].map(lambda slot: f"<{slot}>" if slot else "")
-    edges = edges.assign(edge=edges["source"] + "->" + edges["target"] + slot)
-    if len(edges):
-        axes = {"task": None, "step": steps, "edge": [edge.name for edge in history.graph.edges()]}
-        kept = edges.assign(kept=edges["in_circuit"].astype(float), std_error=np.nan)
-        data = data.merge(_arrays(edges, "score", "edge_score", axes))
-        data = data.merge(_arrays(kept, "kept", "in_circuit", axes)).drop_vars("in_circuit_std_error")
-    for table in ("lifelines", "events", "formation"):
-        frame = run.table(table).drop(columns="run")
-        for name in frame.columns:
-            values = frame[name].to_numpy() if kind_of(name) != "text" else frame[name].fillna("").to_numpy(dtype=str)
-            data[f"{table}_{name}"] = (f"{table}_row", values)
-    settings = {"hyperparameters": history.hyperparameters, "settings": history.settings, "analysis": run.analysis}
-    texts = {name: json.dumps(value, default=str, sort_keys=True) for name, value in settings.items()}
-    return data.assign_attrs(run=run.name, **versions(), **texts)
-
-
-def _arrays(frame: "pd.DataFrame", value: str, name: str, axes: "dict[str, list | None]") -> "xr.Dataset":
-    """A long table as arrays over its axes, NaN where it has no row; axes without labels take those of the table."""
-    import xarray as xr
-
-    labels = {axis: sorted(set(frame[axis])) if known is None else known for axis, known in axes.items()}
-    places = tuple(
-        frame[axis].map({label: i for i, label in enumerate(labels[axis])}).to_numpy(dtype=int) for axis in axes
-    )
-    found = {}
-    for column, variable in ((value, name), ("std_error", f"{name}_std_error")):
-        array = np.full([len(some) for some in labels.values()], np.nan)
-        array[places] = frame[column].to_numpy()
-        found[variable] = (tuple(axes), array)
-    return xr.Dataset(found, coords=labels)
-
-
-def write_tensorboard(timeline: Timeline, folder: Path) -> list[Path]:
-    """Metrics, and the strength of each lifeline's strongest carrier, as scalars; one folder a run.
-
-    Raises:
-        ImportError: TensorBoard is not installed.
-    """
-    written = []
-    for run in timeline.runs:
-        place = folder / _file_name(run.name)
-        send = tensorboard_sink(place)
-        metrics = run.table("metrics")
-        lifelines = run.table("lifelines")
-        strongest = lifelines.groupby(["lifeline", "step"], as_index=False)["strength"].max()
-        rows = [(f"metrics/{name}", step, value) for name, step, value in metrics[["name", "step", "value"]].to_numpy()]
-        rows += [(f"lifelines/{name}", step, value) for name, step, value in strongest.to_numpy()]
-        for name, step, value in rows:
-            if np.isfinite(value):
-                send(int(step), {name: float(value)})
-        written.append(place)
-    return written
-
-
 def _tasks_with_circuits(history: History) -> list[str]:
     return sorted({task for (_, task), record in history.records.items() if record.circuit is not None})
 
@@ -250,8 +158,3 @@ def _circuits(history: History, task: str) -> Iterator[tuple[int, Circuit]]:
     for (step, at), record in sorted(history.records.items(), key=lambda item: item[0]):
         if at == task and record.circuit is not None:
             yield step, record.circuit
-
-
-def _file_name(name: str) -> str:
-    """The name with everything but letters, digits, dots and dashes as an underscore."""
-    return re.sub(r"[^\w.-]", "_", name)

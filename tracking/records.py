@@ -89,13 +89,16 @@ class Record:
 def scores_frame(record: Record) -> "pd.DataFrame":
     import pandas as pd
 
-    columns = ["step", "tokens", "component", "task", "measure", "value", "std_error"]
-    rows = [
-        (record.step, record.tokens, node.name, record.task, measure, float(value), float(error))
-        for measure, scores in record.scores.items()
-        for node, value, error in zip(scores.nodes, scores.values, scores.std_error, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=columns).astype({"tokens": "float64"})
+    some = record.scores
+    columns = {
+        "component": [node.name for scores in some.values() for node in scores.nodes],
+        "task": record.task,
+        "measure": [measure for measure, scores in some.items() for _ in scores.nodes],
+        "value": np.concatenate([scores.values for scores in some.values()] or [np.empty(0)]),
+        "std_error": np.concatenate([scores.std_error for scores in some.values()] or [np.empty(0)]),
+    }
+    frame = pd.DataFrame({"step": record.step, "tokens": record.tokens, **columns})
+    return frame.astype({"tokens": "float64"})
 
 
 def edges_frame(record: Record) -> "pd.DataFrame":

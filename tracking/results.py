@@ -6,18 +6,19 @@ CSV and in JSON.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tracking.history import History
+from tracking.history import SCHEMA_VERSION, History, tool_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MEASURED", "TABLES", "RunTimeline", "Timeline", "kind_of", "typed"]
+__all__ = ["COLUMNS", "MEASURED", "TABLES", "RunTimeline", "Timeline", "file_name", "kind_of", "typed", "versions"]
 
 Kind = Literal["text", "integer", "number", "flag"]
 MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
@@ -47,6 +48,16 @@ def kind_of(column: str) -> Kind:
     if column in WHOLE:
         return "integer"
     return "number" if column in NUMBERS else "flag" if column == "in_circuit" else "text"
+
+
+def versions() -> dict[str, Any]:
+    """What every file says of the program that wrote it."""
+    return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
+
+
+def file_name(name: str) -> str:
+    """The name with everything but letters, digits, dots and dashes as an underscore."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ class Timeline:
         """One of the six tables, run after run."""
         import pandas as pd
 
-        return typed(pd.concat([run.table(name) for run in self.runs], ignore_index=True), name)
+        tables = [run.table(name) for run in self.runs]
+        return tables[0] if len(tables) == 1 else typed(pd.concat(tables, ignore_index=True), name)
 
 
 def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
@@ -132,8 +144,7 @@ def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
     for name in COLUMNS[table]:
         column, kind = frame[name], kind_of(name)
         if kind == "text":
-            texts = [_text(value) for value in column.tolist()]
-            columns[name] = pd.Series(np.array(texts, dtype=object), dtype=object)
+            columns[name] = pd.Series(_texts(column), dtype=object)
         elif kind == "flag":
             columns[name] = column.astype(bool).reset_index(drop=True)
         else:
@@ -141,6 +152,16 @@ def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
             whole = kind == "integer" and not numbers.isna().any()
             columns[name] = numbers.astype("int64") if whole else numbers
     return pd.DataFrame(columns)
+
+
+def _texts(column: "pd.Series") -> np.ndarray:
+    """Every value as text; where all are texts, each different one is looked at once."""
+    import pandas as pd
+
+    if pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return np.array([_text(value) for value in column.tolist()], dtype=object)
+    codes, different = pd.factorize(column)
+    return np.array([*map(_text, different.tolist()), None], dtype=object)[codes]  # the code of what is missing is -1
 
 
 def _text(value: Any) -> str | None:

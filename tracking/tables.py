@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuits.circuit import Circuit
-from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node, NodeScores
+from circuits.graph import SLOTS, Edge, EdgeScores, Estimate, ModelGraph, Node, NodeScores
 from tracking.records import Record
 
 if TYPE_CHECKING:
@@ -103,42 +103,66 @@ def _record(parts: dict[tuple[int, str], Record], step: int, task: str, frame: "
 
 
 def _fill_scores(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int, str], Record]) -> None:
+    known = {name: Node.parse(str(name)) for name in frame["component"].unique()}
+    places = frame["component"].map({name: graph.writer_index[node] for name, node in known.items()})
+    # Rows in the order of the graph, so that those of one measure are its nodes in order.
+    frame = frame.assign(place=places).sort_values("place", kind="stable")
     for (step, task), rows in frame.groupby(["step", "task"], sort=True):
         scores = {}
         for measure, some in rows.groupby("measure", sort=True):
-            nodes = tuple(Node.parse(str(component)) for component in some["component"])
-            order = np.argsort([graph.writer_index[node] for node in nodes], kind="stable")
-            estimate = Estimate.exact(some["value"].to_numpy()[order], some["std_error"].to_numpy()[order])
-            scores[str(measure)] = NodeScores(tuple(nodes[i] for i in order), estimate, str(measure), str(task))
+            nodes = tuple(graph.writers[place] for place in some["place"])
+            estimate = Estimate.exact(some["value"].to_numpy(), some["std_error"].to_numpy())
+            scores[str(measure)] = NodeScores(nodes, estimate, str(measure), str(task))
         key = (int(step), str(task))
         parts[key] = replace(_record(parts, *key, rows), scores=scores)
 
 
 def _fill_edges(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int, str], Record]) -> None:
+    writer, reader = _edge_places(frame, graph)
+    inside = frame.get("in_circuit", True)
+    frame = frame.assign(writer=writer, reader=reader, in_circuit=inside)
     for (step, task), rows in frame.groupby(["step", "task"], sort=True):
         value, error = np.zeros(graph.edge_mask.shape), np.zeros(graph.edge_mask.shape)
         kept = np.zeros(graph.edge_mask.shape, dtype=bool)
-        inside = rows["in_circuit"] if "in_circuit" in rows else [True] * len(rows)
-        slots = rows["slot"] if "slot" in rows else [None] * len(rows)
-        columns = (rows["source"], rows["target"], slots, rows["score"], rows["std_error"], inside)
-        for source, target, slot, score, std_error, in_circuit in zip(*columns, strict=True):
-            edge = Edge(Node.parse(str(source)), Node.parse(str(target)), slot if slot in ("q", "k", "v") else None)
-            try:
-                index = graph.index(edge)
-            except KeyError as error_:
-                raise ValueError(
-                    f"the edges table has {edge} at step {step}, which is no edge of this model"
-                ) from error_
-            value[index], error[index], kept[index] = score, std_error, bool(in_circuit)
+        at = rows["writer"].to_numpy(), rows["reader"].to_numpy()
+        value[at], error[at], kept[at] = rows["score"], rows["std_error"], rows["in_circuit"].astype(bool)
         scores = EdgeScores(graph, Estimate.exact(value, error), "imported", str(task))
         key = (int(step), str(task))
         parts[key] = replace(_record(parts, *key, rows), circuit=Circuit(scores, kept))
 
 
+def _edge_places(frame: "pd.DataFrame", graph: ModelGraph) -> tuple[np.ndarray, np.ndarray]:
+    """Writer and reader of every row; each different edge is looked up once.
+
+    Raises:
+        ValueError: the table has an edge that is none of the graph.
+    """
+    import pandas as pd
+
+    slot = frame["slot"].where(frame["slot"].isin(SLOTS), None) if "slot" in frame else pd.Series(None, frame.index)
+    columns = (frame["source"].astype(str), frame["target"].astype(str), slot)
+    codes, names = zip(*(pd.factorize(column, use_na_sentinel=False) for column in columns), strict=True)
+    shape = tuple(len(some) for some in names)
+    _, first, which = np.unique(np.ravel_multi_index(codes, shape), return_index=True, return_inverse=True)
+    places = np.empty((len(first), 2), dtype=int)
+    for place, row in enumerate(first.tolist()):
+        source, target, slot = (some[code[row]] for some, code in zip(names, codes, strict=True))
+        edge = Edge(Node.parse(source), Node.parse(target), slot if slot in SLOTS else None)
+        try:
+            places[place] = graph.index(edge)
+        except KeyError as error:
+            step = frame["step"].iloc[row]
+            raise ValueError(f"the edges table has {edge} at step {step}, which is no edge of this model") from error
+    return places[which, 0], places[which, 1]
+
+
 def _fill_metrics(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int, str], Record]) -> None:
-    for row in frame.to_dict("records"):
-        task, _, name = str(row["name"]).rpartition("/")
-        key = (int(row["step"]), task or "imported")
-        known = _record(parts, *key, frame.loc[frame["step"] == row["step"]])
-        estimate = Estimate.exact(row["value"], row["std_error"])
-        parts[key] = replace(known, metrics={**known.metrics, name: estimate})
+    for step, rows in frame.groupby("step", sort=False):
+        found: dict[str, dict[str, Estimate]] = {}
+        for name, value, error in zip(rows["name"], rows["value"], rows["std_error"], strict=True):
+            task, _, short = str(name).rpartition("/")
+            found.setdefault(task or "imported", {})[short] = Estimate.exact(value, error)
+        for task, metrics in found.items():
+            key = (int(step), task)
+            known = _record(parts, *key, rows)
+            parts[key] = replace(known, metrics={**known.metrics, **metrics})

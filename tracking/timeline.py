@@ -19,12 +19,15 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
+from tracking.arrays import netcdf_files, zarr_files
+from tracking.dashboards import write_tensorboard, write_wandb
+from tracking.exports import FORMATS, check_formats
 from tracking.formation import DEFAULT_DEFINITIONS, formation_table
 from tracking.history import SCHEMA_VERSION, History
-from tracking.interchange import gexf_files, graphml_files, netcdf_files, trace_files, versions, write_tensorboard
+from tracking.interchange import gexf_files, graphml_files, trace_files
 from tracking.lifelines import link_lifelines
 from tracking.records import Record, write_beside
-from tracking.results import COLUMNS, MEASURED, TABLES, RunTimeline, Timeline, kind_of, typed
+from tracking.results import COLUMNS, MEASURED, TABLES, RunTimeline, Timeline, kind_of, typed, versions
 from tracking.tables import check_tables, records_from_tables
 from tracking.wording import findings
 
@@ -89,8 +92,9 @@ def export_timeline(
     - `json`: `timeline.json`, all of it in one file, as `timeline_schema` describes;
     - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files);
     - `gexf`: each task's circuit over time, for Gephi's timeline; `graphml`: each task's circuit, one file a step;
-    - `trace`: lifelines as tracks, for Perfetto and Chrome; `netcdf`: everything as arrays, for xarray;
-    - `tensorboard`: metrics and strengths as scalars.
+    - `trace`: lifelines as tracks, for Perfetto and Chrome;
+    - `netcdf`, `zarr`: everything as arrays, as `tracking.arrays.dataset` describes;
+    - `tensorboard`, `wandb`: curves as scalars, events and formation as tables, as `tracking.dashboards` describes.
 
     Every file carries `schema_version` and the tool's version.
 
@@ -98,19 +102,18 @@ def export_timeline(
         The files written, in the order of `formats`.
 
     Raises:
-        ValueError: a format is not one of these.
+        ValueError: a format is not one of these, or none is given.
         ImportError: the format needs a library that is not there.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown[0]!r}")
+    wanted = check_formats(formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in formats:
-        if name == "tensorboard":
-            written += write_tensorboard(timeline, folder / "tensorboard")
+    for name in wanted:
+        if name in _CLIENTS:
+            written += _CLIENTS[name](timeline, folder / name)
             continue
-        for place, content in FORMATS[name](timeline):
+        for place, content in _FILES[name](timeline):
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             write_beside(folder / place, content)
             written.append(folder / place)
@@ -171,16 +174,18 @@ def _json_file(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
     yield "timeline.json", _to_json(timeline)
 
 
-FORMATS: dict[str, Callable[[Timeline], Iterator[tuple[str, bytes]]]] = {
+_FILES: dict[str, Callable[[Timeline], Iterator[tuple[str, bytes]]]] = {
     "json": _json_file,
     "csv": _csv_files,
     "parquet": _parquet_files,
+    "netcdf": netcdf_files,
+    "zarr": zarr_files,
     "gexf": gexf_files,
     "graphml": graphml_files,
     "trace": trace_files,
-    "netcdf": netcdf_files,
-    "tensorboard": lambda timeline: iter(()),
 }
+# Written by another tool's own client, which wants a folder.
+_CLIENTS: dict[str, Callable[[Timeline, Path], list[Path]]] = {"tensorboard": write_tensorboard, "wandb": write_wandb}
 
 
 def _to_json(timeline: Timeline) -> bytes:
@@ -221,7 +226,13 @@ def _dump(value: Any) -> str:
 
 
 def _columns(frame: "pd.DataFrame") -> dict[str, list[Any]]:
-    return {str(name): _plain(frame[name].tolist()) for name in frame.columns}
+    """The columns of a table of `typed`, whose texts, flags and whole numbers are plain already."""
+    found = {}
+    for name in frame.columns:
+        values = frame[name].tolist()
+        finite = frame[name].dtype.kind != "f" or np.isfinite(frame[name].to_numpy()).all()
+        found[str(name)] = values if finite else [value if math.isfinite(value) else None for value in values]
+    return found
 
 
 def _plain(value: Any) -> Any:
