@@ -11,14 +11,14 @@ import pytest
 
 from tests.conftest import shared_path
 from tests.sweeps import formation_rows, grid, sweep, times
-from tracking.arms import compare_arms, describe_arms
+from tracking.arms import compare_arms, compare_pairs, describe_arms, describe_pairs, paired_settings
 from tracking.cli import run
 from tracking.comparison import compare, compare_formation, curves
 from tracking.exchange import estimate_effect
 from tracking.forecast import LAW
 from tracking.history import History
 from tracking.runset import RunSet, formation_times, run_set, varying
-from tracking.scaling import describe_scaling, scaling_law
+from tracking.scaling import describe_scaling, scaling_law, scaling_laws
 from tracking.shifts import describe_shifts, run_traits, trait_shifts
 from tracking.synthetic import Rise, rising_history
 
@@ -184,14 +184,65 @@ def test_histories_go_in_as_they_are(histories: list[History]) -> None:
 
 def test_what_else_shifts_is_found_and_what_does_not_is_not(histories: list[History]) -> None:
     settings = {history.name: history.hyperparameters for history in histories}
-    table = trait_shifts(run_traits(histories), settings, by="learning_rate").set_index("trait")
-    assert table.loc["induction: heads at the end", "estimate"] == pytest.approx(1, abs=0.2)
-    assert table.loc["induction: heads at the end", "q_value"] < 0.05
-    lag = "induction before previous-token: ln ratio of steps"
-    assert table.loc[lag, "low"] < 0 < table.loc[lag, "high"]
-    said = describe_shifts(table.reset_index())
-    assert said[0].startswith("induction: heads at the end differs by +1")
-    assert said[-1].startswith(f"{len(table)} other traits")
+    shifts = trait_shifts(run_traits(histories), settings, by="learning_rate")
+    table = shifts.set_index(["role", "clock", "trait"])
+    heads = table.loc[("induction", "form", "heads")]
+    assert heads["estimate"] == pytest.approx(1, abs=0.2)
+    assert heads["q_value"] < 0.05
+    lag = table.loc[("induction, previous-token", "form", "lag, ln ratio of steps")]
+    assert lag["p_value"] > 0.05
+    said = describe_shifts(shifts)
+    assert said[0].startswith("induction: heads (form) differs by +1")
+    assert said[-1].startswith(f"Besides formation, {len(table)} traits")
+
+
+def drawn_with_effects(effects: dict[str, float], layers: dict[str, str]) -> History:
+    """Heads that all look like induction heads from the middle on; corrupting each costs what `effects` says."""
+    rows = [
+        (step, "probe", measure, head, value if step >= 200 else 0.0)
+        for step in range(0, 401, 40)
+        for head, effect in effects.items()
+        for measure, value in (("induction", 0.8), ("patching", effect))
+    ]
+    table = pd.DataFrame(rows, columns=["step", "task", "measure", "component", "value"])
+    table["component"] = table["component"].map(layers)
+    return History.from_frame(table, name="drawn")
+
+
+def test_traits_are_told_by_the_clock_they_are_about() -> None:
+    """Three heads look like it; two are needed equally, in layers 1 and 3, the third hardly."""
+    history = drawn_with_effects({"a": 2.0, "b": 2.0, "c": 0.1}, {"a": "a1.h0", "b": "a3.h1", "c": "a3.h0"})
+    found = run_traits([history]).set_index(["role", "clock", "trait"])["value"]
+    assert found["induction", "form", "heads"] == 3
+    assert found["induction", "form", "mean layer"] == pytest.approx(7 / 3)
+    assert found["induction", "function", "effective number of heads"] == pytest.approx(4.1**2 / 8.01)
+    assert found["induction", "function", "mean layer"] == pytest.approx((2 + 6 + 0.3) / 4.1)
+    assert found["induction", "function", "redundant heads"] == 1
+    assert found["induction", "function", "lag behind form, ln ratio of steps"] == pytest.approx(0, abs=0.05)
+
+
+def test_order_is_told_only_where_the_intervals_allow_it() -> None:
+    for middle, order in ((100.0, -1), (220.0, 0), (330.0, 1)):
+        rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 220.0)]
+        history = rising_history(rises, range(0, 401, 40), noise=0.005)
+        found = run_traits([history]).set_index(["role", "clock", "trait"])["value"]
+        assert found["induction, previous-token", "form", "order"] == -order
+        lag = found["induction, previous-token", "form", "lag, ln ratio of steps"]
+        assert lag == pytest.approx(math.log(220 / middle), abs=0.1)
+
+
+def test_roles_of_one_task_share_its_behaviour_once(two_by_two: RunSet) -> None:
+    """Also where some runs do not have one of the roles."""
+    from tracking.runset import _without_repeats
+
+    behaviour = two_by_two.formation.assign(clock="behaviour")
+    other = behaviour.assign(role="previous-token").iloc[3:]
+    kept = _without_repeats(pd.concat([other, behaviour], ignore_index=True))
+    assert set(kept["role"]) == {"induction"}
+    moved = other.assign(interval_after=other["interval_after"] + 1)
+    assert set(_without_repeats(pd.concat([moved, behaviour], ignore_index=True))["role"]) == set(other["role"]) | {
+        "induction"
+    }
 
 
 def test_trait_shifts_keep_their_level() -> None:
@@ -199,7 +250,7 @@ def test_trait_shifts_keep_their_level() -> None:
     rng, low = np.random.default_rng(7), 0
     for _ in range(300):
         values = rng.standard_t(4, size=16) + 3.0 * np.repeat([0, 1], 8)
-        traits = pd.DataFrame({"run": list(settings), "trait": "x", "value": values})
+        traits = pd.DataFrame({"run": list(settings), "role": "r", "clock": "form", "trait": "x", "value": values})
         low += trait_shifts(traits, settings, by="a", n_permutations=199)["p_value"][0] <= 0.05
     assert 0.02 <= low / 300 <= 0.09
 
@@ -272,6 +323,37 @@ def test_one_pair_says_nothing_of_chance() -> None:
     table, arms, pairs = arm_metrics([0.1])
     found = compare_arms(table, arms=arms, pairs=pairs, baseline="base")
     assert "says nothing of chance" in describe_arms(found, arm="other", baseline="base")[0]
+
+
+def test_runs_alike_in_all_else_pair_up() -> None:
+    settings = {
+        f"{size}-{rate}-{seed}": {"batch_size": size, "learning_rate": rate, "seed": seed, "steps": 6400 // size}
+        for size in (16, 32, 64)
+        for rate in RATES
+        for seed in range(2)
+        if (size, rate, seed) != (64, 3e-3, 1)
+    }
+    found = paired_settings(settings, by="batch_size")
+    assert [(base, other, len(arms) // 2) for base, other, arms, _ in found] == [("16", "32", 4), ("16", "64", 3)]
+    for base, other, arms, pairs in found:
+        for pair in set(pairs.values()):
+            runs = [run for run in pairs if pairs[run] == pair]
+            assert sorted(arms[run] for run in runs) == [base, other]
+            assert len({(settings[run]["learning_rate"], settings[run]["seed"]) for run in runs}) == 1
+    assert paired_settings({"a": {"x": 1, "seed": 0}, "b": {"x": 2, "seed": 1}}, by="x") == []
+
+
+def test_pairs_of_a_sweep_are_compared_metric_by_metric() -> None:
+    table, arms, pairs = arm_metrics([0.1, 0.2, 0.3, 0.2, 0.1, 0.2])
+    settings = {run: {"batch_size": 16 if arms[run] == "base" else 64, "seed": int(pairs[run])} for run in arms}
+    table = pd.concat([table, table.assign(name="training/batch_size", value=1.0)], ignore_index=True)
+    found = compare_pairs(table, settings, by="batch_size")
+    assert found[["hyperparameter", "contrast", "name", "n_pairs"]].values.tolist() == [
+        ["batch_size", "64 : 16", "acc", 6]
+    ]
+    assert "acc is higher with batch_size 64 than with batch_size 16 in 6 of 6 pairs" in describe_pairs(found)[0]
+    assert compare_pairs(table, {run: {**one, "seed": run} for run, one in settings.items()}, by="batch_size").empty
+    assert describe_pairs(found.iloc[:0]) == []
 
 
 def test_more_than_two_arms_are_refused() -> None:
@@ -351,6 +433,24 @@ def test_a_planted_exponent_is_fitted_in_tokens() -> None:
     said = describe_scaling(table.reset_index())
     assert "the published 1/2 lies within it" in said[0]
     assert "fewer tokens than the published law" in said[1]
+
+
+def test_every_role_and_clock_is_fitted_over_what_varies_and_only_once() -> None:
+    """Width and heads grow together here, so that their exponents cannot be told apart: one of them is fitted."""
+    settings = [
+        {**one, "context_length": 32, "n_heads": one["d_model"] // 16}
+        for one in grid(4, batch_size=[16, 64], d_model=[32, 64])
+    ]
+    runs = sweep(settings, np.random.default_rng(9), effects={"d_model": -0.8}, between=0.1, within=0.05)
+    table = scaling_laws(runs, n_permutations=199)
+    names = ["batch_size * context_length", "d_model"]
+    assert table["quantity"].tolist() == [*(f"exponent of {name}" for name in names), "ln(N / law)"]
+    width = table.set_index("quantity").loc["exponent of d_model"]
+    assert width["low"] < -0.8 < width["high"] < 0
+    assert describe_scaling(table)[1].startswith("Of induction (form, half-rise) in tokens, the exponent of d_model")
+    other = replace(runs, formation=runs.formation.assign(role="previous-token"))
+    assert not scaling_laws(other, n_permutations=99)["quantity"].str.contains("law").any()
+    assert scaling_laws(replace(runs, tokens_per_step={})).empty
 
 
 @pytest.mark.parametrize(

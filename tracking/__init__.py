@@ -23,6 +23,8 @@ _HOMES = {
     "link_lifelines": "tracking.lifelines",
     "match": "tracking.matching",
     "plot": "tracking.figures",
+    "plot_comparison": "tracking.figures_comparison",
+    "plot_forecast": "tracking.figures_forecast",
     "record": "tracking.recording",
     "report": "tracking.report",
     "train": "tracking.training",

@@ -7,7 +7,7 @@ between seeds unknown, however many checkpoints it has.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +15,41 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from tracking.runset import Settings, by_size, plain
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compare_arms", "describe_arms"]
+__all__ = ["compare_arms", "compare_pairs", "describe_arms", "describe_pairs", "paired_settings"]
 
 ENOUGH = 0.05
+MAY_DIFFER = frozenset({"name", "steps", "checkpoints"})
+"""What may differ within a pair beside the arm: how long a run is, and where it was looked at."""
+
+
+def paired_settings(settings: Settings, *, by: str) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
+    """(baseline, other arm, arm of each run, pair of each run) for each setting of a hyperparameter beside its first.
+
+    Runs pair up where they are alike in everything else, their seed included; settings without a pair are left out.
+    """
+    places: dict[str, dict[str, list[str]]] = {}
+    values = {run: plain(one[by]) for run, one in settings.items() if one.get(by) is not None}
+    for run in values:
+        alike = {key: plain(value) for key, value in settings[run].items() if key not in MAY_DIFFER | {by}}
+        pair = ", ".join(f"{key} {value}" for key, value in sorted(alike.items()))
+        places.setdefault(pair, {}).setdefault(str(values[run]), []).append(run)
+    levels = [str(value) for value in sorted(set(values.values()), key=by_size)]
+    found = []
+    for other in levels[1:]:
+        arms, pairs = {}, {}
+        for pair, runs in places.items():
+            both = [runs.get(level, []) for level in (levels[0], other)]
+            if all(len(some) == 1 for some in both):
+                for level, (run,) in zip((levels[0], other), both, strict=True):
+                    arms[run], pairs[run] = level, pair
+        if arms:
+            found.append((levels[0], other, arms, pairs))
+    return found
 
 
 def compare_arms(
@@ -73,6 +102,45 @@ def compare_arms(
 def describe_arms(table: "pd.DataFrame", *, arm: str, baseline: str) -> list[str]:
     """The table in whole sentences, each with how little or how much it proves."""
     return [_sentence(row, arm, baseline) for row in table.to_dict("records")]
+
+
+def compare_pairs(
+    metrics: "pd.DataFrame",
+    settings: Settings,
+    *,
+    by: "str | Sequence[str]",
+    clock: Literal["tokens", "step"] = "tokens",
+) -> "pd.DataFrame":
+    """`compare_arms` for every setting of some hyperparameters beside its first, over `paired_settings`.
+
+    Columns hyperparameter, contrast, baseline, arm, and those of `compare_arms`, q_value over all rows; no rows where
+    no runs pair up.  Metrics named as a hyperparameter, such as the learning rate that was logged, are left out.
+    """
+    import pandas as pd
+
+    chosen = {key for values in settings.values() for key in values}
+    metrics = metrics[~metrics["name"].map(lambda name: str(name).rpartition("/")[2] in chosen).astype(bool)]
+    tables = []
+    for name in (by,) if isinstance(by, str) else tuple(by):
+        for baseline, other, arms, pairs in paired_settings(settings, by=name):
+            about = {"hyperparameter": name, "contrast": f"{other} : {baseline}", "baseline": baseline, "arm": other}
+            try:
+                table = compare_arms(metrics, arms=arms, pairs=pairs, baseline=baseline, clock=clock)
+            except ValueError:
+                continue  # nothing was recorded in both arms at the same tokens
+            tables.append(table.assign(**about)[[*about, *table.columns]])
+    if not tables:
+        return pd.DataFrame(columns=["hyperparameter", "contrast", "baseline", "arm", "name", "n_pairs", "difference"])
+    found = pd.concat(tables, ignore_index=True)
+    return found.assign(q_value=stats.false_discovery_control(found["p_value"]))
+
+
+def describe_pairs(table: "pd.DataFrame") -> list[str]:
+    """The table of `compare_pairs` in whole sentences."""
+    return [
+        _sentence(row, f"{row['hyperparameter']} {row['arm']}", f"{row['hyperparameter']} {row['baseline']}")
+        for row in table.to_dict("records")
+    ]
 
 
 def _differences(

@@ -45,7 +45,7 @@ ENOUGH = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found; `effects`, `formed` and `shifts` are tables.
+    """What was found; `effects` and `formed` are tables.
 
     `effects`: hyperparameter, contrast, role, clock, definition, unit, estimate (log ratio of formation times), low,
     high, p_value, q_value (Benjamini and Hochberg over the table), log_rank_p, n_runs, n_formed, smallest_p,
@@ -140,10 +140,11 @@ def compare_formation(
 
 
 def curves(runs: RunSet, *, by: str, unit: Unit = "auto", n_resamples: int = 200, seed: int = 0) -> "pd.DataFrame":
-    """The share of runs that have formed each role by each time (Turnbull), a curve a setting.
+    """The share of runs that have formed each role by each time (Turnbull), a curve a setting, to the end of the runs.
 
-    Columns: hyperparameter, value, role, clock, definition, time, formed, low, high; the band is the 90 % one over
-    resampled runs.
+    Columns: hyperparameter, value, role, clock, definition, time, formed, low, high.  The band is, time by time, the
+    wider of two 90 % intervals: over resampled runs, and Wilson's for a share of so many runs (where all or none have
+    formed it, resampling gives no width at all).
     """
     import pandas as pd
 
@@ -156,17 +157,25 @@ def curves(runs: RunSet, *, by: str, unit: Unit = "auto", n_resamples: int = 200
         value = times["run"].map(lambda run: runs.settings[run].get(by))
         for setting in sorted(value.dropna().unique(), key=by_size):
             some = times[value == setting]
-            places = np.unique(some["high"][np.isfinite(some["high"])])
-            if not len(places):
-                continue
+            places = np.unique([*some["high"][np.isfinite(some["high"])], some["low"].max()])
             curve = _formed_by(some, places)
             names = some["run"].unique()
             drawn = [_formed_by(_redrawn(some, rng.choice(names, len(names))), places) for _ in range(n_resamples)]
-            low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
+            low, high = np.quantile([curve, *drawn], (0.05, 0.95), axis=0)
+            wilson = _wilson(curve, len(names))
+            band = {"low": np.minimum(low, wilson[0]), "high": np.maximum(high, wilson[1])}
             labels = {"hyperparameter": by, "value": setting, **dict(zip(QUESTION, key, strict=True))}
-            found.append(pd.DataFrame({**labels, "time": places, "formed": curve, "low": low, "high": high}))
+            found.append(pd.DataFrame({**labels, "time": places, "formed": curve, **band}))
     columns = ["hyperparameter", "value", *QUESTION, "time", "formed", "low", "high"]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def _wilson(share: np.ndarray, n_runs: int) -> np.ndarray:
+    """Both ends of the 90 % interval of a share of runs."""
+    z = float(stats.norm.ppf(0.95))
+    middle = (share + z**2 / (2 * n_runs)) / (1 + z**2 / n_runs)
+    away = z / (1 + z**2 / n_runs) * np.sqrt(share * (1 - share) / n_runs + z**2 / (4 * n_runs**2))
+    return np.stack([np.maximum(middle - away, 0.0), np.minimum(middle + away, 1.0)])
 
 
 def _formed_by(times: "pd.DataFrame", places: np.ndarray) -> np.ndarray:

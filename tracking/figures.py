@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot", "plot_circuit", "plot_formation", "plot_lifelines", "plot_scores", "plot_similarity"]
+__all__ = ["needs_matplotlib", "plot", "plot_circuit", "plot_formation", "plot_lifelines"]
+__all__ += ["plot_scores", "plot_similarity"]
 
 Panel = tuple[str, float, Callable[["Axes"], None]]
 STYLE: Any = {
@@ -134,7 +135,7 @@ def _chosen(
     axis: Literal["step", "tokens"] = "step",
     scale: Literal["linear", "log", "even"] | None = None,
 ) -> tuple[RunTimeline, TimeAxis, tuple[Lane, ...]]:
-    _matplotlib()
+    needs_matplotlib()
     chosen = timeline.runs[0] if run is None else timeline[run]
     history = chosen.history
     if axis == "tokens" and any(tokens is None for tokens in history.tokens.values()):
@@ -143,7 +144,7 @@ def _chosen(
     return chosen, TimeAxis(history, axis, scale_of(times, scale)), lanes(chosen)
 
 
-def _matplotlib() -> None:
+def needs_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

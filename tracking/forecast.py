@@ -9,13 +9,14 @@ and the published law for induction, N = 10^5.7 · sqrt(batch × context) tokens
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
 from tracking.evidence import Evidence, evidence, known_by
 from tracking.history import History
+from tracking.judging import Leave, describe_dates, describe_end, score_dates, score_ends
 from tracking.ridge import Prediction, RidgeFit, fit_ridge
 from tracking.runset import QUESTION, RunSet, formation_times, plain, varying
 
@@ -32,7 +33,6 @@ __all__ = [
     "law_tokens",
 ]
 
-Leave = Literal["run", "setting"]
 LAW = 10**5.7
 FEWEST = 4
 
@@ -44,7 +44,8 @@ class Forecast:
     `predictions`: run, role, clock, definition, cut, predictor, midpoint, low, high (steps), p_forms, seen_before,
     seen_after (what became of it; infinite where it did not form).
     `scores`: role, clock, definition, predictor, n_runs, n_formed, log_error (mean absolute error of ln step),
-    coverage, brier, gain (share of the log error of the median baseline that is saved), gain_low, gain_high.
+    coverage, brier, gain (share of the log error of the median baseline that is saved), gain_low, gain_high, brier_gain
+    (the Brier score of the median baseline less this one), brier_low, brier_high (90 % intervals over resampled runs).
     """
 
     predictions: "pd.DataFrame"
@@ -86,8 +87,8 @@ def forecast_runs(known: Evidence, *, seen: float = 0.2, leave: Leave = "run", c
         rows += [key | row for row in _question(known, times, str(role), seen, leave, confidence)]
     columns = ["run", *QUESTION, "cut", "predictor", "midpoint", "low", "high", "p_forms", "seen_before", "seen_after"]
     predictions = pd.DataFrame(rows, columns=columns)
-    scores = _scores(predictions, known.runs)
-    return Forecast(predictions, scores, tuple(_sentences(scores, seen, leave)))
+    scores = score_dates(predictions, known.runs)
+    return Forecast(predictions, scores, tuple(describe_dates(scores, seen, leave)))
 
 
 def foretell_date(
@@ -159,8 +160,8 @@ def forecast_metric(
             rows.append((run, name, cuts[run], predictor, value, low, high, truth))
     columns_ = ["run", "name", "cut", "predictor", "value", "low", "high", "truth"]
     predictions = pd.DataFrame(rows, columns=columns_)
-    scores = _metric_scores(predictions)
-    return Forecast(predictions, scores, tuple(_metric_sentence(row, seen) for row in scores.to_dict("records")[:1]))
+    scores = score_ends(predictions)
+    return Forecast(predictions, scores, tuple(describe_end(row, seen) for row in scores.to_dict("records")[:1]))
 
 
 # One question -----------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def _question(
         row = {"run": run, "cut": cuts[run]} | truth
         end, past = ends[run], times.loc[others]
         fit = _learn(past, {other: columns[other] for other in others}, role, _settings(known, others, leave))
-        rows.append(row | {"predictor": "forecast"} | _said(fit, past, columns[run], end, confidence))
+        rows.append(row | {"predictor": "forecast"} | _said(fit, past, columns[run], (cuts[run], end), confidence))
         rows.append(row | {"predictor": "median"} | _median(past, end, confidence))
         law = law_tokens(known.runs.settings[run]) if role == "induction" else math.nan
         per_step = float(known.runs.tokens_per_step.get(run, math.nan))
@@ -225,15 +226,14 @@ def _learn(
         return None
     weights = formed.astype(float)
     y = np.log(np.maximum(np.where(formed, (low + np.where(formed, high, low)) / 2, low), 0.5))
-    fit = _fit_columns(columns, y, role, weights, together)
     floor = y.copy()
     for _ in range(5 if not formed.all() else 0):
+        fit = _fit_columns(columns, y, role, weights, together, honest=False)
         means = np.array([fit.predict(values).mean for values in columns.values()])
         z = (floor - means) / fit.spread
         beyond = means + fit.spread * np.exp(stats.norm.logpdf(z) - stats.norm.logsf(z))
         y = np.where(formed, y, np.maximum(beyond, floor))
-        fit = _fit_columns(columns, y, role, weights, together)
-    return fit
+    return _fit_columns(columns, y, role, weights, together)
 
 
 def _fit_columns(
@@ -242,6 +242,7 @@ def _fit_columns(
     about: str,
     weights: np.ndarray | None = None,
     together: np.ndarray | None = None,
+    honest: bool = True,
 ) -> RidgeFit:
     """The best of: nothing, the settings, those with losses and what is asked about, or all that was measured."""
     names = sorted({name for values in columns.values() for name in values})
@@ -249,30 +250,36 @@ def _fit_columns(
     settings = [name for name in names if name.startswith("setting ")]
     near = [name for name in names if "loss" in name or "in_context" in name or about in name]
     groups = [(), settings, near, [*settings, *near], names]
-    return fit_ridge(table, y, groups=groups, weights=weights, together=together)
+    return fit_ridge(table, y, groups=groups, weights=weights, together=together, honest=honest)
 
 
 def _said(
-    fit: RidgeFit | None, past: "pd.DataFrame", values: Mapping[str, float], end: float, confidence: float
+    fit: RidgeFit | None,
+    past: "pd.DataFrame",
+    values: Mapping[str, float],
+    span: tuple[float, float],
+    confidence: float,
 ) -> dict[str, float]:
+    """What the fit says of a run that has not formed it by the first of two steps, and ends at the second."""
+    cut, end = span
     if fit is None:
         share = (float(np.isfinite(past["high"]).sum()) + 0.5) / (len(past) + 1)
         return {"midpoint": math.inf, "low": math.nan, "high": math.inf, "p_forms": share}
-    said = fit.predict(values)
+    said = fit.predict(values).above(math.log(max(cut, 0.5)))
     low, high = said.interval(confidence)
     # Rather never certain: a share of the runs like it that is not seen may still be otherwise.
     forms = min(max(said.below(math.log(end)), 0.01), 0.99)
-    return {"midpoint": math.exp(said.mean), "low": math.exp(low), "high": math.exp(high), "p_forms": forms}
+    return {"midpoint": math.exp(said.middle), "low": math.exp(low), "high": math.exp(high), "p_forms": forms}
 
 
 def _median(past: "pd.DataFrame", end: float, confidence: float) -> dict[str, float]:
     low, high = past["low"].to_numpy(dtype=float), past["high"].to_numpy(dtype=float)
     formed = np.isfinite(high)
     middles = np.where(formed, (low + np.where(formed, high, low)) / 2, np.inf)
-    ends = [
-        float(np.quantile(middles, side, method="nearest")) for side in ((1 - confidence) / 2, (1 + confidence) / 2)
-    ]
     ordered = np.sort(middles)
+    # Of n + 1 runs alike, each rank is as likely for the next one: with fewer than 19 the widest there is.
+    rank = max(math.floor((len(ordered) + 1) * (1 - confidence) / 2), 1)
+    ends = float(ordered[rank - 1]), float(ordered[-rank])
     middle = float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
     share = (float(formed.sum()) + 0.5) / (len(past) + 1)
     return {"midpoint": middle, "low": ends[0], "high": ends[1], "p_forms": share}
@@ -284,106 +291,6 @@ def law_tokens(settings: Mapping[str, Any]) -> float:
         return LAW * math.sqrt(float(settings["batch_size"]) * float(settings["context_length"]))
     except (KeyError, TypeError, ValueError):
         return math.nan
-
-
-# Judging ----------------------------------------------------------------------------------------------------------
-
-
-def _scores(predictions: "pd.DataFrame", runs: RunSet) -> "pd.DataFrame":
-    import pandas as pd
-
-    rows = []
-    for (role, clock, definition), part in predictions.groupby(list(QUESTION), sort=True):
-        table = {name: some.set_index("run") for name, some in part.groupby("predictor")}
-        errors = {name: _errors(some, runs) for name, some in table.items()}
-        for name, some in table.items():
-            forms = np.isfinite(some["seen_after"].to_numpy())
-            error = errors[name]
-            gain, low, high = _gain(error, errors["median"])
-            covered = (some["low"] < some["seen_after"]) & (some["high"] > some["seen_before"])
-            told = some["low"].notna()
-            rows.append(
-                {
-                    **dict(zip(QUESTION, (role, clock, definition), strict=True)),
-                    "predictor": name,
-                    "n_runs": len(some),
-                    "n_formed": int(forms.sum()),
-                    "log_error": float(np.nanmean(error)) if forms.any() else math.nan,
-                    "coverage": float(covered[told].mean()) if told.any() else math.nan,
-                    "brier": float(((some["p_forms"] - forms) ** 2).mean()),
-                    "gain": gain,
-                    "gain_low": low,
-                    "gain_high": high,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _errors(some: "pd.DataFrame", runs: RunSet) -> np.ndarray:
-    """|ln foretold - ln seen| of each run that formed, NaN for others; "never" counts as the end of the run."""
-    ends = np.array([runs.last_step[run] for run in some.index], dtype=float)
-    middle = np.minimum(some["midpoint"].to_numpy(dtype=float), np.maximum(ends, 1.0))
-    before, after = some["seen_before"].to_numpy(dtype=float), some["seen_after"].to_numpy(dtype=float)
-    truth = np.where(np.isfinite(after), (before + np.where(np.isfinite(after), after, before)) / 2, np.nan)
-    return np.abs(np.log(np.maximum(middle, 0.5)) - np.log(np.maximum(truth, 0.5)))
-
-
-def _gain(error: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
-    """1 - error / baseline's, with its 90 % interval over resampled runs."""
-    both = np.isfinite(error) & np.isfinite(baseline)
-    if both.sum() < 3 or baseline[both].sum() == 0:
-        return math.nan, math.nan, math.nan
-    error, baseline = error[both], baseline[both]
-    draws = np.random.default_rng(0).integers(len(error), size=(2000, len(error)))
-    below = np.maximum(baseline[draws].mean(axis=1), 1e-12)
-    low, high = np.quantile(1 - error[draws].mean(axis=1) / below, (0.05, 0.95))
-    return 1 - float(error.mean() / baseline.mean()), float(low), float(high)
-
-
-def _sentences(scores: "pd.DataFrame", seen: float, leave: Leave) -> list[str]:
-    found = []
-    for row in scores[scores["predictor"] == "forecast"].to_dict("records") if len(scores) else []:
-        what = f"{row['role']} ({row['clock']}, {row['definition']})"
-        left = "each run" if leave == "run" else "each setting"
-        if not math.isfinite(row["gain"]):
-            found.append(f"{what}: too few runs form it after the first {seen:.0%} to judge a forecast.")
-            continue
-        span = f"90% interval of the gain {row['gain_low']:.0%} to {row['gain_high']:.0%}"
-        verdict = f"no better than the median of the other runs ({span})"
-        if row["gain_low"] > 0:
-            verdict = f"{row['gain']:.0%} below the median of the other runs ({span})"
-        found.append(
-            f"{what} from the first {seen:.0%}, {left} left out in turn: mean |log error| {row['log_error']:.3f}, "
-            f"{verdict}; its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs; Brier score "
-            f"{row['brier']:.3f}."
-        )
-    return found or [f"Nothing forms after the first {seen:.0%} of enough runs to be foretold."]
-
-
-def _metric_scores(predictions: "pd.DataFrame") -> "pd.DataFrame":
-    import pandas as pd
-
-    table = {name: some.set_index("run") for name, some in predictions.groupby("predictor", sort=False)}
-    errors = {name: (some["value"] - some["truth"]).abs().to_numpy() for name, some in table.items()}
-    rows = []
-    for name, some in table.items():
-        gain, low, high = _gain(errors[name], errors["median"])
-        told = some["low"].notna()
-        inside = (some["low"] <= some["truth"]) & (some["truth"] <= some["high"])
-        row = {"name": some["name"].iloc[0], "predictor": name, "n_runs": len(some), "error": np.nanmean(errors[name])}
-        covered = float(inside[told].mean()) if told.any() else math.nan
-        rows.append(row | {"coverage": covered, "gain": gain, "gain_low": low, "gain_high": high})
-    return pd.DataFrame(rows)
-
-
-def _metric_sentence(row: Mapping[str, Any], seen: float) -> str:
-    better = row["gain_low"] > 0
-    span = f"90% interval of the gain {row['gain_low']:.0%} to {row['gain_high']:.0%}"
-    verdict = f"{row['gain']:.0%} below" if better else "no better than"
-    return (
-        f"Where {row['name']} ends, from the first {seen:.0%}: mean absolute error {row['error']:.3g}, {verdict} the "
-        f"median of the other runs ({span}); its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs."
-    )
 
 
 def _check(runs: RunSet, seen: float) -> None:

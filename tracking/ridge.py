@@ -2,12 +2,12 @@
 
 Least squares with a penalty, the penalty and the group of columns chosen by leaving out one run (or all runs of one
 setting) at a time, which for least squares costs no refitting: with hat matrix H and residuals r, the errors on runs S
-left out are (1 - H_SS)^-1 r_S.  Their spread, taken at its upper 95 % limit since the best of several choices looks
-better than it is, is the spread of the prediction.
+left out are (1 - H_SS)^-1 r_S.  The best of several choices looks better than it is, so the spread of the prediction is
+that of the errors on runs which were left out of the choice as well: the whole procedure is done again without them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,23 +16,42 @@ from scipy import stats
 __all__ = ["Prediction", "RidgeFit", "fit_ridge"]
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0, 300.0)
+FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Student's t about `mean`, scaled by `scale`."""
+    """Student's t about `mean`, scaled by `scale`; only its part above `floor`, where it is known to lie there."""
 
     mean: float
     scale: float
     freedom: float
+    floor: float = -np.inf
+
+    @property
+    def middle(self) -> float:
+        """As likely to be exceeded as not."""
+        return self._quantile(0.5)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        away = self.scale * float(stats.t.ppf((1 + confidence) / 2, self.freedom))
-        return self.mean - away, self.mean + away
+        return self._quantile((1 - confidence) / 2), self._quantile((1 + confidence) / 2)
 
     def below(self, value: float) -> float:
         """The probability of lying below a value."""
+        under, at = self._share(self.floor), self._share(value)
+        return max(at - under, 0.0) / max(1 - under, 1e-12)
+
+    def above(self, floor: float) -> "Prediction":
+        """The same once it is known to lie above a value."""
+        return replace(self, floor=max(self.floor, floor))
+
+    def _share(self, value: float) -> float:
         return float(stats.t.cdf((value - self.mean) / self.scale, self.freedom))
+
+    def _quantile(self, share: float) -> float:
+        # From the upper end, where a floor far out in the tail leaves digits.
+        beyond = float(stats.t.sf((self.floor - self.mean) / self.scale, self.freedom))
+        return max(self.mean + self.scale * float(stats.t.isf((1 - share) * beyond, self.freedom)), self.floor)
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,7 @@ def fit_ridge(
     groups: Sequence[Sequence[str]],
     weights: "Float[np.ndarray, 'run'] | None" = None,
     together: "Int[np.ndarray, 'run'] | None" = None,
+    honest: bool = True,
 ) -> RidgeFit:
     """The best of some groups of columns, judged on runs left out.
 
@@ -73,20 +93,53 @@ def fit_ridge(
         groups: names of the columns of each candidate; the empty group is the mean alone.
         weights: how much each run counts in judging (0 for a value that is only imputed).
         together: runs with equal numbers are left out together; each alone where not given.
+        honest: take the spread from runs left out of the choice too; False is quicker, and too narrow.
 
     Raises:
         ValueError: there are fewer than three runs.
     """
-    if len(y) < 3:
+    if len(y) < FEWEST:
         raise ValueError(f"expected at least three runs to learn from, got {len(y)}")
-    counted = np.ones(len(y)) if weights is None or weights.sum() < 3 else weights
+    counted = np.ones(len(y)) if weights is None or weights.sum() < FEWEST else weights
     blocks = np.arange(len(y)) if together is None else together
-    if len(np.unique(blocks)) < 3:
+    if len(np.unique(blocks)) < FEWEST:
         blocks = np.arange(len(y))
+    chosen = _chosen(values, y, groups, counted, blocks)
+    return replace(chosen, spread=_honest_spread(values, y, groups, counted, blocks, chosen)) if honest else chosen
+
+
+def _honest_spread(
+    values: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    groups: Sequence[Sequence[str]],
+    weights: np.ndarray,
+    blocks: np.ndarray,
+    chosen: RidgeFit,
+) -> float:
+    """The usual error on runs that were in neither the fit nor the choice of it."""
+    squares, total = 0.0, 0.0
+    for block in np.unique(blocks[weights > 0]):
+        rest, left = np.flatnonzero(blocks != block), np.flatnonzero((blocks == block) & (weights > 0))
+        if len(rest) < FEWEST or weights[rest].sum() == 0:
+            return chosen.spread
+        others = {name: column[rest] for name, column in values.items()}
+        fit = _chosen(others, y[rest], groups, weights[rest], blocks[rest])
+        for run in left:
+            error = y[run] - fit.predict({name: float(values[name][run]) for name in fit.columns}).mean
+            squares, total = squares + weights[run] * error**2, total + weights[run]
+    return max(float(np.sqrt(squares / total)), chosen.spread)
+
+
+def _chosen(
+    values: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    groups: Sequence[Sequence[str]],
+    weights: np.ndarray,
+    blocks: np.ndarray,
+) -> RidgeFit:
     best: RidgeFit | None = None
     for group in dict.fromkeys(map(tuple, groups)):
-        for penalty in PENALTIES if group else (1.0,):
-            fit = _fit(values, y, group, penalty, counted, blocks)
+        for fit in _fits(values, y, group, weights, blocks):
             # A richer choice must be better by more than chance: one part in twenty.
             if best is None or fit.spread < 0.95 * best.spread:
                 best = fit
@@ -94,14 +147,10 @@ def fit_ridge(
     return best
 
 
-def _fit(
-    values: Mapping[str, np.ndarray],
-    y: np.ndarray,
-    group: tuple[str, ...],
-    penalty: float,
-    weights: np.ndarray,
-    blocks: np.ndarray,
-) -> RidgeFit:
+def _fits(
+    values: Mapping[str, np.ndarray], y: np.ndarray, group: tuple[str, ...], weights: np.ndarray, blocks: np.ndarray
+) -> list[RidgeFit]:
+    """One group of columns with every penalty."""
     table = np.column_stack([values[name] for name in group]) if group else np.empty((len(y), 0))
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(table)
@@ -110,19 +159,21 @@ def _fit(
         size = np.sqrt(np.where(known, (table - centre) ** 2, 0).sum(axis=0) / count)
     size = np.where(size > 1e-12, size, 1.0)
     x = np.where(known, (table - centre) / size, 0.0)
-    gram = x.T @ x + penalty * np.eye(x.shape[1])
-    solved = np.linalg.solve(gram, x.T) if group else np.empty((0, len(y)))
-    hat = x @ solved + 1 / len(y)
-    intercept = float(y.mean())
-    coefficients = solved @ (y - intercept)
-    errors = y - intercept - x @ coefficients
-    alone = len(np.unique(blocks)) == len(y)
-    errors = errors / np.maximum(1 - np.diag(hat), 0.05) if alone else errors
-    for block in [] if alone else np.unique(blocks):
-        inside = np.flatnonzero(blocks == block)
-        own = np.eye(len(inside)) - hat[np.ix_(inside, inside)]
-        errors[inside] = np.linalg.lstsq(own, errors[inside], rcond=1e-6)[0]
-    counted = len(np.unique(blocks[weights > 0]))
-    spread = float(np.sqrt((weights * errors**2).sum() / weights.sum())) * (1 + 1.64 / np.sqrt(2 * counted))
-    freedom = max(float(counted) - 1, 2.0)
-    return RidgeFit(group, centre, size, coefficients, intercept, max(spread, 1e-6), freedom, penalty)
+    left, sizes, right = np.linalg.svd(x, full_matrices=False)
+    names, places = np.unique(blocks, return_inverse=True)
+    freedom = max(float(len(np.unique(blocks[weights > 0]))) - 1, 2.0)
+    intercept, found = float(y.mean()), []
+    for penalty in PENALTIES if group else (1.0,):
+        shrunk = sizes / (sizes**2 + penalty)
+        coefficients = right.T @ (shrunk * (left.T @ (y - intercept)))
+        hat = (left * (shrunk * sizes)) @ left.T + 1 / len(y)
+        errors = y - intercept - x @ coefficients
+        if len(names) == len(y):
+            errors = errors / np.maximum(1 - np.diag(hat), 0.05)
+        for block in range(len(names)) if len(names) < len(y) else ():
+            inside = np.flatnonzero(places == block)
+            own = np.eye(len(inside)) - hat[np.ix_(inside, inside)]
+            errors[inside] = np.linalg.lstsq(own, errors[inside], rcond=1e-6)[0]
+        spread = max(float(np.sqrt((weights * errors**2).sum() / weights.sum())), 1e-6)
+        found.append(RidgeFit(group, centre, size, coefficients, intercept, spread, freedom, penalty))
+    return found

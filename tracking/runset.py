@@ -85,12 +85,18 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
 
 def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
     """Roles of one task share its behaviour: keep it once, for the role that is about the task."""
-    seen: dict[tuple, str] = {}
     shared = table[table["clock"] == "behaviour"]
-    dates = ["definition", "run", "interval_before", "interval_after", "censored"]
-    for role, part in sorted(shared.groupby("role"), key=lambda item: (item[0] != "induction", str(item[0]))):
-        seen.setdefault(tuple(part[dates].fillna(-1).itertuples(index=False, name=None)), str(role))
-    kept = (table["clock"] != "behaviour") | table["role"].isin(set(seen.values()))
+    columns = ["definition", "run", "interval_before", "interval_after", "censored"]
+    dates = {
+        str(role): set(part[columns].fillna(-1).itertuples(index=False, name=None))
+        for role, part in shared.groupby("role")
+    }
+    told: dict[str, set[tuple]] = {}
+    # A role that some runs do not have repeats only a part of what the others say.
+    for role in sorted(dates, key=lambda role: (role != "induction", -len(dates[role]), role)):
+        if not any(dates[role] <= other for other in told.values()):
+            told[role] = dates[role]
+    kept = (table["clock"] != "behaviour") | table["role"].isin(set(told))
     return table[kept].reset_index(drop=True)
 
 

@@ -13,16 +13,57 @@ import numpy as np
 
 from tracking.exchange import estimate_effect
 from tracking.forecast import law_tokens
-from tracking.runset import RunSet, formation_times
+from tracking.runset import QUESTION, RunSet, formation_times, varying
 from tracking.survival import fit_times
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["describe_scaling", "scaling_law"]
+__all__ = ["describe_scaling", "scaling_law", "scaling_laws"]
 
 LAW_EXPONENT = 0.5
 BATCH_CONTEXT = "batch_size * context_length"
+SIZES = ("d_model", "n_layers", "n_heads", "learning_rate")
+"""What formation may scale with besides batch and context."""
+
+
+def scaling_laws(runs: RunSet, *, n_permutations: int = 1999, seed: int = 0) -> "pd.DataFrame":
+    """`scaling_law` of every role that forms, by each clock and definition, over whatever of batch times context,
+    width, depth, heads and learning rate varies.
+
+    Columns role, clock, definition, and those of `scaling_law`; no rows where no run knows its tokens.
+    """
+    import pandas as pd
+
+    vary = varying(runs.settings)
+    by = [BATCH_CONTEXT] if {"batch_size", "context_length"} & set(vary) else []
+    by += [name for name in SIZES if name in vary]
+    by = _independent(runs, by)
+    rows = []
+    for key, part in runs.formation.groupby(list(QUESTION), sort=True):
+        question = dict(zip(QUESTION, map(str, key), strict=True))
+        times = formation_times(runs, part, unit="tokens")
+        if ", rise " in question["definition"] or not np.isfinite(times["high"]).any():
+            continue
+        table = scaling_law(runs, **question, by=by, n_permutations=n_permutations, seed=seed)
+        rows += [question | row for row in table.to_dict("records")]
+    return pd.DataFrame(rows, columns=[*QUESTION, "quantity", "estimate", "low", "high", "p_value", "n_runs"])
+
+
+def _independent(runs: RunSet, names: Sequence[str]) -> list[str]:
+    """Those known of every run, above 0, that do not merely repeat the ones before them."""
+    kept: list[str] = []
+    columns = [np.ones(len(runs.runs))]
+    for name in names:
+        try:
+            columns.append(np.array([_log(runs, run, name) for run in runs.runs]))
+        except ValueError:
+            continue
+        if np.linalg.matrix_rank(np.column_stack(columns), tol=1e-6) < len(columns):
+            columns.pop()
+        else:
+            kept.append(name)
+    return kept
 
 
 def scaling_law(
@@ -42,8 +83,8 @@ def scaling_law(
         by: hyperparameters above 0; several names joined by `*` are multiplied.
 
     Returns:
-        Rows `exponent of NAME` (estimate, low, high: 90 %, p_value of no dependence) and, where batch and context are
-        known, `ln(N / law)` (its mean, with the interval of Student's t over runs left out one at a time).
+        Rows `exponent of NAME` (estimate, low, high: 90 %, p_value of no dependence) and, for induction where batch and
+        context are known, `ln(N / law)` (its mean, with the interval of Student's t over runs left out one at a time).
 
     Raises:
         ValueError: a hyperparameter does not vary or is not above 0, or tokens are not known.
@@ -71,18 +112,19 @@ def scaling_law(
         row = {"quantity": f"exponent of {name}", "estimate": found.estimate, "low": found.low, "high": found.high}
         rows.append(row | {"p_value": found.p_value, "n_runs": len(names)})
     law = np.log([law_tokens(runs.settings[run]) for run in names])
-    if np.isfinite(law).all():
+    if role == "induction" and np.isfinite(law).all():
         rows.append(_residual(low, high, law, codes))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["quantity", "estimate", "low", "high", "p_value", "n_runs"])
 
 
 def describe_scaling(table: "pd.DataFrame") -> list[str]:
-    """The table in whole sentences."""
+    """The table of `scaling_law` or `scaling_laws` in whole sentences."""
     found = []
     for row in table.to_dict("records"):
         span = f"{row['estimate']:.2f} (90% interval {row['low']:.2f} to {row['high']:.2f}, {row['n_runs']} runs)"
+        what = f"{row['role']} ({row['clock']}, {row['definition']})" if "role" in row else "Formation"
         if row["quantity"].startswith("exponent"):
-            said = f"The {row['quantity']} is {span}"
+            said = f"Of {what} in tokens, the {row['quantity']} is {span}"
             if row["quantity"].endswith(BATCH_CONTEXT):
                 held = row["low"] <= LAW_EXPONENT <= row["high"]
                 said += f"; the published 1/2 {'lies' if held else 'does not lie'} within it"
@@ -91,7 +133,8 @@ def describe_scaling(table: "pd.DataFrame") -> list[str]:
             times = math.exp(abs(row["estimate"]))
             side = "fewer" if row["estimate"] < 0 else "more"
             found.append(
-                f"Formation takes {times:.3g} times {side} tokens than the published law says: ln ratio {span}."
+                f"{what} takes {times:.3g} times {side} tokens than the published law, 10^5.7 · √(batch × context), "
+                f"says: ln ratio {span}."
             )
     return found
 

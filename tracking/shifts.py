@@ -1,11 +1,19 @@
 """What else differs between settings: who carries a role, how many, in which order, how large and how well?
 
-Each run gives one number for each **trait** at its last snapshots; settings are compared by exchanging runs, as in
-`tracking.comparison`.
+Each run gives one number for each **trait**, by the clock that the trait is about (`tracking.clocks`); settings are
+compared by exchanging runs, as in `tracking.comparison`.  "At the end" is the mean of the last three snapshots.
+
+- **form** (which heads look like it): how many heads carry a role at the end, and in which layer on average;
+- **function** (which heads the model needs): how many, as the effective number (sum of effects)² / sum of effects² of
+  corrupting each carrier; their mean layer, weighted by effect; how many carriers are *redundant* (corrupting such a
+  head costs less than a quarter of what the most needed one costs); the circuit's edges and faithfulness;
+- **behaviour** (what the model can do): losses, in-context-learning score and task metrics.
+
+By form and by function the order and lag of each two roles, and by function and behaviour the lag behind form.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +21,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from tracking.clocks import Measured
 from tracking.history import History
 from tracking.lifelines import Lifeline, link_lifelines
-from tracking.runset import Settings, by_size, check_names, is_number, plain, varying
+from tracking.runset import RunSet, Settings, by_size, check_names, is_number, plain, run_set, varying
 from tracking.survival import permutations
 
 if TYPE_CHECKING:
@@ -25,40 +34,89 @@ __all__ = ["describe_shifts", "run_traits", "trait_shifts"]
 
 LAST = 3
 """Snapshots at the end that a trait is averaged over."""
+NEEDED = 0.25
+"""Corrupting a head that is needed costs at least this share of what the most needed one costs."""
+OF_CIRCUIT = {"n_edges": "edges in the circuit", "faithfulness": "faithfulness"}
+
+TRAIT = ("role", "clock", "trait")
+Trait = tuple[str, str, str, float]
+"""role (or task), clock, trait, value"""
 
 
-def run_traits(histories: Sequence[History]) -> "pd.DataFrame":
-    """Columns run, trait, value.
+def run_traits(histories: Sequence[History], runs: RunSet | None = None) -> "pd.DataFrame":
+    """Columns run, role, clock, trait, value; metrics have their task in the place of the role.
 
-    For each role: heads that carry it at the end, the mean layer of those; for each pair of roles the lag between the
-    steps at which they are first carried, ln(later / earlier); the size of each circuit and every metric at the end.
+    `runs` are the same histories dated, where that has been done already.
     """
     import pandas as pd
 
-    rows: list[tuple[str, str, float]] = []
+    formation = (run_set(histories) if runs is None else runs).formation
+    rows = []
     for history in histories:
-        roles = link_lifelines(history).roles
-        first: dict[str, float] = {}
-        for lifeline in roles:
-            rows += [(history.name, trait, value) for trait, value in _carried(lifeline)]
-            starts = [step for step, nodes in zip(lifeline.steps, lifeline.nodes, strict=True) if nodes]
-            if starts and starts[0] > 0:
-                first[lifeline.lifeline] = float(starts[0])
-        for a, b in combinations(sorted(first), 2):
-            rows.append((history.name, f"{a} before {b}: ln ratio of steps", math.log(first[b] / first[a])))
-        table = history.to_frame("metrics")
-        for name, part in table.dropna(subset=["value"]).groupby("name"):
-            rows.append(
-                (history.name, f"{name} at the end", float(part.sort_values("step")["value"].tail(LAST).mean()))
-            )
-    return pd.DataFrame(rows, columns=["run", "trait", "value"])
+        dates = formation[formation["run"] == history.name]
+        rows += [(history.name, *trait) for trait in (*_carried(history), *_dated(dates), *_ends(history))]
+    return pd.DataFrame(rows, columns=["run", "role", "clock", "trait", "value"])
 
 
-def _carried(lifeline: Lifeline) -> list[tuple[str, float]]:
-    carriers = [nodes for nodes in lifeline.nodes[-LAST:]]
-    found = [(f"{lifeline.lifeline}: heads at the end", float(np.mean([len(nodes) for nodes in carriers])))]
-    layers = [node.layer for nodes in carriers for node in nodes if node.layer is not None]
-    return found + ([(f"{lifeline.lifeline}: mean layer at the end", float(np.mean(layers)))] if layers else [])
+def _carried(history: History) -> Iterator[Trait]:
+    measured = Measured(history)
+    for line in link_lifelines(history).roles:
+        carriers = line.nodes[-LAST:]
+        yield line.lifeline, "form", "heads", float(np.mean([len(nodes) for nodes in carriers]))
+        if layers := [node.layer for nodes in carriers for node in nodes]:
+            yield line.lifeline, "form", "mean layer", float(np.mean(layers))
+            yield from _needed(measured, line)
+
+
+def _needed(measured: Measured, line: Lifeline) -> Iterator[Trait]:
+    task = measured.task_of(line.role)
+    data = None if task is None else measured.effects(task)
+    nodes = sorted({node for nodes in line.nodes[-LAST:] for node in nodes}, key=lambda node: (node.layer, node.index))
+    if data is None:
+        return
+    ends = np.nan_to_num(data["value"].values[-LAST:]).mean(axis=0)
+    at = {name: place for place, name in enumerate(data["component"].values.tolist())}
+    known = [node for node in nodes if node.name in at]
+    effects = np.maximum([ends[at[node.name]] for node in known], 0.0)
+    if not len(effects) or effects.max() <= 0:
+        return
+    yield line.lifeline, "function", "effective number of heads", float(effects.sum() ** 2 / (effects**2).sum())
+    layers = np.array([node.layer for node in known], dtype=float)
+    yield line.lifeline, "function", "mean layer", float(effects @ layers / effects.sum())
+    yield line.lifeline, "function", "redundant heads", float((effects < NEEDED * effects.max()).sum())
+
+
+def _dated(dates: "pd.DataFrame") -> Iterator[Trait]:
+    """Order (1: the first named is surely first, -1: surely second, 0: cannot be told) and lag of two dates."""
+    if not len(dates):
+        return
+    dates = dates[(dates["definition"] == dates["definition"].iloc[0]) & (dates["censored"] == "no")]
+    found = {(row["role"], row["clock"]): row for row in dates.to_dict("records")}
+    for clock in ("form", "function"):
+        roles = sorted(role for role, other in found if other == clock)
+        for a, b in combinations(roles, 2):
+            first, second = found[a, clock], found[b, clock]
+            ahead = float(first["interval_after"] <= second["interval_before"])
+            behind = float(second["interval_after"] <= first["interval_before"])
+            yield f"{a}, {b}", clock, "order", ahead - behind
+            yield f"{a}, {b}", clock, "lag, ln ratio of steps", _lag(first, second)
+    for role, clock in found:
+        if clock != "form" and (role, "form") in found:
+            yield role, clock, "lag behind form, ln ratio of steps", _lag(found[role, "form"], found[role, clock])
+
+
+def _lag(first: "dict[str, Any]", second: "dict[str, Any]") -> float:
+    return math.log(max(second["midpoint"], 0.5) / max(first["midpoint"], 0.5))
+
+
+def _ends(history: History) -> Iterator[Trait]:
+    """What was recorded besides heads; what was chosen for the run, such as its learning rate, is no finding."""
+    table = history.to_frame("metrics").dropna(subset=["value"]).sort_values("step")
+    for name, part in table.groupby("name", sort=True):
+        about, _, short = str(name).rpartition("/")
+        if short not in history.hyperparameters:
+            clock = "function" if short in OF_CIRCUIT else "behaviour"
+            yield about, clock, OF_CIRCUIT.get(short, short), float(part["value"].tail(LAST).mean())
 
 
 def trait_shifts(
@@ -72,8 +130,8 @@ def trait_shifts(
 ) -> "pd.DataFrame":
     """How each trait differs between the lowest and the highest setting of a hyperparameter.
 
-    Columns: hyperparameter, contrast, trait, estimate, low, high (Student's t over runs, what other hyperparameters do
-    taken out), p_value (runs exchanged), q_value (Benjamini and Hochberg), n_runs.
+    Columns: hyperparameter, contrast, role, clock, trait, estimate, low, high (Student's t over runs, what other
+    hyperparameters do taken out), p_value (runs exchanged), q_value (Benjamini and Hochberg), n_runs.
 
     Raises:
         ValueError: as `tracking.comparison.compare`.
@@ -84,13 +142,13 @@ def trait_shifts(
     check_names(settings, names)
     rows = []
     for name in names:
-        for trait, part in traits.groupby("trait", sort=True):
+        for key, part in traits.groupby(list(TRAIT), sort=True):
             values = part.set_index("run")["value"].astype(float).dropna()
             row = _shift(values, settings, name, (confidence, n_permutations, seed))
-            rows += [{"hyperparameter": name, "trait": trait, **row}] if row else []
-    columns = ["hyperparameter", "contrast", "trait", "estimate", "low", "high", "p_value", "n_runs"]
+            rows += [{"hyperparameter": name, **dict(zip(TRAIT, key, strict=True)), **row}] if row else []
+    columns = ["hyperparameter", "contrast", *TRAIT, "estimate", "low", "high", "p_value", "n_runs"]
     table = pd.DataFrame(rows, columns=columns)
-    table.insert(7, "q_value", stats.false_discovery_control(table["p_value"]) if len(table) else [])
+    table.insert(9, "q_value", stats.false_discovery_control(table["p_value"]) if len(table) else [])
     return table
 
 
@@ -148,10 +206,10 @@ def _difference(
 def describe_shifts(shifts: "pd.DataFrame", *, level: float = 0.05) -> list[str]:
     """The shifts that stand after correction, in whole sentences, and how many were looked at."""
     found = [
-        f"{row['trait']} differs by {row['estimate']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}) for "
-        f"{row['hyperparameter']} {row['contrast']} (p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction; "
-        f"{row['n_runs']} runs)."
+        f"{row['role']}: {row['trait']} ({row['clock']}) differs by {row['estimate']:+.3g} ({row['low']:+.3g} to "
+        f"{row['high']:+.3g}) for {row['hyperparameter']} {row['contrast']} (p = {row['p_value']:.2g}, "
+        f"{row['q_value']:.2g} after correction; {row['n_runs']} runs)."
         for row in shifts.sort_values("p_value").to_dict("records")
         if row["q_value"] <= level
     ]
-    return [*found, f"{len(shifts)} other traits were compared; {len(found)} differ after correction."]
+    return [*found, f"Besides formation, {len(shifts)} traits were compared; {len(found)} differ after correction."]
