@@ -69,7 +69,11 @@ def demo_history(name: str = "demo", late: float = 1.0, learning_rate: float = 3
             "in_context_learning_score": number(second - first, 0.3),
         }
         records[step, "repeated-tokens"] = Record(step, "repeated-tokens", tokens, found, metrics=metrics)
-        records[step, "training"] = Record(step, "training", tokens, metrics={"loss": number((first + second) / 2)})
+        log = {
+            "loss": number((first + second) / 2),
+            "learning_rate": Estimate.exact(learning_rate * min(1.0, step / 100)),
+        }
+        records[step, "training"] = Record(step, "training", tokens, metrics=log)
         records[step, "induction"] = induction_record(graph, step, tokens, learned, late)
     parameters = {"learning_rate": learning_rate, "batch_size": 64, "d_model": 64, "seed": 0}
     settings = {"n_prompts": 64, "seed": 0, "method": "eap"}
@@ -137,30 +141,62 @@ def published_timeline(model: str) -> Timeline:
     return build_timeline(published_history(model), task="synthetic", thresholds=thresholds)
 
 
+LARGE_TASKS = ("induction", "ioi", "greater_than", "gender_pronoun", "ngram_2")
+
+
+@cache
 def large_timeline() -> Timeline:
-    """150 checkpoints of 12 layers of 12 heads with five tasks, each circuit of 300 edges; lifelines of a third."""
+    """150 checkpoints of 12 layers of 12 heads with five tasks, each circuit of 1,204 edges; lifelines of a third."""
     graph = ModelGraph(12, 12)
     rng = np.random.default_rng(0)
     steps = tuple(range(0, 150_000, 1000))
     records: dict[tuple[int, str], Record] = {}
     edges = np.argwhere(graph.edge_mask)
-    for task in ("induction", "ioi", "greater-than", "docstring", "gender"):
-        estimate = Estimate.exact(rng.normal(size=graph.edge_mask.shape) * graph.edge_mask, 0.1)
-        for step in steps:
+
+    def heads(measure: str, task: str) -> NodeScores:
+        return NodeScores(graph.heads, Estimate.exact(rng.random(144), 0.05 * rng.random(144)), measure, task)
+
+    for task in LARGE_TASKS:
+        for place, step in enumerate(steps):
+            if place % 15 == 0:
+                values = rng.normal(size=graph.edge_mask.shape) * graph.edge_mask
+                scores = EdgeScores(graph, Estimate.exact(values, np.abs(rng.normal(size=values.shape))), "eap", task)
             kept = np.zeros_like(graph.edge_mask)
-            kept[tuple(edges[rng.choice(len(edges), 300, replace=False)].T)] = True
-            circuit = Circuit(EdgeScores(graph, estimate, "eap", task), kept, None, "performed")
-            measures = MEASURES if task == "induction" else ("attribution",)
-            scores = {
-                name: NodeScores(graph.heads, Estimate.exact(rng.random(144), 0.01), name, task) for name in measures
+            kept[tuple(edges[rng.choice(len(edges), 1204, replace=False)].T)] = True
+            faithful = Estimate.exact(np.array(0.9 + 0.02 * rng.normal()), 0.01)
+            metrics = {
+                "metric_clean": Estimate.exact(np.array(step / 5e4 + rng.normal()), 0.1),
+                "faithfulness": faithful,
             }
-            records[step, task] = Record(step, task, 1e6 * step, scores, circuit, status="performed")
-    rows = [
-        ("large", role, role, step, head.name, 0.5, 1.0)
-        for place, role in enumerate(MEASURES)
-        for head in graph.heads[place::15]
+            metrics["metric_corrupted"] = Estimate.exact(np.array(-rng.random()), 0.1)
+            measures = {"attribution": heads("attribution", task)}
+            if task == "induction":
+                measures |= {name: heads(name, "repeated-tokens") for name in MEASURES}
+            circuit = Circuit(scores, kept, faithful, "performed", 0.85)
+            records[step, task] = Record(step, task, 1e6 * step, measures, circuit, metrics, status="performed")
+    carried = [(place, role, head) for place, role in enumerate(MEASURES) for head in graph.heads[place::15]]
+    lives = [
+        ("large", role, role, step, head.name, 0.5 + 0.3 * rng.random(), 1.0)
+        for place, role, head in carried
         for step in steps[50 + place :]
     ]
-    frames = (pd.DataFrame(rows, columns=list(COLUMNS["lifelines"])),)
-    frames += tuple(pd.DataFrame([], columns=list(COLUMNS[table])) for table in ("events", "formation"))
-    return Timeline((RunTimeline(History("large", graph, records), *frames),))
+    births = [
+        ("large", role, "birth", steps[49 + place], steps[50 + place], None, role, None, head.name, 0.9)
+        for place, role, head in carried
+    ]
+    dates = [
+        ("large", role, role, None, clock, definition, *(50e3 + 300 * np.arange(5)), 50e3, 51e3, "no", "formed")
+        for role in MEASURES
+        for clock in ("form", "function", "behaviour")
+        for definition in ("half-rise", "logistic", "change-point")
+    ]
+    dates += [
+        (*row[:1], head.name, row[2], head.name, *row[4:])
+        for row in dates
+        for _, role, head in carried
+        if role == row[2]
+    ]
+    frames = {"lifelines": lives, "events": births, "formation": dates}
+    tables = {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in frames.items()}
+    sentences = tuple(f"{role} formed between the checkpoints at 50000 and 51000." for role in MEASURES)
+    return Timeline((RunTimeline(History("large", graph, records), **tables, sentences=sentences),))

@@ -49,7 +49,10 @@ UNITS = {
     "in_context_learning_score": "in-context learning (nats)",
     "faithfulness": "faithfulness",
 }
-UNITS |= {"n_edges": "edges in the circuit", "task_metric": "task metric"}
+UNITS |= {"n_edges": "edges in the circuit", "task_metric": "task metric", "bias": "bias (logit difference)"}
+UNITS |= {"memorization": "memorisation (log probability)", "ngram": "n-gram statistics (minus divergence, nats)"}
+# What a model knows by heart, prefers or has from the statistics of neighbouring tokens is no skill: axes of their own.
+KINDS = {"memorization": "memorization", "ngram": "ngram", "gender_pronoun": "bias"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,11 @@ class Lane:
 
 @dataclass(frozen=True)
 class Curve:
-    """One number over training; `family` is shared by curves that belong on one axis."""
+    """One number over training; `family` is shared by curves that belong on one axis.
+
+    A `minor` curve is the same on corrupted prompts, drawn fainter; `own` numbers are the trainer's, such as its
+    learning rate, and shown on request.
+    """
 
     name: str
     label: str
@@ -93,6 +100,11 @@ class Curve:
     steps: tuple[int, ...]
     values: tuple[float, ...]
     errors: tuple[float, ...]
+    minor: bool = False
+
+    @property
+    def own(self) -> bool:
+        return self.name.startswith("training/") and self.family != "loss"
 
 
 def lanes(run: RunTimeline) -> tuple[Lane, ...]:
@@ -158,15 +170,21 @@ def curves(history: History) -> tuple[Curve, ...]:
     """Every metric of a history, and the number of edges of each task's circuit, as curves."""
     found = []
     table = history.to_frame("metrics").sort_values(["name", "step"], kind="stable")
-    shorts = [str(name).rpartition("/")[2] for name in table["name"].unique()]
+    parts = {name: _parts(str(name)) for name in table["name"].unique()}
+    shorts = [short for _, short, _, _ in parts.values()]
+    tasks = {
+        family: {task for task, _, own, _ in parts.values() if own == family} for _, _, family, _ in parts.values()
+    }
     for name, rows in table.groupby("name", sort=True):
-        task, _, short = str(name).rpartition("/")
+        task, short, family, rest = parts[name]
         if short == "n_edges":
             continue
-        family, rest = _family(short)
-        label = f"{rest} ({task})" if rest and shorts.count(short) > 1 else rest or task
+        several = len(tasks[family]) > 1
+        label = f"{rest} ({task})" if rest and several and shorts.count(short) > 1 else rest or task
+        if short == "metric_clean" and several:
+            label = task
         data = (tuple(rows["step"]), tuple(rows["value"]), tuple(rows["std_error"]))
-        found.append(Curve(str(name), label, family, *data))
+        found.append(Curve(str(name), label, family, *data, minor=short == "metric_corrupted"))
     for task in history.tasks:
         sizes = [(step, r.circuit) for (step, at), r in sorted(history.records.items()) if at == task and r.circuit]
         sizes = [(step, circuit.n_edges) for step, circuit in sizes if circuit.status != "not_performed"]
@@ -177,21 +195,22 @@ def curves(history: History) -> tuple[Curve, ...]:
     return tuple(sorted(found, key=_rank))
 
 
-def _family(short: str) -> tuple[str, str]:
-    """The axis of a metric, and what tells it from the others there."""
+def _parts(name: str) -> tuple[str, str, str, str]:
+    """Task, short name, the axis it belongs on, and what tells it from the others there."""
+    task, _, short = name.rpartition("/")
     if "loss" in short:
-        return "loss", short.replace("loss", "").strip("_").replace("_", " ")
+        return task, short, "loss", short.replace("loss", "").strip("_").replace("_", " ")
     if short in ("metric_clean", "metric_corrupted"):
-        return "task_metric", short.removeprefix("metric_")
-    return short, ""
+        kind = next((kind for start, kind in KINDS.items() if task.startswith(start)), "task_metric")
+        return task, short, kind, short.removeprefix("metric_")
+    return task, short, short, ""
 
 
 def _rank(curve: Curve) -> tuple[int, str, str]:
     """Loss first, then what the model can do, then its circuit; the trainer's own numbers last."""
-    order = ["loss", "in_context_learning_score", "task_metric", "", "faithfulness", "n_edges"]
+    order = ["loss", "in_context_learning_score", "task_metric", *KINDS.values(), "", "faithfulness", "n_edges"]
     place = order.index(curve.family) if curve.family in order else order.index("")
-    own = curve.name.startswith("training/") and curve.family != "loss"
-    return (len(order) if own else place), curve.family, curve.name
+    return (len(order) if curve.own else place), curve.family, curve.name
 
 
 def unit_of(family: str) -> str:

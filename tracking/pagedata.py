@@ -6,12 +6,16 @@ numbers into one list of names, and every measured number has four significant d
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.graph import Node
+from tracking.alignment import find_counterparts
 from tracking.drawing import curves, first_formations, lanes, measured_as, role_colours, scale_of, unit_of
 from tracking.history import SCHEMA_VERSION, History, tool_version
 from tracking.results import RunTimeline, Timeline
@@ -20,6 +24,11 @@ __all__ = ["page_data", "page_title"]
 
 # More edges than this at one step cannot be told apart on a screen; the page says how many are left out.
 MAX_EDGES = 300
+# A matching takes about 0.05 s, and 0.13 ms for every two components that may be partners; all together take at most
+# half a minute, or else every run is matched with the first alone.
+PER_MATCHING, PER_PAIR, ENOUGH = 0.05, 1.3e-4, 30.0
+# In a model of more components than this, only those that ever carry a role are listed with their matches.
+FEW_COMPONENTS = 64
 
 
 def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]:
@@ -33,14 +42,19 @@ def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]
         "title": title or page_title(timeline),
         "colours": role_colours(roles),
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
+        "counterparts": _counterparts(timeline.runs),
         "runs": [_run(run) for run in timeline.runs],
     }
 
 
 def page_title(timeline: Timeline) -> str:
-    """The names of the runs, as far as they fit into a title."""
-    names = [run.name for run in timeline.runs]
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    """The names of the runs, or where they do not fit into a title, how many runs and what differs between them."""
+    joined = ", ".join(run.name for run in timeline.runs)
+    if len(timeline.runs) == 1 or len(joined) <= 60:
+        return joined
+    names = [name.replace("_", " ") for name in differing(run.history.hyperparameters for run in timeline.runs)]
+    by = f", differing in {', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]}" if names else ""
+    return f"{len(timeline.runs)} runs{by}"
 
 
 def differing(all_hyperparameters: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -48,6 +62,49 @@ def differing(all_hyperparameters: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = [dict(row) for row in all_hyperparameters]
     names = sorted({name for row in rows for name in row})
     return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
+
+
+def _counterparts(runs: Sequence[RunTimeline]) -> dict[str, Any]:
+    """Who is who in which two runs, at their last checkpoints, and the families that follow from it."""
+    if len(runs) < 2:
+        return {"families": [], "between": [], "remarks": [], "all": True}
+    sizes = [len(run.history.graph.components) for run in runs]
+    pairs = list(combinations(range(len(runs)), 2))
+    every = sum(PER_MATCHING + PER_PAIR * sizes[one] * sizes[other] for one, other in pairs) <= ENOUGH
+    pairs = pairs if every else [(0, other) for other in range(1, len(runs))]
+    carriers = {run.name: main_roles(run) for run in runs}
+    found = find_counterparts([run.history for run in runs], carriers, pairs=pairs)
+    few = {run.name: size <= FEW_COMPONENTS for run, size in zip(runs, sizes, strict=True)}
+    between = []
+    for (one, other), matching in found.matches.items():
+        shown = [
+            [pair.before.name, pair.after.name, *_numbers([pair.similarity, pair.confidence, pair.null])]
+            for pair in matching.pairs
+            if pair.before in carriers[one] or pair.after in carriers[other] or (few[one] and few[other])
+        ]
+        between.append({"runs": [one, other], "pairs": shown})
+    families = [
+        {
+            "label": f.label,
+            "support": _rounded(f.support),
+            "members": {run: node.name for run, node in f.members.items()},
+        }
+        for f in found.families
+    ]
+    return {"families": families, "between": between, "remarks": list(found.remarks), "all": every}
+
+
+def main_roles(run: RunTimeline) -> dict[Node, str]:
+    """What each component mainly does, of those that do anything."""
+    table = run.table("lifelines")
+    table = table[table["role"].notna() & table["component"].notna()]
+    own = table[table["lifeline"] == table["component"]]
+    rows = own if len(own) else table
+    named = zip(rows["component"], rows["role"], strict=True)
+    doing: dict[str, Counter[str]] = {}
+    for component, role in named:
+        doing.setdefault(component, Counter())[role] += 1
+    return {Node.parse(component): roles.most_common(1)[0][0] for component, roles in doing.items()}
 
 
 def _run(run: RunTimeline) -> dict[str, Any]:
@@ -61,7 +118,9 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "name": run.name,
         "graph": shape,
         "hyperparameters": {key: _plain(value) for key, value in history.hyperparameters.items()},
-        "settings": {key: _plain(value) for key, value in history.settings.items()},
+        "settings": {key: _plain(value) for key, value in {**history.settings, **run.analysis}.items()},
+        "thresholds": {key: _plain(value) for key, value in run.analysis.get("thresholds", {}).items()},
+        "confidence": run.analysis.get("confidence"),
         "sentences": list(run.sentences),
         "steps": steps,
         "tokens": tokens if known else None,
@@ -90,6 +149,8 @@ def _curves(history: History) -> list[dict[str, Any]]:
             "label": curve.label,
             "family": curve.family,
             "unit": unit_of(curve.family),
+            "minor": curve.minor,
+            "own": curve.own,
             "places": [place[step] for step in curve.steps],
             "values": _numbers(curve.values),
             "errors": _numbers(curve.errors),
@@ -162,49 +223,54 @@ def _circuits(history: History) -> dict[str, Any]:
 
 
 def _circuits_of_task(circuits: "list[Circuit | None]") -> dict[str, Any]:
-    number: dict[str, int] = {}
+    number: dict[tuple[int, int], int] = {}
     at: list[dict[str, Any] | None] = []
     for circuit in circuits:
         if circuit is None:
             at.append(None)
             continue
-        values, errors = circuit.scores.values, circuit.scores.std_error
         rows = np.argwhere(circuit.kept)
-        order = np.argsort(-np.abs(values[circuit.kept]), kind="stable")[:MAX_EDGES]
-        places = [tuple(int(i) for i in rows[index]) for index in order]
-        names = [circuit.graph.edge(*place).name for place in places]
+        values, errors = circuit.scores.values[circuit.kept], circuit.scores.std_error[circuit.kept]
+        order = np.argsort(-np.abs(values), kind="stable")[:MAX_EDGES]
+        places = [(int(writer), int(reader)) for writer, reader in rows[order].tolist()]
         faithful = circuit.faithfulness
         at.append(
             {
                 "status": circuit.status,
                 "size": circuit.n_edges,
                 "faithfulness": _numbers([float(faithful.value), float(faithful.std_error)]) if faithful else None,
-                "edges": [number.setdefault(name, len(number)) for name in names],
-                "scores": _numbers(values[place] for place in places),
-                "errors": _numbers(errors[place] for place in places),
+                "edges": [number.setdefault(place, len(number)) for place in places],
+                "scores": _numbers(values[order]),
+                "errors": _numbers(errors[order]),
             }
         )
     first = next(circuit for circuit in circuits if circuit is not None)
-    prompts = first.scores.estimate.n_prompts
     return {
         "measure": first.scores.measure,
         "target": first.target,
-        "prompts": prompts,
-        "names": list(number),
+        "prompts": first.scores.estimate.n_prompts,
+        "names": [first.graph.edge(*place).name for place in number],
         "at": at,
     }
 
 
-def _numbers(values: Iterable[Any]) -> list[float | int | None]:
-    return [_rounded(float(value)) for value in values]
+def _numbers(values: "Iterable[float | None] | np.ndarray") -> list[float | int | None]:
+    """Four significant digits; whole numbers without a point; null where there is none."""
+    given = np.array(values if isinstance(values, (np.ndarray, list, tuple)) else list(values), dtype=float)
+    there = np.isfinite(given)
+    exact = np.where(there, given, 0.0)
+    with np.errstate(divide="ignore"):
+        place = np.where(exact == 0, 0, 3 - np.floor(np.log10(np.abs(exact))))
+    up, down = 10.0 ** np.clip(place, 0, 300), 10.0 ** np.clip(-place, 0, 300)
+    short = np.rint(exact * up / down) / up * down
+    return [
+        (int(value) if value.is_integer() and abs(value) < 1e15 else value) if known else None
+        for value, known in zip(short.tolist(), there.tolist(), strict=True)
+    ]
 
 
 def _rounded(value: float) -> float | int | None:
-    """Four significant digits; whole numbers without a point; null where there is none."""
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.4g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return _numbers([value])[0]
 
 
 def _plain(value: Any) -> Any:

@@ -18,11 +18,21 @@ from tracking.pagedata import page_data, page_title
 from tracking.records import write_beside
 from tracking.results import Timeline
 
-__all__ = ["packed", "report", "viewer_script", "viewer_style"]
+__all__ = ["packed", "report", "viewer_script", "viewer_style", "widget_script"]
 
 # Every module after those it imports.
-MODULES = ("vendor/d3.js", "data.js", "time.js", "state.js", "history.js", "circuit.js", "component.js", "compare.js")
-MODULES += ("table.js", "main.js")
+MODULES = (
+    "vendor/d3.js",
+    "data.js",
+    "time.js",
+    "state.js",
+    "paper.js",
+    "tip.js",
+    "interval.js",
+    "curves.js",
+    "lanes.js",
+)
+MODULES += ("history.js", "circuit.js", "component.js", "compare.js", "table.js", "head.js", "keys.js", "main.js")
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -101,6 +111,12 @@ def viewer_script(*more: str) -> str:
         source = re.sub(r"^export (?:default )?\{[^}]*\};\n", "", source, flags=re.MULTILINE)
         parts.append(re.sub(r"^export (?=(?:async )?(?:function|const|let|class))", "", source, flags=re.MULTILINE))
     return "\n".join(parts)
+
+
+@cache
+def widget_script() -> str:
+    """The viewer as the module that anywidget loads."""
+    return viewer_script("widget.js") + "\nexport default { render };\n"
 
 
 @cache

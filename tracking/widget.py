@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from tracking.history import History
-from tracking.report import packed, viewer_script, viewer_style
+from tracking.report import packed, viewer_style, widget_script
 from tracking.results import Timeline
 from tracking.timeline import build_timeline
 
@@ -48,7 +48,7 @@ def _widget_class() -> type:
     class TimelineWidget(anywidget.AnyWidget):
         """A timeline in a notebook cell."""
 
-        _esm = viewer_script("widget.js") + "\nexport default { render };\n"
+        _esm = widget_script()
         _css = viewer_style()
         data = traitlets.Unicode().tag(sync=True)
         run = traitlets.Unicode().tag(sync=True)

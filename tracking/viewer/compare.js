@@ -1,75 +1,164 @@
 // @ts-check
-// Several runs under common roles: when did each form in each, as intervals, and what differs between the runs?
+// When did each role form, in this run or in each of several, and what differs between the runs?
 
 import { d3 } from "./vendor/d3.js";
-import { innerWidthOf } from "./history.js";
-import { timeAxis } from "./time.js";
+import { CLOCKS, dated, definitionsOf, formationOf, namedBy } from "./data.js";
+import { drawInterval } from "./interval.js";
+import { clipped, innerWidthOf } from "./paper.js";
+import { pressable, tell } from "./tip.js";
+import { interpolate, timeAxis } from "./time.js";
 
-const ROW = 18;
+/** @typedef {import("./data.js").Run} Run */
+/** @typedef {import("./data.js").Page} Page */
+/** @typedef {import("./history.js").Context} Context */
+/** @typedef {{run: Run, clock: string, label: string}} Row */
+
+/** Clocks that anything is dated by. @param {Run[]} runs */
+export function clocksOf(runs) {
+  const known = new Set(runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.map((row) => row.clock))));
+  return CLOCKS.filter((clock) => known.has(clock));
+}
+
+/** Runs in the order of what differs between them, and then by name. @param {Page} page */
+export function inOrder({ runs, differing }) {
+  const by = (/** @type {any} */ a, /** @type {any} */ b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a ?? "").localeCompare(String(b ?? ""), "en", { numeric: true }));
+  return runs.slice().sort((one, other) => {
+    for (const name of differing) {
+      const order = by(one.hyperparameters[name], other.hyperparameters[name]);
+      if (order) return order;
+    }
+    return by(one.name, other.name);
+  });
+}
+
+/** Lifelines of any run, in the order of the first that has them. @param {Run[]} runs */
+const lifelinesOf = (runs) => [...new Set(runs.flatMap((run) => run.lanes.map((lane) => lane.lifeline)))];
 
 /**
  * @param {HTMLElement} element
- * @param {{page: import("./data.js").Page, colour: (role: string) => string, store: import("./state.js").Store}} context
+ * @param {Context} context
  */
-export function drawComparison(element, { page, colour, store }) {
+export function drawComparison(element, context) {
+  const { page, run, store } = context;
+  const several = page.runs.length > 1;
   const root = d3.select(element).html("");
-  root.append("h2").text("Formation, run by run");
-  const known = page.runs.some((run) => Object.keys(run.hyperparameters).length);
-  const same = known ? "All hyperparameters are the same." : "No hyperparameters are known.";
-  const differing = page.differing.length ? `The runs differ in ${page.differing.map((name) => name.replaceAll("_", " ")).join(", ")}.` : same;
-  root.append("p").attr("class", "meta").text(`${differing} Each bar is an interval: the last checkpoint without, the first with.`);
+  const clocks = clocksOf(page.runs);
+  const definitions = definitionsOf(page.runs);
+  const definition = definitions.includes(store.state.definition) ? store.state.definition : (definitions[0] ?? "");
+  const wanted = store.state.clock || (several ? "form" : "all");
+  const shown = wanted === "all" ? clocks : clocks.filter((clock) => clock === wanted);
+  const head = root.append("div").attr("class", "panel-head");
+  head.append("h2").text(several ? "When each role formed, run by run" : "When each role formed");
+  const choices = head.append("span").attr("class", "choices");
+  choose(choices, "definition", "Definition", definitions.map((name) => [name, name]), definition, store);
+  if (clocks.length > 1) choose(choices, "clock", "Clock", [["all", "all clocks"], ...clocks.map((name) => [name, name])], wanted, store);
+  root.append("p").attr("class", "meta").text(explanation(page, several));
+  element.hidden = !definitions.length;
+  if (!definitions.length) return;
+  const runs = several ? inOrder(page) : [run];
+  const names = lifelinesOf(runs);
   const width = innerWidthOf(element);
-  const gutter = Math.min(230, width * 0.42);
-  const axis = timeAxis(together(page.runs), store.state.unit, store.state.scale, gutter, width - 16);
-  const roles = [...new Set(page.runs.flatMap((run) => run.lanes.map((lane) => lane.lifeline)))];
-  const svg = root.append("svg").attr("width", width).attr("role", "img").attr("aria-label", "Intervals of formation of each role in each run");
-  let y = 6;
-  for (const role of roles) {
-    const rows = page.runs.map((run) => ({ run, lane: run.lanes.find((lane) => lane.lifeline === role) }));
-    svg.append("text").attr("class", "lane role").style("--role", colour(rows.find((r) => r.lane)?.lane?.role ?? role)).attr("x", 0).attr("y", y + 10).text(role);
-    y += 18;
-    for (const { run, lane } of rows) {
-      drawRow(svg, run, lane?.formation[0], axis, y, colour(lane?.role ?? role), label(page, run), store);
-      y += ROW;
-    }
-    y += 8;
-  }
-  for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", y + 10).attr("text-anchor", "middle").text(tick.label);
-  svg.append("text").attr("class", "tick").attr("x", 0).attr("y", y + 10).text(axis.label);
-  svg.attr("height", y + 20);
+  const rows = (/** @type {string} */ name) => runs.flatMap((one) => clocksFor(one, name, shown).map((clock) => ({ run: one, clock, label: labelOf(page, one, clock, several, shown.length) })));
+  drawRows(root, context, { width, runs, names, rows, definition, several });
 }
 
-/** A run with the checkpoints of all: the axis begins with the earliest of them and ends with the latest. */
-function together(runs) {
+/** The clocks by which a run dates a lifeline; the first of those asked for where it dates none. @param {Run} run @param {string} name @param {string[]} clocks */
+function clocksFor(run, name, clocks) {
+  const rows = formationOf(run, name);
+  const known = clocks.filter((clock) => rows.some((row) => row.clock === clock));
+  return known.length ? known : clocks.slice(0, 1);
+}
+
+/** @param {Page} page @param {Run} run @param {string} clock @param {boolean} several @param {number} clocks */
+function labelOf(page, run, clock, several, clocks) {
+  if (!several) return clock;
+  return clocks > 1 ? `${namedBy(page, run)} · ${clock}` : namedBy(page, run);
+}
+
+/** @param {Page} page @param {boolean} several */
+function explanation(page, several) {
+  const how = "Pale: from the last checkpoint without to the first one with. Dark: what resampled prompts leave open. Tick: the date.";
+  if (!several) return how;
+  const known = page.runs.some((run) => Object.keys(run.hyperparameters).length);
+  const same = known ? "All hyperparameters are the same." : "No hyperparameters are known.";
+  const differing = page.differing.map((name) => name.replaceAll("_", " "));
+  return `${differing.length ? `The runs differ in ${differing.join(", ")}.` : same} ${how}`;
+}
+
+/**
+ * A choice that is part of the state.
+ * @param {any} root
+ * @param {string} key
+ * @param {string} label
+ * @param {string[][]} names value and text of each
+ * @param {string} value
+ * @param {import("./state.js").Store} store
+ */
+export function choose(root, key, label, names, value, store) {
+  if (names.length < 2) return;
+  const box = root.append("label").attr("class", "choice").text(`${label} `).append("select").attr("data-key", key);
+  box.selectAll("option").data(names).join("option").attr("value", (/** @type {string[]} */ one) => one[0]).text((/** @type {string[]} */ one) => one[1]).property("selected", (/** @type {string[]} */ one) => one[0] === value);
+  box.on("change", () => store.set({ [key]: box.property("value") }));
+}
+
+/**
+ * @param {any} root
+ * @param {Context} context
+ * @param {{width: number, runs: Run[], names: string[], rows: (name: string) => Row[], definition: string, several: boolean}} about
+ */
+function drawRows(root, { run: current, colour, store }, { width, runs, names, rows, definition, several }) {
+  const lines = names.map(rows);
+  const all = lines.flat();
+  const size = all.length > 40 ? 14 : 18;
+  const longest = Math.max(...all.map((row) => row.label.length));
+  const stacked = several || width < 520;
+  const role = stacked ? 0 : Math.min(150, 20 + 7.4 * Math.max(...names.map((name) => name.length)));
+  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 16) + 6.4 * Math.min(34, longest));
+  const axis = timeAxis(together(runs), store.state.unit, store.state.scale, gutter, width - 14);
+  const svg = root.append("svg").attr("width", width).attr("class", "formed").attr("role", "group").attr("aria-label", "Intervals of formation");
+  const back = svg.append("g");
+  let y = 4;
+  names.forEach((name, i) => {
+    const ink = colour(runs.flatMap((run) => run.lanes).find((lane) => lane.lifeline === name)?.role ?? name);
+    const title = svg.append("text").attr("class", "lane role").style("--role", ink).attr("x", 0).attr("y", y + 13).text(stacked ? name : clipped(name, role / 7.4));
+    tell(title, name);
+    if (stacked) y += 20;
+    for (const row of lines[i]) {
+      const middle = y + size / 2;
+      back.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", middle).attr("y2", middle);
+      const label = svg.append("text").attr("class", "row").attr("x", stacked ? 10 : gutter - 12).attr("y", middle + 4).attr("text-anchor", stacked ? "start" : "end").text(clipped(row.label, (gutter - role - (stacked ? 20 : 12)) / 6.2));
+      tell(label, several ? `${row.run.name}, ${row.clock} clock` : `${row.clock} clock`);
+      if (several) pressable(label.classed("current", row.run === current), () => store.set({ run: row.run.name }));
+      const place = (/** @type {number|null} */ step) => position(row.run, Number(step), axis, store.state.unit);
+      drawInterval(svg, dated(formationOf(row.run, name), row.clock, definition), { run: row.run, unit: store.state.unit, axis, place, y: middle, ink });
+      y += size;
+    }
+    y += stacked ? 6 : 10;
+  });
+  for (const tick of axis.ticks) {
+    back.append("line").attr("class", "grid").attr("x1", tick.at).attr("x2", tick.at).attr("y1", 0).attr("y2", y);
+    svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", y + 14).attr("text-anchor", "middle").text(tick.label);
+  }
+  svg.append("text").attr("class", "tick").attr("x", 0).attr("y", y + 14).text(axis.label);
+  svg.attr("height", y + 22);
+}
+
+/** A run with the checkpoints of all: the axis begins with the earliest of them and ends with the latest. @param {Run[]} runs */
+export function together(runs) {
+  if (runs.length === 1) return runs[0];
   const earliest = runs.reduce((best, run) => (run.steps[0] < best.steps[0] ? run : best));
-  const union = (lists) => [...new Set(lists.flat())].sort((a, b) => a - b);
-  const tokens = runs.every((run) => run.tokens) ? union(runs.map((run) => run.tokens)) : null;
+  const union = (/** @type {number[][]} */ lists) => [...new Set(lists.flat())].sort((a, b) => a - b);
+  const tokens = runs.every((run) => run.tokens) ? union(runs.map((run) => run.tokens ?? [])) : null;
   return { ...earliest, steps: union(runs.map((run) => run.steps)), tokens };
 }
 
-const label = (page, run) => [run.name, ...page.differing.map((name) => `${name.replaceAll("_", " ")} ${run.hyperparameters[name] ?? "–"}`)].join(" · ");
-
-function drawRow(svg, run, row, axis, y, ink, text, store) {
-  svg.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y + ROW / 2).attr("y2", y + ROW / 2);
-  svg.append("text").attr("class", "name").attr("x", 10).attr("y", y + 13).text(text.length > 36 ? `${text.slice(0, 35)}…` : text).append("title").text(text);
-  if (!row || row.censored === "right" || row.interval_after === null) {
-    svg.append("text").attr("class", "tick").attr("x", axis.right).attr("y", y + 13).attr("text-anchor", "end").text(row ? "not formed by the last checkpoint" : "not looked for");
-    return;
-  }
-  const right = position(run, row.interval_after, axis, store);
-  const left = row.censored === "left" || row.interval_before === null ? axis.left - 8 : position(run, row.interval_before, axis, store);
-  const bar = svg.append("rect").attr("x", left).attr("width", Math.max(3, right - left)).attr("y", y + 4).attr("height", ROW - 8).attr("rx", 2).attr("fill", ink).attr("opacity", 0.6);
-  bar.append("title").text(`${run.name}: (${row.interval_before ?? "…"}, ${row.interval_after}], ${row.definition}`);
-  if (row.midpoint !== null) {
-    const x = position(run, row.midpoint, axis, store);
-    svg.append("line").attr("x1", x).attr("x2", x).attr("y1", y + 2).attr("y2", y + ROW - 2).attr("stroke", ink).attr("stroke-width", 2);
-  }
-}
-
-/** A step of one run on the axis of another: in tokens, runs of other batch sizes lie elsewhere. */
-function position(run, step, axis, store) {
-  if (store.state.unit !== "tokens" || !run.tokens) return axis.ofTime(step);
-  const after = Math.max(1, run.steps.findIndex((other) => other >= step));
-  const share = (step - run.steps[after - 1]) / (run.steps[after] - run.steps[after - 1]);
-  return axis.ofTime(run.tokens[after - 1] + share * (run.tokens[after] - run.tokens[after - 1]));
+/**
+ * A step of one run on the axis of all: in tokens, runs of other batch sizes lie elsewhere.
+ * @param {Run} run
+ * @param {number} step
+ * @param {import("./time.js").TimeAxis} axis
+ * @param {string} unit
+ */
+export function position(run, step, axis, unit) {
+  return axis.ofTime(unit === "tokens" && run.tokens ? interpolate(run.steps, run.tokens, step) : step);
 }

@@ -6,8 +6,8 @@
  * @typedef {Record<string, any>} Formation
  * @typedef {{lifeline: string, role: string, task: string|null, measure: string|null, tracks: Track[],
  *   formation: Formation[]}} Lane
- * @typedef {{name: string, label: string, family: string, unit: string, places: number[], values: (number|null)[],
- *   errors: (number|null)[]}} Curve
+ * @typedef {{name: string, label: string, family: string, unit: string, minor: boolean, own: boolean,
+ *   places: number[], values: (number|null)[], errors: (number|null)[]}} Curve
  * @typedef {{task: string, measure: string, prompts: number, components: string[], values: (number|null)[][],
  *   errors: (number|null)[][]|null}} Scores
  * @typedef {{status: string, size: number, faithfulness: (number|null)[]|null, edges: number[],
@@ -15,12 +15,17 @@
  * @typedef {{measure: string, target: number|null, prompts: number, names: string[], at: (CircuitAt|null)[]}} Circuits
  * @typedef {{automatic: string, log: string, constant: number}} Scale
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
- *   hyperparameters: Record<string, any>, settings: Record<string, any>, sentences: string[], steps: number[],
+ *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
+ *   confidence: number|null, sentences: string[], steps: number[],
  *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
  *   scores: Scores[], circuits: Record<string, Circuits>}} Run
+ * @typedef {{families: {label: string, support: number, members: Record<string, string>}[],
+ *   between: {runs: [string, string], pairs: [string, string, number, number, number][]}[],
+ *   remarks: string[], all: boolean}} Counterparts
  * @typedef {{title: string, tool_version: string, schema_version: number, colours: Record<string, string>,
- *   differing: string[], runs: Run[]}} Page
+ *   differing: string[], counterparts: Counterparts, runs: Run[]}} Page
+ * @typedef {{component: string, similarity: number, confidence: number, chance: number}} Match
  */
 
 /**
@@ -47,7 +52,62 @@ export const namesIn = (cell) => (cell ?? "").split(/[ ,]+/).filter(Boolean);
 /** Rows of a table of columns, as objects. @param {Record<string, any[]>} columns */
 export function rowsOf(columns) {
   const names = Object.keys(columns);
-  return (columns[names[0]] ?? []).map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  return (columns[names[0]] ?? []).map((_, i) => /** @type {Record<string, any>} */ (Object.fromEntries(names.map((name) => [name, columns[name][i]]))));
+}
+
+export const CLOCKS = ["form", "function", "behaviour"];
+
+/** Rows that say when a lifeline first formed: those of its lane, or of the role that no component ever reached. @param {Run} run @param {string} lifeline */
+export function formationOf(run, lifeline) {
+  const lane = run.lanes.find((one) => one.lifeline === lifeline);
+  return lane ? lane.formation : rowsOf(run.formation).filter((row) => row.lifeline === lifeline && !row.component);
+}
+
+/** The definitions by which formation is dated in any of the runs, in their order; further rises are left out. @param {Run[]} runs */
+export function definitionsOf(runs) {
+  const named = runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.map((row) => String(row.definition))));
+  return [...new Set(named)].filter((name) => !name.includes(", rise "));
+}
+
+/**
+ * The row of one clock by one definition; by the first definition there is where that is not known, or none is asked for.
+ * @param {Formation[]} rows
+ * @param {string} clock
+ * @param {string} definition
+ * @returns {Formation|undefined}
+ */
+export function dated(rows, clock, definition) {
+  const some = rows.filter((row) => row.clock === clock && !String(row.definition).includes(", rise "));
+  return some.find((row) => row.definition === definition) ?? some[0];
+}
+
+/**
+ * Who in another run matches a component: null where the two runs were not compared.
+ * @param {Page} page
+ * @param {string} run
+ * @param {string} component
+ * @param {string} other
+ * @returns {Match[]|null}
+ */
+export function matchesIn(page, run, component, other) {
+  for (const { runs, pairs } of page.counterparts.between) {
+    const [mine, theirs] = runs[0] === run && runs[1] === other ? [0, 1] : runs[1] === run && runs[0] === other ? [1, 0] : [-1, -1];
+    if (mine < 0) continue;
+    const some = pairs.filter((pair) => pair[mine] === component);
+    return some.map((pair) => ({ component: String(pair[theirs]), similarity: pair[2], confidence: pair[3], chance: pair[4] }));
+  }
+  return null;
+}
+
+/** What tells a run from the others: the values that differ, and its name where that is short or all there is. @param {Page} page @param {Run} run */
+export function namedBy(page, run) {
+  const values = page.differing.map((name) => String(run.hyperparameters[name] ?? "–"));
+  return [...values, ...(values.length && run.name.length > 16 ? [] : [run.name])].join(" · ");
+}
+
+/** The family that a component belongs to, if any. @param {Page} page @param {string} run @param {string} component */
+export function familyOf(page, run, component) {
+  return page.counterparts.families.find((family) => family.members[run] === component) ?? null;
 }
 
 /**

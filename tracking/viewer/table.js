@@ -56,9 +56,7 @@ export function drawTable(element, context) {
   const update = () => {
     const { table: name, here: only, step, component } = store.state;
     if (known.name !== name) [known, order, limit] = [{ name, table: tableOf(run, name) }, { column: "", down: false }, PAGE];
-    tabs.selectAll("button").attr("aria-pressed", function () {
-      return String(this.dataset.table === name);
-    });
+    for (const button of tabs.selectAll("button").nodes()) button.setAttribute("aria-pressed", String(button.dataset.table === name));
     if (filter.property("value") !== store.state.filter) filter.property("value", store.state.filter);
     box.property("checked", only);
     rows = filtered(known.table, { filter: store.state.filter, step: only ? run.steps[step] : null, component: only ? component : "" });
@@ -69,16 +67,20 @@ export function drawTable(element, context) {
   const fill = () => {
     const { columns } = known.table;
     const table = holder.html("").append("table");
+    const numeric = columns.map((_, i) => rows.some((row) => typeof row[i] === "number"));
     const heads = table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col");
-    heads.attr("aria-sort", (name) => (name !== order.column ? null : order.down ? "descending" : "ascending"));
-    heads.append("button").attr("type", "button").text((name) => name.replaceAll("_", " ")).on("click", (_, name) => {
+    heads.attr("aria-sort", (/** @type {string} */ name) => (name !== order.column ? null : order.down ? "descending" : "ascending"));
+    heads.attr("class", (/** @type {string} */ _, /** @type {number} */ i) => (numeric[i] ? "number" : null));
+    const sort = (/** @type {Event} */ _, /** @type {string} */ name) => {
       order = { column: name, down: order.column === name && !order.down };
       update();
-    });
+    };
+    heads.append("button").attr("type", "button").text((/** @type {string} */ name) => name.replaceAll("_", " ")).on("click", sort);
     const body = table.append("tbody");
-    body.selectAll("tr").data(rows.slice(0, limit)).join("tr").selectAll("td").data((row) => row).join("td")
-      .attr("class", (cell) => (typeof cell === "number" ? "number" : null))
-      .text((cell) => (cell === null ? "" : typeof cell === "number" ? cell.toLocaleString("en", { maximumSignificantDigits: 6 }) : String(cell)));
+    body.selectAll("tr").data(rows.slice(0, limit)).join("tr").selectAll("td").data((/** @type {any[]} */ row) => row).join("td")
+      .attr("class", (/** @type {any} */ _, /** @type {number} */ i) => (numeric[i] ? "number" : null))
+      .attr("data-tip", (/** @type {any} */ cell) => (typeof cell === "string" && cell.length > 34 ? cell : null))
+      .text(written);
     copy.text(`Copy ${rows.length.toLocaleString("en")} rows`);
     foot.html("").append("span").text(rows.length ? `${Math.min(limit, rows.length)} of ${rows.length.toLocaleString("en")} rows. ` : `No rows. ${hint(context)}`);
     if (rows.length > limit) foot.append("button").attr("type", "button").attr("class", "quiet").text("Show more").on("click", () => ((limit += 5 * PAGE), fill()));
@@ -95,6 +97,10 @@ export function drawTable(element, context) {
 const compare = (/** @type {any} */ a, /** @type {any} */ b) =>
   a === b ? 0 : a === null ? 1 : b === null ? -1 : typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
 
+/** @param {any} cell */
+const written = (cell) => (cell === null ? "" : typeof cell === "number" ? cell.toLocaleString("en", { maximumSignificantDigits: 6 }).replace("-", "−") : String(cell));
+
+/** @param {Context} context */
 const hint = ({ run, store }) => (store.state.table === "edges" && !Object.keys(run.circuits).length ? "No edges were recorded in this run." : "");
 
 async function toClipboard(/** @type {string} */ text) {

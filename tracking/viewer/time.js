@@ -9,14 +9,14 @@ export function short(value) {
   const size = Math.abs(value);
   for (const [unit, letter] of /** @type {[number, string][]} */ ([[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]]))
     if (size >= unit) return `${digits(value / (letter === "k" ? 1e3 : unit))}${letter}`;
-  return size >= 1000 ? Math.round(value).toLocaleString("en") : digits(value);
+  return size >= 1000 ? Math.round(value).toLocaleString("en").replace("-", "−") : digits(value);
 }
 
-const digits = (/** @type {number} */ value) => String(Number(value.toPrecision(value !== 0 && Math.abs(value) < 1 ? 3 : 4)));
+const digits = (/** @type {number} */ value) => String(Number(value.toPrecision(value !== 0 && Math.abs(value) < 1 ? 3 : 4))).replace("-", "−");
 
 /** A value with its error: `0.86 ± 0.02`. */
 export function withError(/** @type {number|null|undefined} */ value, /** @type {number|null|undefined} */ error) {
-  return value === null || value === undefined ? "–" : error ? `${short(value)} ± ${short(error)}` : short(value);
+  return value === null || value === undefined ? "–" : error ? `${short(value)} ± ${short(Number(error.toPrecision(2)))}` : short(value);
 }
 
 /**
@@ -53,7 +53,7 @@ export function timeAxis(run, unit, wanted, left, right) {
 }
 
 /** The time of a step that may lie between two checkpoints. */
-function interpolate(/** @type {number[]} */ steps, /** @type {number[]} */ times, /** @type {number} */ step) {
+export function interpolate(/** @type {number[]} */ steps, /** @type {number[]} */ times, /** @type {number} */ step) {
   if (step <= steps[0]) return times[0];
   const after = steps.findIndex((other) => other >= step);
   if (after < 0) return times[times.length - 1];

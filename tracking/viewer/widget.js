@@ -23,7 +23,11 @@ async function render({ model, el }) {
     store.set({ run: run.name, step: nearest, component: model.get("component") });
   };
   take();
-  for (const name of ["run", "step", "component"]) model.on(`change:${name}`, take);
+  const heard = ["run", "step", "component"].map((name) => `change:${name}`);
+  for (const event of heard) model.on(event, take);
+  return () => {
+    for (const event of heard) model.off(event, take);
+  };
 }
 
 export default { render };

@@ -1,0 +1,100 @@
+// @ts-check
+// What was found, in words, and how is the page to be read?
+
+import { d3 } from "./vendor/d3.js";
+import { definitionsOf } from "./data.js";
+import { short } from "./time.js";
+
+/** @typedef {import("./data.js").Page} Page */
+/** @typedef {import("./data.js").Run} Run */
+/** @typedef {(name: string) => HTMLElement} Part */
+
+/** How many findings stand above the fold. */
+const FOLDED = 6;
+
+/**
+ * Title, findings and settings of a run.
+ * @param {Page} page
+ * @param {Run} run
+ * @param {Part} part
+ * @param {(role: string) => string} colour
+ */
+export function drawHead(page, run, part, colour) {
+  part("h1").textContent = page.title;
+  const { layers, heads, mlp } = run.graph;
+  const tokens = run.tokens ? `, ${short(run.tokens[run.tokens.length - 1])} tokens` : "";
+  // Imported scores of heads do not say whether there are MLPs as well.
+  const kind = mlp || !("n_prompts" in (run.settings ?? {})) ? "" : ", attention only";
+  const plural = (/** @type {number} */ number, /** @type {string} */ word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+  const [first, last] = [run.steps[0], run.steps[run.steps.length - 1]].map((step) => step.toLocaleString("en"));
+  const span = run.steps.length === 1 ? `step ${first}` : `steps ${first} to ${last}`;
+  part(".about").textContent = `${run.name} · ${plural(layers, "layer")} × ${plural(heads, "head")}${kind} · ${plural(run.steps.length, "checkpoint")}, ${span}${tokens}`;
+  drawFindings(run, part, colour);
+  const settings = d3.select(part(".settings")).html("").append("dl");
+  for (const [name, value] of Object.entries({ ...run.hyperparameters, ...run.settings })) {
+    settings.append("dt").text(name.replaceAll("_", " "));
+    settings.append("dd").text(String(value));
+  }
+  part(".guide dl").replaceChildren(...guide(page, run));
+  part(".version").textContent = `Circuit Formation Tracker ${page.tool_version}, schema ${page.schema_version}. This page holds its data and asks nothing of the network.`;
+}
+
+/** The first sentence of each finding; unfolded, all of it. @param {Run} run @param {Part} part @param {(role: string) => string} colour */
+function drawFindings(run, part, colour) {
+  const roles = [...new Set(run.lanes.map((lane) => lane.role))].sort((a, b) => b.length - a.length);
+  const list = d3.select(part(".findings ol")).html("");
+  for (const finding of run.sentences) {
+    const item = list.append("li");
+    const [first, ...rest] = finding.split(/(?<=[.)]\.?) (?=[A-Z])/);
+    for (const piece of pieces(first, roles)) {
+      if (roles.includes(piece.toLowerCase())) item.append("b").attr("class", "role").style("--role", colour(piece.toLowerCase())).text(piece);
+      else item.append("span").text(piece);
+    }
+    if (rest.length) item.append("span").attr("class", "rest").text(` ${rest.join(" ")}`);
+  }
+  for (const [step, task, reason] of run.failed.slice(0, 20)) list.append("li").attr("class", "meta").text(`Step ${step} could not be measured on ${task}: ${reason}`);
+  if (run.failed.length > 20) list.append("li").attr("class", "meta").text(`${run.failed.length - 20} more could not be measured.`);
+  const count = list.selectAll("li").size();
+  const more = count > FOLDED || !list.select(".rest").empty();
+  part(".findings").hidden = !count;
+  const unfold = part(".unfold");
+  unfold.hidden = !more;
+  const fold = (/** @type {boolean} */ folded) => {
+    part(".findings").classList.toggle("folded", folded && more);
+    unfold.textContent = folded ? (count > FOLDED ? `All ${count} findings, in full` : "In full") : "Shorter";
+    unfold.setAttribute("aria-expanded", String(!folded));
+  };
+  fold(true);
+  unfold.onclick = () => fold(!part(".findings").classList.contains("folded"));
+}
+
+/** A sentence cut at the names of roles. @param {string} sentence @param {string[]} roles */
+export function pieces(sentence, roles) {
+  if (!roles.length) return [sentence];
+  const escaped = roles.map((role) => role.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  return sentence.split(new RegExp(`(?<![\\w/-])(${escaped.join("|")})(?![\\w/-])`, "i"));
+}
+
+/** The words of the page, with this run's own numbers. @param {Page} page @param {Run} run */
+function guide(page, run) {
+  const bars = Object.entries(run.thresholds ?? {});
+  const same = new Set(bars.map(([, bar]) => bar)).size === 1;
+  const from = !bars.length ? "" : same ? ` (from a score of ${short(bars[0][1])} on)` : ` (from a score of ${bars.map(([role, bar]) => `${short(bar)} for ${role}`).join(", ")} on)`;
+  const sure = run.confidence ? `${Math.round(100 * run.confidence)}% interval` : "interval";
+  const definitions = definitionsOf(page.runs);
+  /** @type {[string, string][]} */
+  const words = [
+    ["component", "an attention head (a1.h0: layer 1, head 0) or an MLP (m0)"],
+    ["role", `what a component does, told by its scores. It carries the role while its score is high enough${from}`],
+    ["formation", `never a point: after the last checkpoint without, by the first with; in dark, the ${sure} over resampled prompts${definitions.length ? `. Definitions: ${definitions.join(", ")}` : ""}`],
+    ["form, function, behaviour", "three clocks: it looks like one (its score); the model needs it (corrupting it hurts the task); the model does the task. They differ in real runs"],
+    ["circuit", "the fewest edges that still do the task. Faithfulness: which share of the task they restore on their own"],
+    ["attention", "edges go into a head's queries (what it looks for), keys (what it is found by) and values (what it passes on)"],
+  ];
+  if (page.runs.length > 1) words.push(["matches", "which component of one run is which of another, by signature and wiring; letters such as A mark those that agree all round"]);
+  return words.flatMap(([word, text]) => {
+    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+    [dt.textContent, dd.textContent] = [word, text];
+    return [dt, dd];
+  });
+}

@@ -1,0 +1,20 @@
+// @ts-check
+// How much room is there to draw in, how much text fits, and which colour shows on this ground?
+
+/** Pixels for a drawing inside an element. @param {HTMLElement} element */
+export function innerWidthOf(element) {
+  const style = getComputedStyle(element);
+  return Math.max(280, Math.floor(element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)));
+}
+
+/** A colour that is lifted towards white on dark ground. @param {string} colour */
+export const lifted = (colour) => (colour.startsWith("#") ? `color-mix(in oklab, ${colour}, white var(--lift))` : colour);
+
+/** As many letters as fit. @param {string} text @param {number} letters */
+export const clipped = (text, letters) => (text.length <= letters ? text : `${text.slice(0, Math.max(1, Math.floor(letters) - 1))}…`);
+
+/** A list in one text, with or without a name. @param {string} list @param {string} name */
+export function toggled(list, name) {
+  const names = list.split("|").filter(Boolean);
+  return (names.includes(name) ? names.filter((one) => one !== name) : [...names, name]).join("|");
+}
