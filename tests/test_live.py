@@ -2,10 +2,11 @@
 
 import json
 import random
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from torch import nn
 
 from circuits.checkpoint import checkpoint_hash
 from circuits.model import NativeConfig, load_model, native_module
-from tracking.callbacks import lightning_callback, trainer_callback
 from tracking.history import History
 from tracking.interventions import Intervention
 from tracking.live import Recorder, untouched, unwrapped
@@ -23,7 +23,7 @@ from tracking.measuring import PROBE
 from tracking.recording import record
 from tracking.runs import Run
 from tracking.schedules import Pace, Schedule
-from tracking.sinks import jsonl_sink, tensorboard_sink, trackio_sink, wandb_sink
+from tracking.sinks import jsonl_sink
 from tracking.standins import stood_in
 from tracking.training import TrainingConfig, start_state, train, training_step
 
@@ -260,6 +260,57 @@ def test_a_training_that_goes_on_from_a_checkpoint_keeps_its_records(tmp_path: P
     assert not list((tmp_path / "again").glob("set-aside-*"))
 
 
+def test_a_step_that_was_half_written_is_written_again(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tasks": ["induction"], "schedule": ALWAYS, "n_prompts": 4}
+    whole = Recorder(tmp_path / "history", **options)
+    trained(lambda step, module, loss: whole(step, module), steps=4)
+    before = records(tmp_path / "history")
+    (tmp_path / "history" / "records" / "000000004.induction.safetensors").unlink()
+    again = Recorder(tmp_path / "history", **options)
+    trained(lambda step, module, loss: again(step, module), steps=4)
+    assert records(tmp_path / "history") == before
+
+
+LIVED = """
+import sys, torch
+from pathlib import Path
+from tests.test_live import ALWAYS, CONFIG
+from tracking.live import Recorder
+from tracking.sinks import jsonl_sink
+from tracking.training import load_state, reproducible, save_state, start_state, training_step
+here = Path(sys.argv[1])
+kept = sorted(here.glob("checkpoints/step*"))
+recorder = Recorder(here / "history", schedule=ALWAYS, n_prompts=4, sinks=[jsonl_sink(here / "log")])
+with reproducible():
+    state = load_state(CONFIG, kept[-1]) if kept else start_state(CONFIG)
+    while state.step < 12:
+        recorder(state.step, state.module)
+        print(state.step, flush=True)
+        if state.step % 4 == 0:
+            save_state(state, CONFIG.model, here / "checkpoints" / f"step{state.step:06d}")
+        state, loss = training_step(state, CONFIG)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_whose_process_is_killed_loses_no_step_and_records_none_twice(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIVED, str(tmp_path)]
+    (tmp_path / "checkpoints").mkdir()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        for line in process.stdout or ():
+            if line == "7\n":
+                process.kill()
+                break
+    assert process.wait() == -signal.SIGKILL
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    recorder = Recorder(tmp_path / "whole", schedule=ALWAYS, n_prompts=4, name="history")
+    trained(lambda step, module, loss: recorder(step, module), steps=11)
+    assert records(tmp_path / "history") == records(tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(12))
+
+
 def test_records_of_an_abandoned_training_are_set_aside(tmp_path: Path) -> None:
     first = Recorder(tmp_path / "history", schedule=ALWAYS, n_prompts=4)
     trained(lambda step, module, loss: first(step, module), steps=8)
@@ -302,164 +353,116 @@ def test_wrappers_are_seen_through() -> None:
     assert unwrapped(torch.compile(model, backend="eager")) is model  # type: ignore[arg-type]
 
 
-# -- other people's loops -----------------------------------------------------------------------------------------
-
-TEXT = (Path(__file__).parents[1] / "LICENSE").read_text()
-
-
-class Characters(torch.utils.data.Dataset):
-    """The licence, character by character."""
-
-    def __init__(self) -> None:
-        codes = torch.tensor([min(ord(letter), 127) for letter in TEXT])
-        self.rows = codes[: len(codes) // 32 * 32].view(-1, 32)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.rows[index], "labels": self.rows[index]}
-
-
-def neox() -> nn.Module:
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    torch.manual_seed(0)
-    sizes: dict = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=128, max_position_embeddings=64, hidden_dropout=0.1, **sizes))
-
-
-def trainer(out: Path, callbacks: list[Any], *, steps: int = 8, model: nn.Module | None = None) -> Any:
-    from transformers import Trainer, TrainingArguments
-
-    options: dict[str, Any] = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "seed": 3, "logging_steps": 2}
-    options |= {"save_steps": 4, "max_steps": steps, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
-    options |= {"include_num_input_tokens_seen": "all", "max_grad_norm": 1.0, "lr_scheduler_type": "constant"}
-    return Trainer(
-        model=model or neox(),
-        args=TrainingArguments(str(out), **options),
-        train_dataset=Characters(),
-        callbacks=callbacks,
-    )
-
-
-def test_a_hugging_face_trainer_on_text(tmp_path: Path) -> None:
-    alone = trainer(tmp_path / "alone", [])
-    alone.train()
-    recorder = Recorder(tmp_path / "history", tasks=["induction"], schedule=ALWAYS, n_prompts=4)
-    watched = trainer(tmp_path / "watched", [trainer_callback(recorder)])
-    watched.train()
-    assert same(alone.model, watched.model)
-    history = recorder.history
-    assert history.steps == tuple(range(9))
-    assert history.tokens[6] == 6 * 4 * 32
-    later = tmp_path / "later"
-    record(tmp_path / "watched", later, n_prompts=4)
-    for step in (4, 8):
-        one, other = history.records[step, PROBE], History.open(later).records[step, PROBE]
-        for name, scores in other.scores.items():
-            np.testing.assert_allclose(one.scores[name].values, scores.values, atol=1e-6)
-
-
-def test_a_hugging_face_trainer_that_resumes(tmp_path: Path) -> None:
-    def fit(history: str, out: str, *, steps: int, **options: Any) -> None:
-        recorder = Recorder(tmp_path / history, schedule=ALWAYS, n_prompts=4, name="run")
-        # Not GPT-NeoX: resuming, transformers 5 leaves its output weights as they were drawn.
-        model = gpt2(d_vocab=128, n_ctx=32)
-        trainer(tmp_path / out, [trainer_callback(recorder)], steps=steps, model=model).train(**options)
-
-    fit("whole", "a", steps=8)
-    fit("again", "b", steps=6)
-    fit("again", "b", steps=8, resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-4"))
-    assert records(tmp_path / "again") == records(tmp_path / "whole")
-
-
 @pytest.fixture
-def quiet_lightning() -> Iterator[Any]:
-    import logging
+def one_process() -> Iterator[None]:
+    """A group of this process alone."""
+    from torch.distributed import HashStore, destroy_process_group, init_process_group  # type: ignore[attr-defined]
 
-    lightning = pytest.importorskip("lightning")
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    yield lightning
-    logger.setLevel(level)
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    destroy_process_group()
 
 
-def test_a_lightning_run_on_text(tmp_path: Path, quiet_lightning: Any) -> None:
-    class Language(quiet_lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = neox()
+def test_a_training_over_processes_and_a_compiled_one_are_recorded_as_the_model_itself(
+    tmp_path: Path, one_process: None
+) -> None:
+    tokens = torch.randint(16, (2, 12), generator=torch.Generator().manual_seed(0))
+    wrappers: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "alone": lambda model: model,
+        "parallel": nn.parallel.DistributedDataParallel,
+        "compiled": lambda model: torch.compile(model, backend="eager"),  # type: ignore[return-value]
+        "in place": lambda model: model.compile(backend="eager") or model,  # type: ignore[func-returns-value]
+    }
+    for name, wrap in wrappers.items():
+        model = wrap(gpt2().eval())  # no dropout: the random numbers of one are not those of another
+        model(tokens, labels=tokens).loss.backward()
+        recorder = Recorder(tmp_path / name, schedule=ALWAYS, n_prompts=4, name="run")
+        recorder(0, model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= 0.1 * weight.grad  # type: ignore[operator]
+        recorder(1, model)
+    assert len(records(tmp_path / "alone")) == 2
+    assert all(records(tmp_path / name) == records(tmp_path / "alone") for name in wrappers)
 
-        def training_step(self, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
-            return self.model(**batch).loss
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.AdamW(self.parameters(), 1e-2)
+def test_weights_spread_over_processes_are_refused_with_a_remedy(tmp_path: Path, one_process: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-    def fit(callbacks: list[Any]) -> nn.Module:
-        quiet_lightning.seed_everything(3, verbose=False)
-        module = Language()
-        loader = torch.utils.data.DataLoader(Characters(), batch_size=4, shuffle=True)
-        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        options |= {"max_steps": 8, "accelerator": "cpu", "enable_model_summary": False, "accumulate_grad_batches": 2}
-        quiet_lightning.Trainer(callbacks=callbacks, default_root_dir=tmp_path, **options).fit(module, loader)
-        return module.model
+    model = gpt2()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(ValueError, match=r"spread over processes.*; save checkpoints and record those"):
+        Recorder(tmp_path / "history", n_prompts=4)(0, model)
 
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_where_no_gradients_are_taken_a_circuit_is_found_all_the_same(tmp_path: Path, guard: Callable) -> None:
+    recorder = Recorder(tmp_path / "history", tasks=["induction"], n_prompts=4)
+    with guard():
+        recorder(0, gpt2())
+    assert recorder.history.records[0, "induction"].circuit is not None
+
+
+# -- what goes wrong later is not the training's business ---------------------------------------------------------
+
+
+def said_once(caught: pytest.WarningsRecorder, words: str) -> bool:
+    return [words in str(each.message) for each in caught if each.category is RuntimeWarning] == [True]
+
+
+def test_a_disk_that_fails_in_the_middle_costs_its_steps_and_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "history"
+    recorder = Recorder(folder, schedule=ALWAYS, n_prompts=4)
+
+    def call(step: int, module: nn.Module, loss: float) -> None:
+        if step == 3:
+            (folder / "records").rename(tmp_path / "away")
+        if step == 6:
+            (tmp_path / "away").rename(folder / "records")
+        assert recorder(step, module) == (step < 3 or step >= 6)
+
+    with pytest.warns(RuntimeWarning) as caught:
+        watched = trained(call)
+    assert said_once(caught, f"step 3 was not recorded in {folder}: ")
+    assert same(watched, trained())
+    assert recorder.history.steps == (0, 1, 2, *range(6, 13))
+
+
+def test_weights_that_are_not_finite_cost_their_steps_and_a_warning(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "history", schedule=ALWAYS, n_prompts=4)
-    assert same(fit([lightning_callback(recorder)]), fit([]))
-    assert recorder.history.steps == tuple(range(9))
+    model = native_module(NativeConfig(n_ctx=16, d_vocab=16, d_model=16, n_heads=2, d_head=8))
+    recorder(0, model)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.warns(RuntimeWarning) as caught:
+        assert not any(recorder(step, model) for step in (1, 2))
+    assert said_once(caught, "NaN or infinity")
+    assert recorder.history.steps == (0,)
 
 
-# -- where numbers go ---------------------------------------------------------------------------------------------
+def test_a_sink_that_fails_is_named_and_the_others_are_served(tmp_path: Path) -> None:
+    def unreachable(step: int, values: Any) -> None:
+        raise ConnectionError("no route to the server")
+
+    sinks = [unreachable, jsonl_sink(tmp_path / "log.jsonl")]
+    recorder = Recorder(tmp_path / "history", schedule=ALWAYS, n_prompts=4, sinks=sinks)
+    with pytest.warns(RuntimeWarning) as caught:
+        trained(lambda step, module, loss: recorder(step, module), steps=3)
+    assert said_once(caught, "did not go to")
+    assert said_once(caught, "no route to the server")
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
 
 
-class Client:
-    """Remembers what it was told, as the clients of the loggers take it."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[Any, ...]] = []
-
-    def define_metric(self, *given: Any, **named: Any) -> None:
-        self.said.append(("define", *given, *named.values()))
-
-    def log(self, values: dict[str, float]) -> None:
-        self.said.append(("log", values))
-
-    def add_scalar(self, *given: Any) -> None:
-        self.said.append(("scalar", *given))
+def test_a_disk_that_fails_at_the_first_step_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Recorder(tmp_path / "file" / "history", n_prompts=4)(0, gpt2())
 
 
-def test_numbers_go_where_they_are_sent_in_order_of_step(tmp_path: Path) -> None:
-    client = Client()
-    schedule = Schedule(budget=float("inf"), first=5, moved=0.02, lookback=4)
-    sinks = [wandb_sink(client), trackio_sink(client), tensorboard_sink(client), jsonl_sink(tmp_path / "log.jsonl")]
-    recorder = Recorder(tmp_path / "history", schedule=schedule, n_prompts=8, sinks=sinks)
-    trained(lambda step, module, loss: recorder(step, module))
-    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert steps == list(recorder.history.steps) == sorted(steps)
-    logged = [entry[1] for entry in client.said if entry[0] == "log"]
-    assert [values["formation/step"] for values in logged] == [step for step in steps for _ in range(2)]
-    assert ("define", "formation/*", "formation/step") in client.said
-    score = recorder.history.records[0, PROBE].scores["induction"]["a1.h0"]
-    assert logged[0]["formation/induction/a1.h0"] == score
-    assert ("scalar", "formation/induction/a1.h0", score, 0) in client.said
-
-
-@pytest.mark.parametrize(("sink", "module"), [(wandb_sink, "wandb"), (trackio_sink, "trackio")])
-def test_a_client_that_is_not_there_is_named(sink: Callable, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=f"{module} is not installed; run `pip install {module}`"):
-        sink()
-
-
-def test_weights_and_biases_without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = ModuleType("wandb")
-    client.run = None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wandb", client)
-    with pytest.raises(ValueError, match=r"no Weights & Biases run is in progress; call wandb.init"):
-        wandb_sink()
+def test_steps_are_counted_from_zero(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected the number of updates done so far as step, got -1"):
+        Recorder(tmp_path / "history", n_prompts=4)(-1, gpt2())
 
 
 def test_saved_modules_hash_as_saved_checkpoints(tmp_path: Path) -> None:

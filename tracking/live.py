@@ -12,12 +12,17 @@ the same weights with and without a recorder.  The records are those of `trackin
 
 A training that was stopped and goes on may call with steps that were recorded already: where the weights are the same
 the record stands; where they are not, everything from that step on is set aside, in a folder beside the records.
+
+A request that cannot be met is refused at the first call.  From then on nothing that goes wrong with a recording (a
+full disk, a sink whose server is away, weights that are no longer finite) ends the training: it is said once, in a
+warning, the step is left out, and the next one is tried again.
 """
 
 import copy
 import hashlib
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +62,10 @@ class State:
 
 
 class Recorder:
-    """Records a history from inside a training loop; call it once a step.
+    """Records a history from inside a training loop; call it once a step, in one process only.
+
+    Beside the training it needs the memory of one more copy of the weights, and of `Schedule.lookback` copies of states
+    between two measurements, all on the model's own device.
 
     Args:
         folder: of the history; one that this recorder began goes on.
@@ -65,12 +73,16 @@ class Recorder:
             which takes a few milliseconds on a small model.
         name: of the run; that of the folder unless said.
         n_prompts, seed: the prompts, the same at every step.
-        schedule: how often to measure; `Schedule(budget=0.1)` takes at most a tenth of the training's own time.
+        method: how edges are scored, as in `find_circuit`.
+        schedule: how often to measure; by default at most a tenth of the training's own time goes into it.
         checkpoints: a folder, into which the weights are saved where something moved.
         sinks: where to send the numbers besides (`tracking.sinks`).
         hyperparameters: of the run, for comparing runs.
         tokens_per_step: to tell the tokens seen, where calls do not.
-        clock: seconds; for tests.
+        clock: gives the time in seconds.
+
+    Raises:
+        ValueError: a task is named twice, or there are too few prompts.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class Recorder:
         name: str | None = None,
         n_prompts: int = 32,
         seed: int = 0,
+        method: str = "eap-ig",
         schedule: Schedule | None = None,
         checkpoints: "str | Path | None" = None,
         sinks: Sequence[Sink] = (),
@@ -90,7 +103,8 @@ class Recorder:
     ) -> None:
         self.folder = Path(folder)
         self.pace = Pace(schedule or Schedule())
-        self._settings = Settings(tuple(tasks) or ("induction",), n_prompts, seed)
+        tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
+        self._settings = Settings(tasks or ("induction",), n_prompts, seed, method)
         self._units = (PROBE, *tasks)
         self._name, self._hyperparameters = name or self.folder.resolve().name, dict(hyperparameters or {})
         self._checkpoints = None if checkpoints is None else Path(checkpoints)
@@ -99,6 +113,7 @@ class Recorder:
         self._tasks: dict[str, Any] = {}
         self._left: float | None = None
         self._known: dict[int, str] = {}
+        self._warned: set[str] = set()
         self._before: tuple[int, dict[str, float]] | None = None
         self._between: list[State] = []
         for module in LOADED:  # now, and not in the middle of the training
@@ -133,27 +148,31 @@ class Recorder:
 
         Args:
             step: updates done so far.
-            model: native or Hugging Face, as it is or wrapped for several devices or by the compiler.
-            loss: of the training; a fall calls for a measurement.
+            model: native or Hugging Face, as it is or wrapped for several devices (data parallel) or by the compiler.
+            loss: of the training, in nats; a fall calls for a measurement.  On an accelerator it is looked at every
+                tenth step only, since to look is to wait for the device.
             tokens: seen so far.
             force: measure whatever the schedule says.
             interventions: ablations and clamps that stand around this training, to be measured under.
 
         Raises:
-            ValueError: the parts of the model cannot be told apart, or the folder holds another history.
+            ValueError: at the first call, the parts of the model cannot be told apart, its weights are spread over
+                processes, or the folder holds another history; at any, a step below 0 or an intervention on a
+                component that the model does not have.
+            OSError: at the first call, the folder cannot be written to.
         """
-        entered = self._clock()
+        if step != int(step) or step < 0:
+            raise ValueError(f"expected the number of updates done so far as step, got {step}")
+        entered, step = self._clock(), int(step)
         if self._left is not None:
             self.pace.training += entered - self._left
         with untouched():
             if tokens is None and self._tokens_per_step is not None:
                 tokens = step * self._tokens_per_step
             tokens = None if tokens is None else float(tokens)
-            level = float(loss.detach()) if isinstance(loss, Tensor) else loss
-            due = force or step in self._known or self.pace.due(step, level)
+            due = force or step in self._known or self.pace.due(step, _level(loss, step))
             if due:
-                module = unwrapped(model)
-                self._measure(State(step, tokens, module.state_dict()), module, interventions)
+                due = self._try_to_measure(step, tokens, unwrapped(model), interventions)
             else:
                 self._keep(step, tokens, model)
         self._left = self._clock()
@@ -162,9 +181,34 @@ class Recorder:
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
-    def _measure(self, now: State, module: nn.Module, interventions: Sequence[Intervention]) -> None:
+    def _try_to_measure(
+        self, step: int, tokens: float | None, module: nn.Module, interventions: Sequence[Intervention]
+    ) -> bool:
+        """Measure; from the second time on, what goes wrong is the recording's loss and not the training's."""
+        first = self._model is None
         if self._model is None:
-            self._begin(module)
+            self._model = self._begin(module)
+        for each in interventions:
+            each.nodes(self._model.graph)
+        try:
+            self._measure(State(step, tokens, module.state_dict()), interventions)
+        except Exception as error:
+            if first:
+                self._model = None
+                raise
+            self._between.clear()
+            self.pace.measured(step, None)
+            self._warn(type(error).__name__, f"step {step} was not recorded in {self.folder}: {error}")
+            return False
+        return True
+
+    def _warn(self, kind: str, what: str) -> None:
+        """Once for everything of one kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{what} (the training goes on; this is said once)", RuntimeWarning, stacklevel=2)
+
+    def _measure(self, now: State, interventions: Sequence[Intervention]) -> None:
         found = [self._record(now, interventions)]
         before, values = self._before, found[0][1]
         movement = None if before is None else _movement(before[1], values)
@@ -177,10 +221,17 @@ class Recorder:
             moved = last is not None and _movement(last, each) > self.pace.schedule.moved
             if moved and self._checkpoints is not None:
                 self._save(state)
-            for sink in self._sinks:
-                sink(state.step, {**each, "moved": float(moved)})
+            self._send(state.step, {**each, "moved": float(moved)})
             last = each
         self._before = (now.step, values)
+
+    def _send(self, step: int, values: Mapping[str, float]) -> None:
+        for number, sink in enumerate(self._sinks):
+            try:
+                sink(step, values)
+            except Exception as error:
+                name = getattr(sink, "__qualname__", type(sink).__name__).partition(".")[0]
+                self._warn(f"sink {number}", f"the numbers of step {step} did not go to {name}: {error}")
 
     def _record(self, state: State, interventions: Sequence[Intervention]) -> tuple[State, dict[str, float]]:
         """One measurement, written unless it is there; gives its numbers."""
@@ -242,15 +293,18 @@ class Recorder:
 
     # -- beginning and going on -----------------------------------------------------------------------------------
 
-    def _begin(self, module: nn.Module) -> None:
-        self._model = open_module(_replica(module))
-        self._tasks = make_tasks(self._settings, self._model)
+    def _begin(self, module: nn.Module) -> Model:
+        model = open_module(_replica(module))
+        self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
-        create_history(
-            self.folder, self._name, self._model.graph, hyperparameters=self._hyperparameters, settings=settings
-        )
-        for (step, _), record in self.history.records.items():
-            self._known[step] = str(record.provenance.get("weights"))
+        create_history(self.folder, self._name, model.graph, hyperparameters=self._hyperparameters, settings=settings)
+        found: dict[int, dict[str, str]] = {}
+        for (step, unit), record in self.history.records.items():
+            found.setdefault(step, {})[unit] = str(record.provenance.get("weights"))
+        # A process that was killed may have written some units of its last step and not the others.
+        whole = {step: digests for step, digests in found.items() if set(self._units) <= set(digests)}
+        self._known = {step: digests[PROBE] for step, digests in whole.items()}
+        return model
 
     def _set_aside(self, step: int) -> None:
         """Records from `step` on belong to a training that went another way."""
@@ -282,8 +336,24 @@ def _is_wrapper(model: nn.Module) -> bool:
     return isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
 
 
+def _level(loss: "float | Tensor | None", step: int) -> float | None:
+    """The loss as a number; the mean where several devices give one each."""
+    if not isinstance(loss, Tensor):
+        return loss
+    return None if loss.device.type != "cpu" and step % 10 else float(loss.detach().float().mean())
+
+
 def _replica(module: nn.Module) -> nn.Module:
     """A copy that shares nothing with the module: no hooks, no gradients, in evaluation mode."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"expected a PyTorch module to record, got {type(module).__name__}")
+    wrapped = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
+    # `fully_shard` and tensor parallelism leave DTensors, ZeRO-3 parameters of its own.
+    if wrapped or any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in module.parameters()):
+        raise ValueError(
+            f"the weights of this {type(module).__name__} are spread over processes, and a recorder needs them whole; "
+            "save checkpoints and record those with `formation record`"
+        )
     replica = copy.deepcopy(module)
     for part in replica.modules():
         part.__dict__.pop("forward", None)  # what other libraries wrap around it on this one object
@@ -296,8 +366,10 @@ def _replica(module: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _write_into(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
     """Copy every weight; gives a digest of at most a few thousand entries of each."""
-    digest = hashlib.sha256()
-    for name, own in module.state_dict().items():
+    digest, held = hashlib.sha256(), module.state_dict()
+    if held.keys() != weights.keys():
+        raise ValueError("this is another model than at the first call; one recorder records one model")
+    for name, own in held.items():
         given = weights[name]
         own.copy_(given)
         entries = given.detach().flatten()[:: max(1, given.numel() // 4096)]
@@ -312,7 +384,12 @@ def untouched() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     kind = "cuda" if devices else "cpu"
     try:
-        with torch.random.fork_rng(devices=devices), torch.autocast(kind, enabled=False):
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.autocast(kind, enabled=False),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
         random.setstate(python)

@@ -1,7 +1,11 @@
 """Where else can the numbers of a recording go while it is made?
 
 Each sink takes a step and numbers by name, and hands them to another tool through that tool's own client, which is
-imported only here and only when the sink is made.
+imported only here and only when the sink is made.  Names are those of the history with `formation/` before them, as in
+`formation/induction/a1.h0`; `formation/moved` is 1 where something moved.  Any function of a step and a mapping is a
+sink, so that every other logger takes one line:
+
+    Recorder(folder, sinks=[lambda step, values: mlflow.log_metrics(dict(values), step=step)])
 """
 
 import json
@@ -10,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tracking.records import write_beside
+
 __all__ = ["jsonl_sink", "tensorboard_sink", "trackio_sink", "wandb_sink"]
 
 Sink = Callable[[int, Mapping[str, float]], None]
@@ -17,10 +23,16 @@ PREFIX = "formation"
 
 
 def jsonl_sink(path: "str | Path") -> Sink:
-    """Append one line of JSON a measurement."""
-    place = Path(path)
+    """Append one line of JSON a measurement, and drop what an earlier process wrote of the first step or later ones."""
+    place, begun = Path(path), False
 
     def send(step: int, values: Mapping[str, float]) -> None:
+        nonlocal begun
+        if not begun and place.is_file():
+            kept = [line for line in place.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in kept if json.loads(line)["step"] < step]
+            write_beside(place, "".join(line + "\n" for line in kept).encode())
+        begun = True
         with open(place, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -61,13 +73,13 @@ def tensorboard_sink(writer: Any) -> Sink:
 
 
 def trackio_sink(run: Any = None) -> Sink:
-    """Log to a trackio run, by default the one in progress.
+    """Log to a trackio run, by default the one in progress, at the training's own steps.
 
     Raises:
         ImportError: trackio is not installed.
     """
     client = run if run is not None else _client("trackio")
-    return lambda step, values: client.log({**_named(values), f"{PREFIX}/step": step})
+    return lambda step, values: client.log({**_named(values), f"{PREFIX}/step": step}, step=step)
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:
