@@ -80,7 +80,7 @@ def _weights(model: Model, layer: int, fold_norms: bool) -> tuple[Tensor, Tensor
 def copying_scores(model: Model, *, top: int = 1, fold_norms: bool = False) -> dict[str, NodeScores]:
     """Whether a head's OV circuit W_U W_O W_V W_E raises the logit of the token that it looks at:
 
-    - `copying`: Σ Re λ / Σ |λ| over its eigenvalues, from −1 to 1; they are those of the d_head × d_head matrix
+    - `copying`: `Σ Re λ / Σ |λ|` over its eigenvalues, from −1 to 1; they are those of the d_head × d_head matrix
       W_V W_E W_U W_O;
     - `copying-top`: the share of tokens whose own logit is among the `top` largest that the head writes for them.
     """

@@ -122,7 +122,7 @@ def completeness(
     model: Model, task: Task, circuit: Circuit, *, n_subsets: int = 10, baseline: Baseline = "corrupted", seed: int = 0
 ) -> Estimate:
     """How differently circuit and model suffer when the same edges are taken from both: the mean over subsets K of
-    the circuit's edges of |F(circuit ∖ K) − F(model ∖ K)|, F the faithfulness. 0 is complete.
+    the circuit's edges of `|F(circuit ∖ K) − F(model ∖ K)|`, F the faithfulness. 0 is complete.
 
     The subsets are the whole circuit and `n_subsets` random halves. Folds hold the subsets' values' means over prompt
     folds; the standard error is that over subsets.

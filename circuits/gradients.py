@@ -24,7 +24,8 @@ from circuits.tasks.task import Task, answer_logits
 from circuits.transformer import Model, Tap
 from circuits.writes import Recorder, Trace, differences, record
 
-__all__ = ["Gradients", "add_reads", "check_gradient", "contract", "forward_and_back", "gradients_at_reads"]
+__all__ = ["Gradients", "SlotGradient", "add_reads", "check_gradient", "contract", "forward_and_back"]
+__all__ += ["gradients_at_reads"]
 
 BUDGET = 48 << 20
 """Bytes that the differences of all writers may take at once."""

@@ -132,7 +132,7 @@ def site_attribution(
     Args:
         recompute_attention: for `q` and `k`, the pattern is computed anew with the patched query or key and only what
             comes after it is taken to first order, since a saturated softmax has next to no gradient.
-        drop_gradients: the mean of |effect| over passes in each of which one layer writes as it does but sends no
+        drop_gradients: the mean of `|effect|` over passes in each of which one layer writes as it does but sends no
             gradient back (GradDrop): effects that cancel along different paths then show. Σ / (layers − 1).
 
     Raises:

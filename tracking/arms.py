@@ -74,8 +74,8 @@ def compare_arms(
         confidence: of the interval (Student's t over pairs; NaN for a single pair).
 
     Returns:
-        One row a metric: name, n_pairs, n_higher (pairs in which the arm is above the baseline), difference, low, high,
-        p_value (signs of the pairs flipped, exact), q_value (Benjamini and Hochberg over metrics), smallest_p,
+        One row a metric, with name, n_pairs, n_higher (pairs in which the arm is above the baseline), difference, low,
+        high, p_value (signs of the pairs flipped, exact), q_value (Benjamini and Hochberg over metrics), smallest_p,
         detectable (the difference that would have been seen with probability .8).
 
     Raises:

@@ -114,9 +114,10 @@ def branch(
         ValueError: no checkpoint at that step, the run does not say how it was trained, `out` holds something else, or
             the interventions cannot be done, or not together.
 
-    Example:
+    Example::
+
         made = branch("runs/a", at=300, interventions=["ablate a1.h2 until 400"], out="runs/b")
-        print(*made.sentences, sep="\n")
+        made.sentences
     """
     run, out = run if isinstance(run, Run) else Run.open(run), Path(out)
     config = _configuration(run, until, checkpoints)

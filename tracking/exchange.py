@@ -27,7 +27,8 @@ class Effect:
 
     Attributes:
         estimate: log ratio of formation times; infinite where one side never forms.
-        low, high: the effects that runs permuted between settings would not rule out; infinite where they cannot.
+        low: the least effect that runs permuted between settings would not rule out; infinite where they cannot.
+        high: the largest such effect.
         p_value: two-sided, that there is no effect.
         smallest_p: what the p-value could be at best with so few runs.
         std_error: half the width of the interval over that of a standard normal one; NaN where unbounded.

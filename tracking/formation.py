@@ -32,7 +32,8 @@ from tracking.lifelines import Lifeline, Lifelines, link_lifelines
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Formation", "FormationTable", "describe", "formation_table", "readings", "resamples", "tokens_at"]
+__all__ = ["Formation", "FormationTable", "Reading", "describe", "formation_table", "readings", "resamples"]
+__all__ += ["tokens_at"]
 
 DEFAULT_DEFINITIONS: tuple[Definition, ...] = ("half-rise", "logistic", "change-point")
 COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]

@@ -31,8 +31,8 @@ def unlike_the_others(series: "pd.DataFrame", name: str, *, false_alarms: float 
         false_alarms: the share of runs that may ever be called unlike, though all are alike.
 
     Returns:
-        One row a run: run, alarm (the first step of it; NaN for none), value and expected (there, or at the last step),
-        distance (in spreads), bar, n_steps, false_alarms.
+        One row a run, with run, alarm (the first step of it; NaN for none), value and expected (there, or at the last
+        step), distance (in spreads), bar, n_steps, false_alarms.
 
     Raises:
         ValueError: fewer than five runs have that number at a common step.

@@ -3,7 +3,7 @@
 A seeded simulation: functions with a feature vector and wiring live on heads of a small transformer; they form at one
 of a few moments, die, are handed on (sharply, after a gap, with an overlap), swap places, split and merge, while
 features drift, detections are missed or false, and edges are noisy or spurious.  What comes out is what a series of
-circuit discoveries gives (`Detections`), and what really happened (`Change`s).
+circuit discoveries gives (`Detections`), and what really happened (each a `Change`).
 
 Written from the description of such runs, not fitted to real ones: a score here says what a method can do when its
 picture of the world holds.

@@ -12,7 +12,7 @@ sure they are.
 References:
     The Empirical Distribution Function with Arbitrarily Grouped, Censored and Truncated Data (Turnbull, 1976)
     Exact and Asymptotic Weighted Logrank Tests for Interval Censored Data (Fay & Shaw, 2010),
-        https://doi.org/10.18637/jss.v036.i02
+    https://doi.org/10.18637/jss.v036.i02
 """
 
 from dataclasses import dataclass

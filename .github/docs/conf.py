@@ -1,0 +1,106 @@
+"""How is the reference made from the docstrings?
+
+    python -m sphinx -W --keep-going -b html .github/docs build/reference
+
+Text in single backquotes is code, and a link too where it names something that is documented.
+"""
+
+import re
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.util.nodes import make_refnode
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+project = "Circuit formation tracker"
+release = version_of("circuit-formation-tracker")
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+templates_path = ["templates"]
+exclude_patterns = ["templates", "static"]
+default_role = "known"
+add_module_names = False
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+
+# Every name in a signature must be documented here, or be another library's: those are named, not linked, so that the
+# build needs no network.
+nitpicky = True
+LIBRARIES = "collections contextlib jaxtyping networkx np numpy nx pandas pathlib pd scipy torch typing types xarray xr"
+BARE = "Axes Figure Path Progress Tensor ndarray nn.Module"
+nitpick_ignore_regex = [
+    ("py:.*", rf"({'|'.join(LIBRARIES.split())})\..*"),
+    ("py:.*", "|".join(map(re.escape, BARE.split()))),
+]
+# Types stand in signatures: words before a colon in what is said of a property or a constant are words.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["reference.css"]
+html_show_copyright = False
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Any) -> None:
+    app.add_role("known", code_or_link)
+    app.connect("missing-reference", find)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", readable)
+
+
+def skip(app: Any, what: str, name: str, member: Any, skipped: bool, options: Any) -> "bool | None":
+    """A module documents what it defines; what it passes on stands with the module that defines it."""
+    at, of = app.env.current_document.autodoc_module, getattr(member, "__module__", None)
+    ours = isinstance(of, str) and of.split(".")[0] in ("circuits", "tracking")
+    return True if what == "module" and ours and at and of != at else None
+
+
+def readable(app: Any, what: str, name: str, obj: Any, options: Any, signature: "str | None", returns: Any) -> Any:
+    """A signature that can be parsed: dataclasses show a field's factory as `<factory>`."""
+    return (signature.replace("<factory>", "..."), returns) if signature and "<factory>" in signature else None
+
+
+def code_or_link(
+    name: str, raw: str, text: str, line: int, inliner: Any, options: Any = None, content: Any = ()
+) -> Any:
+    """The role of text in single backquotes."""
+    code = nodes.literal(raw, text)
+    target = text.removesuffix("()")
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", target):
+        return [code], []
+    env = inliner.document.settings.env
+    about = {"refdomain": "py", "reftype": "known", "reftarget": target, "refdoc": env.docname}
+    return [pending_xref(raw, code, **about, **{"py:module": env.ref_context.get("py:module")})], []
+
+
+def find(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """What a name means: the whole name of something, else something of this module, else the only one so called.
+
+    A plain word, such as `order`, is more often an argument than another module's function of that name.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    target, module = node["reftarget"], node.get("py:module")
+    objects = env.domains["py"].objects
+    ending = [name for name in objects if name.endswith(f".{target}")]
+    here = [name for name in ending if name.startswith(f"{module}.")]
+    plain = node["reftype"] == "known" and re.fullmatch("[a-z]+", target)
+    for named in ([target] if target in objects else [], here, [] if plain else ending):
+        if len(named) == 1:
+            place = objects[named[0]]
+            return make_refnode(app.builder, node["refdoc"], place.docname, place.node_id, content, named[0])
+    return content if node["reftype"] == "known" else None
