@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from circuits.checkpoint import checkpoint_hash
 from tests import unlucky
-from tracking import recording
+from tracking import jobs
 from tracking.history import History
 from tracking.recording import RecordingSummary, record
 from tracking.training import TrainingConfig, train
@@ -275,21 +274,38 @@ def test_events_and_the_log_say_what_was_done(run: Path, tmp_path: Path) -> None
     assert set(lines[0]["done"]) == {*UNITS, "training"}
 
 
-def test_workers_make_the_same_history(run: Path, whole: Path, tmp_path: Path) -> None:
-    summary = measured(run, tmp_path, workers=2)
-    assert content(tmp_path) == content(whole)
-    assert (len(summary.done), summary.skipped, summary.failed) == (12, (), ())
+def test_no_workers_no_work(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one worker"):
         measured(run, tmp_path, workers=0)
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced(run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_make_the_same_history_though_one_is_killed(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "came").mkdir()
-    monkeypatch.setattr(recording, "_work", unlucky.killed_once)
-    measured(run, tmp_path / "h", workers=2)
+    monkeypatch.setattr(jobs, "work", unlucky.killed_once)
+    events = []
+    summary = measured(run, tmp_path / "h", workers=2, events=events.append)
     assert (tmp_path / "killed").exists()
     assert len(list((tmp_path / "came").iterdir())) == 3
+    assert content(tmp_path / "h") == content(whole)
+    assert (len(summary.done), summary.failed) == (12, ())
+    assert sorted(event["step"] for event in events) == [0, 2, 4, 6]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_kills_every_worker_costs_itself_alone(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "work", unlucky.killed_by_step_4)
+    summary = measured(run, tmp_path / "h", workers=2)
+    assert {(step, unit): reason for step, unit, reason in summary.failed} == dict.fromkeys(
+        [(4, unit) for unit in UNITS], "its process was ended by signal 9"
+    )
+    assert [record.step for record in History.open(tmp_path / "h").failures] == [4, 4]
+    repaired = measured(run, tmp_path / "h")
+    assert {step for step, _ in repaired.done} == {4}
     assert content(tmp_path / "h") == content(whole)
 
 
@@ -308,62 +324,3 @@ def test_two_recorders_on_one_history_and_a_killed_one(run: Path, whole: Path, t
     both = [recorder(run, tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert content(tmp_path) == content(whole)
-
-
-@pytest.mark.slow
-def test_a_cluster_whose_workers_die_makes_the_same_history(
-    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = pytest.importorskip("ray")
-    deaths = tmp_path / "deaths"
-
-    def dying(*arguments: Any, **options: Any) -> Any:
-        import os
-        import signal
-
-        from tracking.recording import _work as work  # in the worker, where nothing was replaced
-
-        if len(list(deaths.iterdir())) < 2:
-            (deaths / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return work(*arguments, **options)
-
-    deaths.mkdir()
-    monkeypatch.setattr(recording, "_work", dying)
-    try:
-        measured(run, tmp_path / "h", cluster="local")
-    finally:
-        ray.shutdown()
-    assert len(list(deaths.iterdir())) >= 2
-    assert content(tmp_path / "h") == content(whole)
-
-
-@pytest.mark.slow
-def test_a_cluster_of_two_nodes_makes_the_same_history(
-    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    def noting(run: Any, folder: Path, **options: Any) -> None:
-        import ray
-
-        from tests.unlucky import killed_once
-
-        (folder.parent / "nodes" / ray.get_runtime_context().get_node_id()).touch()
-        killed_once(run, folder, **options)
-
-    (tmp_path / "came").mkdir()
-    (tmp_path / "nodes").mkdir()
-    monkeypatch.setattr(recording, "_work", noting)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        nodes.add_node(num_cpus=1)
-        measured(run, tmp_path / "h", cluster=nodes.address)
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-    assert (tmp_path / "killed").exists()
-    assert len(list((tmp_path / "nodes").iterdir())) == 2
-    assert content(tmp_path / "h") == content(whole)

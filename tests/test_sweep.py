@@ -8,10 +8,10 @@ import pytest
 
 from tests.unlucky import unlucky
 from tracking.cli import run
-from tracking.crew import work_through
 from tracking.history import History
 from tracking.planning import Range, read_space, read_sweep
 from tracking.sweep import run_sweep
+from tracking.workers import crew_of, work_through
 
 TINY = {"steps": 4, "checkpoints": "0,4", "d_model": 8, "n_heads": 2, "batch_size": 4, "vocabulary": 16}
 
@@ -119,7 +119,8 @@ def test_the_command_names_what_failed(tmp_path: Path, capsys) -> None:
 
 
 def test_a_killed_process_costs_its_unit() -> None:
-    found = work_through(unlucky, {str(unit): unit for unit in range(6)}, workers=2)
+    with crew_of(unlucky, workers=2) as crew:
+        found = work_through({str(unit): unit for unit in range(6)}, crew)
     assert list(found) == ["0", "1", "2", "3", "4", "5"]
     assert found["1"].reason == "its process was ended by signal 9"
     assert found["2"].reason == "two is no number"
@@ -129,5 +130,5 @@ def test_a_killed_process_costs_its_unit() -> None:
 
 
 def test_no_workers_no_work() -> None:
-    with pytest.raises(ValueError, match="at least one worker"):
-        work_through(unlucky, {"a": 0}, workers=0)
+    with pytest.raises(ValueError, match="at least one worker"), crew_of(unlucky, workers=0):
+        pass

@@ -15,28 +15,57 @@ def unlucky(unit: int) -> int:
     return unit * unit
 
 
-def killed_once(run: Any, folder: Path, **options: Any) -> None:
-    """The work of a recorder; the first that comes is killed between two units of one checkpoint.
+def where(unit: int) -> tuple[str, str]:
+    """In which process of a cluster this is, and which GPUs it may use."""
+    return str(os.getpid()), os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
-    Who came, and who was killed, are empty files beside the folder.
+
+def killed_once(job: Any) -> Any:
+    """The work of a recorder; the first that comes is killed once it has written something of its second checkpoint.
+
+    Who came, and who was killed, are empty files beside the history.
     """
     from tracking import walking
-    from tracking.recording import _work
+    from tracking.jobs import work
 
-    (folder.parent / "came" / str(os.getpid())).touch()
+    beside = job.folder.parent
+    (beside / "came" / str(os.getpid())).touch()
     write = walking.write_record
 
     def write_and_die(*record: Any) -> Path:
         place = write(*record)
-        try:
-            (folder.parent / "killed").touch(exist_ok=False)
-        except FileExistsError:
-            return place
-        os.kill(os.getpid(), signal.SIGKILL)
+        if job.checkpoint.step > 0:
+            die_once(beside / "killed")
         return place
 
     walking.write_record = write_and_die
     try:
-        _work(run, folder, **options)
+        return work(job)
     finally:
         walking.write_record = write
+
+
+def killed_by_step_4(job: Any) -> Any:
+    """The work of a recorder, which no process outlives at step 4."""
+    from tracking.jobs import work
+
+    if job.checkpoint.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(job)
+
+
+def killed_in_a_sweep(unit: Any) -> Any:
+    """The work of a sweep; the first that comes is killed."""
+    die_once(Path(unit[0]) / "killed")
+    from tracking.sweep import train_and_record
+
+    return train_and_record(unit)
+
+
+def die_once(mark: Path) -> None:
+    """End this process as the machine would, unless another was ended so before."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,127 +1,213 @@
-"""How do several processes share much work, so that one that fails, or is killed, costs its own unit and no other?
+"""Who does units of work, so that one that fails, or whose process is killed, costs itself and no other?
 
-Processes are started once and then fed, for loading torch takes longer than many a unit.  What a unit leaves on disk is
-its own business; here is only who does what, and what became of it.
+A **crew** is a number of workers that are started once and then fed, for loading torch takes longer than many a unit.
+Here they are processes of this machine; `tracking.cluster` has those of a Ray cluster, and `tracking.workers` says who
+does what.  What a unit leaves on disk is its own business.
 """
 
 import multiprocessing
-from collections.abc import Callable, Mapping
+import os
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-__all__ = ["Outcome", "work_through"]
+__all__ = [
+    "Crew",
+    "Hand",
+    "Here",
+    "Outcome",
+    "Processes",
+    "Progress",
+    "Work",
+    "WorkerDiedError",
+    "attempt",
+    "local_device",
+]
 
 Work = Callable[[Any], Any]
 Progress = Callable[[str, int, int], None]
 
 
+class WorkerDiedError(RuntimeError):
+    """The process ended that was at a unit."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a unit gave, or why it failed (then `value` is None)."""
+    """What a unit gave, or the error that it failed with (then `value` is None)."""
 
     value: Any = None
-    reason: str = ""
+    error: Exception | None = None
 
     @property
     def failed(self) -> bool:
-        return bool(self.reason)
+        return self.error is not None
 
-
-def work_through(
-    work: Work, units: Mapping[str, Any], *, workers: int = 1, progress: Progress | None = None, title: str = "working"
-) -> dict[str, Outcome]:
-    """Call `work` on every unit; with one worker in this process, with more in as many others.
-
-    Args:
-        work: a function of a module (other processes import it).
-        units: by name; each must be picklable.
-        progress: called with (title, units done, units).
-
-    Raises:
-        ValueError: fewer than one worker is asked for.
-    """
-    if workers < 1:
-        raise ValueError(f"expected at least one worker, got {workers}")
-    show = progress or (lambda what, done, total: None)
-    show(title, 0, len(units))
-    if workers == 1 or len(units) < 2:
-        found = {}
-        for number, (name, unit) in enumerate(units.items(), start=1):
-            found[name] = attempt(work, unit)
-            show(title, number, len(units))
-        return found
-    return _in_processes(work, units, min(workers, len(units)), show, title)
+    @property
+    def reason(self) -> str:
+        """The error on one line; empty where there was none."""
+        return "" if self.error is None else " ".join(str(self.error).split()) or type(self.error).__name__
 
 
 def attempt(work: Work, unit: Any) -> Outcome:
+    """Call it; its error, if any, is one that another process can read."""
     try:
         return Outcome(work(unit))
     except Exception as error:
-        return Outcome(reason=" ".join(str(error).split()) or type(error).__name__)
+        try:
+            return Outcome(error=pickle.loads(pickle.dumps(error)))
+        except Exception:
+            return Outcome(error=RuntimeError(" ".join(str(error).split()) or type(error).__name__))
+
+
+def local_device(device: str) -> str:
+    """What `auto` comes to on this machine; any other device as it is."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass
-class _Worker:
-    process: Any
-    pipe: Connection
-    unit: str
+class Hand:
+    """A worker: whether it has come, what it is at, and what its last unit was about."""
+
+    here: bool = False
+    unit: str | None = None
+    about: Hashable = None
 
 
-def _in_processes(work: Work, units: Mapping[str, Any], workers: int, show: Progress, title: str) -> dict[str, Outcome]:
-    waiting, found = list(units), {}
-    crew: list[_Worker] = []
+class Crew(ABC):
+    """Workers, each known by a number that is never used twice; `device` is the one that their units should use."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.hands: dict[int, Hand] = {}
+        self.hired = 0
+
+    def hire(self) -> None:
+        """Start one more worker; it is heard of when it has come."""
+        self.hired += 1
+        self.start(self.hired)
+        self.hands[self.hired] = Hand()
+
+    def dismiss(self, worker: int) -> None:
+        """End a worker, whatever it is at."""
+        del self.hands[worker]
+        self.end(worker)
+
+    @abstractmethod
+    def places(self) -> int:
+        """How many workers there may be now."""
+
+    @abstractmethod
+    def start(self, worker: int) -> None: ...
+
+    @abstractmethod
+    def give(self, worker: int, unit: Any) -> None:
+        """Let a worker that has come, and is at nothing, do a unit."""
+
+    @abstractmethod
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        """Who has come (`None`), who is done and with what, and who died; waits a few seconds if there is no news."""
+
+    @abstractmethod
+    def end(self, worker: int) -> None: ...
+
+
+class Here(Crew):
+    """This very process, as a crew of one."""
+
+    def __init__(self, work: Work, *, device: str = "cpu") -> None:
+        super().__init__(local_device(device))
+        self.work = work
+        self.news: list[tuple[int, Any, bool]] = []
+
+    def places(self) -> int:
+        return 1
+
+    def start(self, worker: int) -> None:
+        self.news.append((worker, None, False))
+
+    def give(self, worker: int, unit: Any) -> None:
+        self.news.append((worker, unit, True))
+
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        news, self.news = self.news, []
+        return [(worker, attempt(self.work, unit) if given else None) for worker, unit, given in news]
+
+    def end(self, worker: int) -> None:
+        self.news.clear()
+
+
+class Processes(Crew):
+    """Processes of this machine; where they use GPUs and there are several, each process sees one of them."""
+
+    def __init__(self, work: Work, workers: int, *, device: str = "cpu") -> None:
+        super().__init__(local_device(device))
+        self.work, self.workers = work, workers
+        self.processes: dict[int, tuple[Any, Connection]] = {}
+        self.coming: list[int] = []
+
+    def places(self) -> int:
+        return self.workers
+
+    def start(self, worker: int) -> None:
+        # Forked processes would inherit torch's threads in whatever state they are.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        gpu = _gpu(worker) if self.device == "cuda" else None
+        process = context.Process(target=_serve, args=(self.work, theirs, gpu), daemon=True)
+        process.start()
+        theirs.close()
+        self.processes[worker] = (process, ours)
+        self.coming.append(worker)
+
+    def give(self, worker: int, unit: Any) -> None:
+        with suppress(ConnectionError):  # it has died, and will be heard of
+            self.processes[worker][1].send(unit)
+
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        if self.coming:
+            come, self.coming = self.coming, []
+            return [(worker, None) for worker in come]
+        ready = wait([pipe for _, pipe in self.processes.values()], timeout=5)
+        return [(worker, _heard(*one)) for worker, one in self.processes.items() if one[1] in ready]
+
+    def end(self, worker: int) -> None:
+        process, pipe = self.processes.pop(worker)
+        pipe.close()
+        process.terminate()
+        process.join(10)
+
+
+def _gpu(worker: int) -> str:
+    """The GPUs that this process may see, in turn."""
+    import torch
+
+    known = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = known.split(",") if known else [str(number) for number in range(torch.cuda.device_count())]
+    return names[worker % len(names)] if names else ""
+
+
+def _heard(process: Any, pipe: Connection) -> Outcome:
     try:
-        while len(found) < len(units):
-            while waiting and len(crew) < workers:
-                crew.append(_hire(work, waiting.pop(0), units))
-            ready = wait([worker.pipe for worker in crew])
-            for worker in [worker for worker in crew if worker.pipe in ready]:
-                found[worker.unit] = _hear(worker)
-                show(title, len(found), len(units))
-                if worker.process.is_alive() and waiting:
-                    worker.unit = waiting.pop(0)
-                    worker.pipe.send(units[worker.unit])
-                else:
-                    _dismiss(worker)
-                    crew.remove(worker)
-    finally:
-        for worker in crew:
-            worker.process.terminate()
-            _dismiss(worker)
-    return {name: found[name] for name in units}
-
-
-def _hire(work: Work, unit: str, units: Mapping[str, Any]) -> _Worker:
-    # Forked processes would inherit torch's threads in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    ours.send(units[unit])
-    return _Worker(process, ours, unit)
-
-
-def _hear(worker: _Worker) -> Outcome:
-    try:
-        return worker.pipe.recv()
+        return pipe.recv()
     except (EOFError, ConnectionError):
-        worker.process.join(10)
-        code = worker.process.exitcode
+        process.join(10)
+        code = process.exitcode
         how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
-        return Outcome(reason=f"its process {how}")
+        return Outcome(error=WorkerDiedError(f"its process {how}"))
 
 
-def _dismiss(worker: _Worker) -> None:
-    worker.pipe.close()
-    worker.process.join(10)
-
-
-def _serve(work: Work, pipe: Connection) -> None:
-    while True:
-        try:
-            unit = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        pipe.send(attempt(work, unit))
+def _serve(work: Work, pipe: Connection, gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with suppress(EOFError, KeyboardInterrupt):
+        while True:
+            pipe.send(attempt(work, pipe.recv()))

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["download", "is_hub_id", "make_room", "revisions", "weight_digests"]
+__all__ = ["Downloads", "download", "is_hub_id", "revisions", "weight_digests"]
 
 WANTED = ["*.json", "*.txt", "*.model", "tokenizer*"]
 PREFERRED = ("*.safetensors", "*.bin")
@@ -75,11 +76,33 @@ def download(repository: str, revision: str, folder: "Path | None" = None) -> Pa
     return Path(place)
 
 
-def make_room(folder: Path, keep: int) -> None:
-    """Delete downloaded checkpoints, the oldest first, until `keep` are left."""
-    places = sorted((place for place in folder.iterdir() if place.is_dir()), key=lambda place: place.stat().st_mtime_ns)
-    for place in places[: max(0, len(places) - keep)]:
-        shutil.rmtree(place, ignore_errors=True)
+class Downloads:
+    """Where the checkpoints that a history is recorded from come to, and how long they stay.
+
+    With `keep` they lie in a folder beside the history, and of those that are done with the last `keep` stay; without,
+    they lie in the hub's own cache for as long as it keeps them.
+    """
+
+    def __init__(self, history: Path, keep: int | None) -> None:
+        self.home, self.keep = history.with_name(f".{history.name}.checkpoints"), keep
+        self.over: list[Path] = []
+
+    def place(self, revision: str) -> Path | None:
+        return None if self.keep is None else self.home / revision.replace("/", "--")
+
+    def let_go(self, revision: str | None) -> None:
+        """This checkpoint is done with (None: it is not the hub's)."""
+        place = None if revision is None else self.place(revision)
+        if self.keep is None or place is None or not place.is_dir():
+            return
+        self.over.append(place)
+        while len(self.over) > self.keep:
+            shutil.rmtree(self.over.pop(0), ignore_errors=True)
+
+    def close(self) -> None:
+        """Nothing more is to come."""
+        with suppress(OSError):  # something stays in it, or it is not there
+            self.home.rmdir()
 
 
 def _asked(question: Callable[[], Any], repository: str, revision: str | None = None) -> Any:

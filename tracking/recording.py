@@ -8,19 +8,20 @@ with the status `failed` and the reason, is tried again the next time, and never
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tracking.audit import audit_files, equal_weights
+from tracking.bench import Bench
 from tracking.density import budget_of, first_steps, next_steps
 from tracking.history import History
-from tracking.hub import weight_digests
+from tracking.hub import Downloads, weight_digests
+from tracking.jobs import record_together
 from tracking.measuring import PROBE, TRAINING, Settings
 from tracking.runs import Run
-from tracking.walking import AllUnreadableError, Events, Progress, RecordingSummary, Walk
-from tracking.workers import on_cluster, on_this_machine
+from tracking.walking import Events, Progress, RecordingSummary, Walk
 
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
 
@@ -61,15 +62,18 @@ def record(
         n_prompts, seed: the prompts, the same at every checkpoint.
         method, target, options: how edges are scored and which faithfulness the circuit must reach; what
             `circuits.discovery.find_circuit` takes.
-        threads: of torch; one by default for small models, since it is faster there.
+        device: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.
+        threads: of torch in each process; by default one for small models, since it is faster there, and for others
+            what the machine has (on a cluster four).  Sums over other numbers of threads may differ in the last digit.
         config: the model's configuration, a `config.json` or a folder with one, where none lies with the checkpoints.
         keep_checkpoints: how many of the hub's checkpoints stay on disk after they were measured; 0 keeps the one in
             use and the next alone, None leaves all to the hub's own cache.
         force: record a series whose files fail the audit (see `tracking.audit`), too.
         shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
-        workers: processes on this machine.
+        workers: processes on this machine; with several GPUs each process has one.
         cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here); the
-            folder and the checkpoints must be seen by all of its machines.
+            folder and the checkpoints must be seen by all of its machines.  Each checkpoint and task is a unit of its
+            own there, as it is with several workers; a unit whose worker dies is done by another.
         progress: called with ("recording", checkpoints done, checkpoints).
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
 
@@ -88,29 +92,18 @@ def record(
     if not force:
         _refuse_false_series(run, config)
     run, place, progress, events = part_of(run, shard), Path(folder), progress or _silent, events or _silent
-    options = {"settings": settings, "device": device, "threads": threads, "config": config, "keep": keep_checkpoints}
+    if not run.checkpoints:  # more shards than checkpoints
+        return RecordingSummary(str(place))
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
-    if workers == 1 and cluster is None:
-        return Walk(run, place, **options).walk(progress, events)
-    options["threads"] = threads or 1  # the same for all of them, so that it does not matter who does what
-    before = _standing(run, place, settings)
-    for checkpoint in run.checkpoints:  # what is wrong with the request is said here, and the history is there for all
-        with suppress(AllUnreadableError):
-            Walk(replace(run, checkpoints=(checkpoint,)), place, **options).walk(_silent, _silent)
-            break
-
-    def report() -> None:
-        steps = {step for step, _ in _standing(run, place, settings)}
-        progress("recording", len(steps), len(run))
-
-    if cluster is not None:
-        on_cluster(_work, run, place, options, address=cluster, report=report)
-    else:
-        on_this_machine(_work, run, place, options, workers=workers, report=report)
-    last = Walk(run, place, **options).walk(progress, events)
-    made = tuple(unit for unit in last.skipped if unit not in before)
-    return replace(last, done=(*made, *last.done), skipped=tuple(unit for unit in last.skipped if unit in before))
+    if workers > 1 or cluster is not None:
+        return record_together(
+            run, place, settings, workers=workers, cluster=cluster, device=device, threads=threads, config=config,
+            keep=keep_checkpoints, progress=progress, events=events,
+        )  # fmt: skip
+    bench = Bench(settings, device=device, threads=threads, config=config)
+    with closing(Downloads(place, keep_checkpoints)) as downloads:
+        return Walk(run, place, bench, downloads=downloads).walk(progress, events)
 
 
 def _where_it_changes(
@@ -128,18 +121,6 @@ def _where_it_changes(
     progress("recording", len(taken), len(taken))
     units = {name: tuple(unit for part in parts for unit in getattr(part, name)) for name in SUMMARISED}
     return RecordingSummary(str(folder), **units)
-
-
-def _work(run: Run, folder: Path, **options: Any) -> RecordingSummary:
-    return Walk(run, folder, **options).walk(_silent, _silent)
-
-
-def _standing(run: Run, folder: Path, settings: Settings) -> set[tuple[int, str]]:
-    """Units with a file, by (step, task); failed ones are not counted."""
-    if not (folder / "history.json").is_file():
-        return set()
-    records, steps, units = History.open(folder).records, set(run.steps), {*settings.units, TRAINING}
-    return {key for key in records if key[0] in steps and key[1] in units and records[key].status != "failed"}
 
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:

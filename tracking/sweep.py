@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tracking.crew import Progress, work_through
+from tracking.crew import Progress
 from tracking.history import History
 from tracking.planning import PlannedRun, SweepPlan, read_sweep
 from tracking.records import write_beside
+from tracking.workers import crew_of, work_through
 
 __all__ = ["SweepResult", "run_sweep", "train_and_record"]
 
@@ -44,6 +45,7 @@ def run_sweep(
     out: "str | Path",
     *,
     workers: int = 1,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
     """Train and record every run of a plan; what is there already stays.
@@ -51,20 +53,26 @@ def run_sweep(
     Args:
         plan: a plan, or a file or dictionary that `read_sweep` reads.
         out: folder that receives `runs/`, `histories/` and `sweep.json`.
-        workers: processes.
+        workers: processes on this machine.
+        cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here), whose
+            machines must all see `out`; a run whose worker dies is gone on with by another.
         progress: called with ("sweep", runs done, runs).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the plan cannot be read.
+        ImportError: a cluster is asked for, and Ray is not installed.
+        OSError: there is no such cluster.
+        ValueError: the plan cannot be read, or fewer than one worker is asked for.
     """
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     out = Path(out)
     (out / "units").mkdir(parents=True, exist_ok=True)
     about = {run.name: {"setting": dict(run.setting), "config": asdict(run.config)} for run in plan.runs}
     write_beside(out / "sweep.json", (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
-    missing = {run.name: (str(out), run, dict(plan.recording)) for run in plan.runs if not _is_done(out, run)}
-    found = work_through(train_and_record, missing, workers=workers, progress=progress, title="sweep")
+    place, recording = str(out.absolute()), dict(plan.recording)
+    missing = {run.name: (place, run, recording) for run in plan.runs if not _is_done(out, run)}
+    with crew_of(train_and_record, workers=min(workers, max(1, len(missing))), cluster=cluster) as crew:
+        found = work_through(missing, crew, progress=progress, title="sweep")
     failed = {name: outcome.reason for name, outcome in found.items() if outcome.failed}
     return SweepResult(out, tuple(run.name for run in plan.runs if run.name not in failed), failed)
 

@@ -1,14 +1,15 @@
 """How are the checkpoints of a run walked, one after the other, and what is kept of each?
 
-A `Walk` reads the next checkpoint while this one is measured, claims each so that no two recorders do the same, and
-writes every unit as soon as it is there.
+A `Walk` reads the next checkpoint while this one is measured (`tracking.bench`), claims each so that no two recorders
+do the same, and writes every unit as soon as it is there.
 """
 
+import errno
 import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -18,25 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.graph import ModelGraph
+from tracking.bench import Bench, Reading
 from tracking.claims import claim
-from tracking.formats import content_hash
 from tracking.history import History, create_history, tool_version
-from tracking.hub import download, make_room
-from tracking.loading import Loaded, load_checkpoint, make_model, working_config
-from tracking.measuring import TRAINING, Settings, failed_record, make_tasks, measure, training_record
+from tracking.hub import Downloads
+from tracking.measuring import TRAINING, failed_record, measure, training_record
 from tracking.records import Record, check_record, read_record, record_place, write_record
 from tracking.runs import Checkpoint, Run
 
 if TYPE_CHECKING:
-    from circuits.tasks.task import Task
     from circuits.transformer import Model
 
-__all__ = ["AllUnreadableError", "Events", "Progress", "RecordingSummary", "Walk"]
+__all__ = ["CANNOT", "AllUnreadableError", "Events", "Ledger", "Progress", "RecordingSummary", "Walk", "stands"]
 
 Progress = Callable[[str, int, int], None]
 Events = Callable[[Mapping[str, Any]], None]
-# Parameters under which one thread is faster than several.
-SMALL = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,9 @@ class RecordingSummary:
     skipped: tuple[tuple[int, str], ...] = ()
     failed: tuple[tuple[int, str, str], ...] = ()
     changed: tuple[tuple[int, str], ...] = ()
+
+
+CANNOT = "can be read: "
 
 
 class AllUnreadableError(ValueError):
@@ -70,35 +70,67 @@ class Visit:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+class Ledger:
+    """Counts the checkpoints that are over: one event each, which is also a line of the history's own log."""
+
+    def __init__(self, folder: Path, total: int, events: Events) -> None:
+        self.folder, self.total, self.events = folder, total, events
+        self.number, self.begun = 0, time.monotonic()
+
+    def note(self, step: int, done: Sequence[str], skipped: Sequence[str], failed: Mapping[str, str]) -> None:
+        self.number += 1
+        seconds = time.monotonic() - self.begun
+        event = {
+            "event": "checkpoint",
+            "step": step,
+            "done": [*done],
+            "skipped": [*skipped],
+            "failed": {**failed},
+            "number": self.number,
+            "total": self.total,
+            "checkpoints_per_second": round(self.number / max(seconds, 1e-9), 3),
+            "seconds_left": round(seconds / self.number * (self.total - self.number), 1),
+        }
+        if (done or failed) and (self.folder / "history.json").is_file():
+            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "process": os.getpid(), **event}
+            with open(self.folder / "recording.jsonl", "a") as log:
+                log.write(json.dumps(line) + "\n")
+        self.events(event)
+
+
 class Walk:
-    """One walk over a run; the model stays, its weights change."""
+    """One walk over a run; the model stays on the bench, its weights change.
+
+    Args:
+        downloads: where the hub's checkpoints come to, and how long they stay.
+        units: what is measured of each checkpoint, all of the settings' units where it is not given.
+    """
 
     def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        settings: Settings,
-        device: str,
-        threads: int | None,
-        config: "str | Path | None",
-        keep: int | None,
+        self, run: Run, folder: Path, bench: Bench, *, downloads: Downloads, units: Sequence[str] | None = None
     ) -> None:
-        self.run, self.folder, self.settings = run, folder, settings
-        self.device, self.threads, self.given_config, self.keep = device, threads, config, keep
-        self.model: Model | None = None
-        self.config: dict[str, Any] = {}
-        self.tasks: dict[str, Task] = {}
+        self.run, self.folder, self.bench, self.downloads = run, folder, bench, downloads
+        self.settings, self.units = bench.settings, units
         self.graph: ModelGraph | None = None
+        self.begun = False
         self.waiting: list[Record] = []
         self.visits: list[Visit] = []
         self.changed: list[tuple[int, str]] = []
 
     def walk(self, progress: Progress, events: Events) -> RecordingSummary:
+        """Measure everything that is missing.
+
+        Raises:
+            AllUnreadableError: there is no history yet, and no checkpoint of which one could be begun.
+            ValueError: the folder holds another history, or a task does not suit the model.
+            OSError: the disk is full, or cannot be written to.
+        """
         import torch
 
         if (self.folder / "history.json").is_file():
             self._create(History.open(self.folder).graph)
-        total, threads, begun = len(self.run), torch.get_num_threads(), time.monotonic()
+        total, threads = len(self.run), torch.get_num_threads()
+        ledger = Ledger(self.folder, total, events)
         try:
             progress("recording", 0, total)
             with closing(self._read_ahead()) as readings:
@@ -106,15 +138,14 @@ class Walk:
                     self._finish(visit, reading)
                     visit.claim.close()
                     self.visits.append(visit)
-                    self._make_room(coming=1)
-                    events(self._event(visit, total, begun))
+                    self.downloads.let_go(visit.checkpoint.revision)
+                    ledger.note(visit.checkpoint.step, visit.done, visit.present, visit.failed)
                     progress("recording", len(self.visits), total)
         finally:
             torch.set_num_threads(threads)
-            self._make_room(coming=0)
         if self.graph is None:
             reason = next(reason for visit in self.visits for reason in visit.failed.values())
-            raise AllUnreadableError(f"none of the {total} checkpoints of {self.run.name!r} can be read: {reason}")
+            raise AllUnreadableError(f"none of the {total} checkpoints of {self.run.name!r} {CANNOT}{reason}")
         return self._summary()
 
     def _summary(self) -> RecordingSummary:
@@ -134,10 +165,10 @@ class Walk:
                     part.unlink()
         self.graph = graph
 
-    def _read_ahead(self) -> "Generator[tuple[Visit, Future[Loaded | str]]]":
+    def _read_ahead(self) -> "Generator[tuple[Visit, Future[Reading]]]":
         """Visits in order, each while the next checkpoint is already being read."""
         with ThreadPoolExecutor(1) as reader, ExitStack() as claims:
-            ahead: deque[tuple[Visit, Future[Loaded | str]]] = deque()
+            ahead: deque[tuple[Visit, Future[Reading]]] = deque()
             for visit in self._claimed(claims):
                 if visit is not None:
                     ahead.append((visit, reader.submit(self._read, visit)))
@@ -164,70 +195,44 @@ class Walk:
             yield self._visit(checkpoint, held)
 
     def _lock(self, checkpoint: Checkpoint) -> Path:
-        return self.folder / ".locks" / f"{checkpoint.step:09d}"
+        part = "" if self.units is None else f".{self.units[-1]}"
+        return self.folder / ".locks" / f"{checkpoint.step:09d}{part}"
 
     def _visit(self, checkpoint: Checkpoint, held: ExitStack) -> Visit:
         present, missing = [], []
-        for unit in self.settings.units:
-            (present if self._stands(checkpoint.step, unit) else missing).append(unit)
+        for unit in self.settings.units if self.units is None else self.units:
+            (present if stands(self.folder, checkpoint.step, unit) else missing).append(unit)
         return Visit(checkpoint, present, missing, held)
 
-    def _stands(self, step: int, unit: str) -> bool:
-        """Whether a unit is on disk, whole and measured."""
-        place = record_place(self.folder, step, unit)
-        try:
-            if not place.is_file() or read_record(place).status == "failed":
-                return False
-            check_record(place)
-        except ValueError:
-            return False
-        return True
+    def _read(self, visit: Visit) -> Reading:
+        """The weights where anything is to be measured, and otherwise their digest alone."""
+        return self.bench.read(visit.checkpoint, weights=bool(visit.missing), downloads=self.downloads)
 
-    def _read(self, visit: Visit) -> "Loaded | str":
-        """The weights where anything is to be measured, and otherwise their digest alone (of the hub's, nothing)."""
-        checkpoint = visit.checkpoint
-        if checkpoint.revision is None:
-            if visit.missing:
-                return load_checkpoint(checkpoint.source, config=self.given_config)
-            return content_hash(checkpoint.source)
-        if not visit.missing:
-            return ""
-        folder = None if self.keep is None else self._downloads() / checkpoint.revision.replace("/", "--")
-        return load_checkpoint(download(checkpoint.source, checkpoint.revision, folder), config=self.given_config)
-
-    def _downloads(self) -> Path:
-        return self.folder.with_name(f".{self.folder.name}.checkpoints")
-
-    def _make_room(self, coming: int) -> None:
-        """Delete what was downloaded and measured; `coming` more are here already, or on their way."""
-        if self.keep is not None and self._downloads().is_dir():
-            make_room(self._downloads(), self.keep + coming)
-            if not any(self._downloads().iterdir()):
-                self._downloads().rmdir()
-
-    def _finish(self, visit: Visit, reading: "Future[Loaded | str]") -> None:
+    def _finish(self, visit: Visit, reading: "Future[Reading]") -> None:
         checkpoint = visit.checkpoint
         self._log_of_training(visit)
         provenance: dict[str, Any] = {"checkpoint": checkpoint.name}
         try:
             found = reading.result()
-            provenance["hash"] = digest = found if isinstance(found, str) else found.digest
-            for unit in [unit for unit in visit.present if unit != TRAINING and digest]:
-                if read_record(record_place(self.folder, checkpoint.step, unit)).provenance.get("hash") != digest:
+            provenance["hash"] = found.digest
+            for unit in [unit for unit in visit.present if unit != TRAINING and found.digest]:
+                there = read_record(record_place(self.folder, checkpoint.step, unit))
+                if there.provenance.get("hash") != found.digest:
                     self.changed.append((checkpoint.step, unit))
-            if isinstance(found, str):
+            if not visit.missing:
                 return
-            model = self._fill(found)
-        except (ValueError, OSError, RuntimeError) as error:
+            model = self.bench.lay(found, self.graph)
+        except Exception as error:
+            _refuse_full_disk(error)
             for unit in visit.missing:
                 self._fail(unit, visit, error, provenance)
             return
-        if not self.tasks:
+        if not self.begun:
             self._begin(model)
         for unit in visit.missing:
             try:
-                record = measure(unit, model, self.tasks, self.settings, checkpoint, provenance)
-            except (ValueError, RuntimeError, ArithmeticError) as error:
+                record = measure(unit, model, self.bench.tasks, self.settings, checkpoint, provenance)
+            except Exception as error:
                 self._fail(unit, visit, error, provenance)
             else:
                 self._write(record)
@@ -235,35 +240,16 @@ class Walk:
 
     def _log_of_training(self, visit: Visit) -> None:
         if (found := training_record(self.run, visit.checkpoint)) is not None:
-            if self.graph is not None and self._stands(found.step, TRAINING):
+            if self.graph is not None and stands(self.folder, found.step, TRAINING):
                 visit.present.append(TRAINING)
             else:
                 self._write(found)
                 visit.done.append(TRAINING)
 
-    def _fill(self, loaded: Loaded) -> "Model":
-        """The model with these weights; made anew only where the configuration differs."""
-        config = working_config(loaded.config)
-        if self.model is not None and config == self.config:
-            try:
-                self.model.swap_weights(loaded.weights)
-            except ValueError as error:
-                raise ValueError(str(error).replace("the given weights", loaded.source)) from error
-            self.model.source = Path(loaded.source)
-            return self.model
-        model = make_model(loaded, device=self.device, dtype=self.settings.dtype)
-        if self.graph is not None and model.graph != self.graph:
-            raise ValueError("its layers or heads are not those of the checkpoints before it")
-        self.model, self.config = model, config
-        return model
-
     def _begin(self, model: "Model") -> None:
         """What the first model that can be read decides: the prompts, the graph, the threads."""
-        import torch
-
-        n_parameters = sum(weight.numel() for weight in model.module.parameters())
-        torch.set_num_threads(self.threads or (1 if n_parameters < SMALL else torch.get_num_threads()))
-        self.tasks = make_tasks(self.settings, model)
+        self.bench.begin(model)
+        self.begun = True
         if self.graph is None:
             self._create(model.graph)
         for waiting in self.waiting:
@@ -281,25 +267,23 @@ class Walk:
         else:
             self.waiting.append(found)
 
-    def _event(self, visit: Visit, total: int, begun: float) -> dict[str, Any]:
-        """What happened at one checkpoint; also a line of the history's own log."""
-        number, seconds = len(self.visits), time.monotonic() - begun
-        event = {
-            "event": "checkpoint",
-            "step": visit.checkpoint.step,
-            "done": visit.done,
-            "skipped": visit.present,
-            "failed": visit.failed,
-            "number": number,
-            "total": total,
-            "checkpoints_per_second": round(number / max(seconds, 1e-9), 3),
-            "seconds_left": round(seconds / number * (total - number), 1),
-        }
-        if self.graph is not None and (visit.done or visit.failed):
-            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "process": os.getpid(), **event}
-            with open(self.folder / "recording.jsonl", "a") as log:
-                log.write(json.dumps(line) + "\n")
-        return event
+
+def _refuse_full_disk(error: Exception) -> None:
+    """Where no checkpoint can come to, none of them is bad."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+
+
+def stands(folder: Path, step: int, unit: str) -> bool:
+    """Whether a unit is on disk, whole and measured."""
+    place = record_place(folder, step, unit)
+    try:
+        if not place.is_file() or read_record(place).status == "failed":
+            return False
+        check_record(place)
+    except ValueError:
+        return False
+    return True
 
 
 def _versions() -> dict[str, str]:

@@ -1,90 +1,119 @@
-"""How do several processes, here or on a cluster, record one history together?
+"""Which worker does which unit, and what happens to a unit whose worker died?
 
-Each does what a single recorder does and takes the checkpoints that no other is at (`tracking.claims`), so there is no
-scheduler to lose; what is on disk is what is done.  A worker that dies is replaced, and the caller does whatever is
-left at last, so that the history is the same however many workers there were and whichever of them died.
-
-On Ray (an optional extra), every checkpoint is a task, with a GPU of its own where one is asked for; Ray tries again
-when a worker or a machine dies.  The folder must be one that all machines see.
+A worker is given units that share something with what it did before (the same checkpoint, which it has in memory), and
+otherwise what no other worker is at.  A unit whose worker died is given to another; one that has outlived its third
+worker is given up.  A unit that fails otherwise would fail again, and is not tried again.
 """
 
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tracking.runs import Run
+from tracking.cluster import Cluster, connected
+from tracking.crew import Crew, Here, Outcome, Processes, Progress, Work, WorkerDiedError
 
-__all__ = ["on_cluster", "on_this_machine"]
+__all__ = ["crew_of", "threads_each", "work_through"]
 
-Work = Callable[..., Any]
-RESTARTS = 3
+ATTEMPTS = 3
 
-
-def on_this_machine(
-    work: Work, run: Run, folder: Path, options: Mapping[str, Any], *, workers: int, report: Callable[[], None]
-) -> None:
-    """`work(run, folder, **options)` in several processes at once, each with a share of the processor's threads."""
-    context = multiprocessing.get_context("spawn")
-
-    def start() -> Any:
-        process = context.Process(target=_quietly, args=(work, run, folder, dict(options)), daemon=True)
-        process.start()
-        return process
-
-    running, restarts = [start() for _ in range(workers)], RESTARTS
-    try:
-        while running:
-            for process in list(running):
-                process.join(timeout=0.2)
-                if process.exitcode is None:
-                    continue
-                running.remove(process)
-                if process.exitcode != 0 and restarts:
-                    restarts -= 1
-                    running.append(start())
-            report()
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.join()
+log = logging.getLogger(__name__)
 
 
-def _quietly(work: Work, run: Run, folder: Path, options: dict[str, Any]) -> None:
-    """Whatever goes wrong with the work itself is said by the caller, who does what is left."""
-    try:
-        work(run, folder, **options)
-    except (ValueError, OSError, KeyboardInterrupt):
-        return
+@contextmanager
+def crew_of(
+    work: Work, *, workers: int = 1, cluster: str | None = None, device: str = "cpu", threads: int = 1
+) -> Iterator[Crew]:
+    """Those who call `work` on units: this process, as many others, or the machines of a Ray cluster.
 
-
-def on_cluster(
-    work: Work, run: Run, folder: Path, options: Mapping[str, Any], *, address: str, report: Callable[[], None]
-) -> None:
-    """One Ray task a checkpoint.
+    Args:
+        work: a function of a module (other processes import it).
+        cluster: address of a Ray cluster, `auto`, or `local` to start one here; `workers` is then not looked at.
+        device: which the units use; `device` of the crew is what `auto` comes to.
+        threads: of each worker, for which a cluster sets processors aside.
 
     Raises:
-        ImportError: Ray is not installed.
-        OSError: there is no cluster at that address.
+        ImportError: a cluster is asked for, and Ray is not installed.
+        OSError: there is no such cluster.
+        ValueError: fewer than one worker is asked for, or GPUs where there are none.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("a cluster needs Ray: pip install 'circuit-formation-tracker[ray]'") from error
-    if not ray.is_initialized():
+    if workers < 1:
+        raise ValueError(f"expected at least one worker, got {workers}")
+    with connected(cluster) if cluster is not None else nullcontext():
+        crew: Crew
+        if cluster is not None:
+            crew = Cluster(work, device=device, cpus=threads)
+        else:
+            crew = Processes(work, workers, device=device) if workers > 1 else Here(work, device=device)
         try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OSError(f"no Ray cluster at {address!r}: {error}") from error
-    gpus = 1 if str(options.get("device", "cpu")).startswith("cuda") else 0
-    unit: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RESTARTS, retry_exceptions=False)(_quietly)
-    waiting = [unit.remote(work, one, folder.resolve(), dict(options)) for one in _each(run)]
-    while waiting:
-        _, waiting = ray.wait(waiting, num_returns=1, timeout=1.0)
-        report()
+            yield crew
+        finally:
+            for worker in list(crew.hands):
+                crew.dismiss(worker)
 
 
-def _each(run: Run) -> Sequence[Run]:
-    return [replace(run, checkpoints=(checkpoint,)) for checkpoint in run.checkpoints]
+def threads_each(workers: int) -> int:
+    """Threads of each of so many processes of this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
+
+
+def work_through(
+    units: Mapping[str, Any],
+    crew: Crew,
+    *,
+    about: Mapping[str, Hashable] | None = None,
+    progress: Progress | None = None,
+    title: str = "working",
+    heard: Callable[[str, Outcome], None] | None = None,
+) -> dict[str, Outcome]:
+    """Let a crew do every unit.
+
+    Args:
+        units: by name; each must be picklable.
+        about: what a unit shares with others, by name; a worker keeps to it as long as it can.
+        progress: called with (title, units done, units).
+        heard: called with each unit's name and outcome when it is over.
+
+    Returns:
+        What became of each, in the order of `units`.
+    """
+    share, show = about or {}, progress or (lambda what, done, total: None)
+    waiting, found, deaths = list(units), {}, Counter()
+    show(title, 0, len(units))
+    while len(found) < len(units):
+        busy = sum(hand.unit is not None for hand in crew.hands.values())
+        while len(crew.hands) < min(crew.places(), len(waiting) + busy):
+            crew.hire()
+        for worker, outcome in crew.hear():
+            hand = crew.hands[worker]
+            hand.here, hand.unit, unit = True, None, hand.unit
+            died = outcome is not None and isinstance(outcome.error, WorkerDiedError)
+            if died:
+                crew.dismiss(worker)
+            if unit is None or outcome is None:
+                continue
+            deaths[unit] += died
+            if died and deaths[unit] < ATTEMPTS:
+                log.warning("%s: %s; it is done again", unit, outcome.reason)
+                waiting.insert(0, unit)
+                continue
+            found[unit] = outcome
+            if heard is not None:
+                heard(unit, outcome)
+            show(title, len(found), len(units))
+        for worker, hand in crew.hands.items():
+            if hand.here and hand.unit is None and waiting:
+                others = {other.about for other in crew.hands.values() if other is not hand}
+                hand.unit = _suitable(waiting, share, hand.about, others)
+                waiting.remove(hand.unit)
+                hand.about = share.get(hand.unit)
+                crew.give(worker, units[hand.unit])
+    return {name: found[name] for name in units}
+
+
+def _suitable(waiting: list[str], about: Mapping[str, Hashable], own: Hashable, others: set[Hashable]) -> str:
+    same = (name for name in waiting if own is not None and about.get(name) == own)
+    fresh = (name for name in waiting if about.get(name) is None or about.get(name) not in others)
+    return next(same, None) or next(fresh, waiting[0])
