@@ -1,5 +1,6 @@
 """A figure shows what the tables say: every role, every interval, and under which definition."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from circuits.circuit import jaccard
 from tests.timeline_examples import demo_timeline, published_timeline
 from tracking.drawing import Scale, lanes, role_colours, scale_of
+from tracking.records import Record
 from tracking.results import Timeline
+from tracking.timeaxis import TimeAxis
 
 pytest.importorskip("matplotlib")
 
@@ -87,6 +90,18 @@ def test_the_scale_shows_the_checkpoints_evenly() -> None:
     assert scale_of(dense, "linear") == Scale("linear")
 
 
+@pytest.mark.parametrize("last", [1, 7, 9, 64, 90, 800, 899, 950, 1001, 99_999])
+@pytest.mark.parametrize("kind", ["linear", "log", "even"])
+def test_every_time_axis_has_ticks_in_order_on_it(timeline: Timeline, kind, last: int) -> None:
+    steps = sorted({0, last, *(last * part // 7 for part in range(7))})
+    history = replace(timeline.runs[0].history, records={(step, "t"): Record(step, "t") for step in steps})
+    clock = TimeAxis(history, "step", scale_of(steps, kind))
+    ticks = clock.ticks()
+    assert 1 <= len(ticks) <= 11
+    assert ticks == sorted(ticks)
+    assert all(0 <= tick <= last for tick in ticks)
+
+
 def test_evenly_spaced_checkpoints_are_evenly_spaced(timeline: Timeline) -> None:
     figure = plot_lifelines(timeline, scale="even")
     axes = figure.axes[0]
@@ -105,8 +120,6 @@ def test_known_roles_keep_their_colour_and_no_two_share_one() -> None:
 
 
 def test_a_run_without_tokens_cannot_be_drawn_over_tokens(timeline: Timeline) -> None:
-    from dataclasses import replace
-
     run = timeline.runs[0]
     records = {key: replace(record, tokens=None) for key, record in run.history.records.items()}
     bare = Timeline((replace(run, history=replace(run.history, records=records)),))

@@ -234,7 +234,7 @@ def scale_of(times: Sequence[float | int], wanted: Literal["linear", "log", "eve
     last; where M < 4m, a linear axis is even enough.  Where half of the checkpoints would still stand in a sixth of the
     axis, they were saved densely because something happens there, and are laid out evenly.
     """
-    if wanted == "even":
+    if wanted == "even" and len(times) > 1:
         return Scale("even")
     positive = [float(time) for time in times if time > 0]
     if len(positive) < 2 or wanted == "linear":

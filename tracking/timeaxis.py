@@ -82,7 +82,8 @@ class TimeAxis:
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         axes.set_xscale("function", functions=(self._even, self._uneven))
-        axes.set_xlim(self.start, self.back(1.015))
+        first, last = self.ends
+        axes.set_xlim(*((self.start, self.back(1.015)) if last > first else (first - 1, last + 1)))
         axes.xaxis.set_major_locator(FixedLocator(self.ticks()))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
@@ -90,10 +91,12 @@ class TimeAxis:
     def ticks(self) -> list[float]:
         """Round times, at least a tenth of the axis apart; powers of ten first."""
         first, last = self.ends
+        if first == last:
+            return [first]
         exponents = range(int(np.floor(np.log10(max(last, 1)))), -1, -1)
         if self.scale.kind == "linear":
             size = 10.0 ** np.floor(np.log10(max(last - first, 1e-9)))
-            step = next(size * part for part in (0.1, 0.2, 0.25, 0.5, 1) if (last - first) / (size * part) <= 8)
+            step = next(size * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if (last - first) / (size * part) <= 8)
             return [float(t) for t in np.arange(np.ceil(first / step), np.floor(last / step) + 1) * step]
         if self.scale.kind == "even":
             return self._round_checkpoints()
