@@ -1,6 +1,7 @@
 """A branch differs from its parent by its interventions alone, from the step at which they begin."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from circuits.checkpoint import checkpoint_hash, read_weights
 from circuits.model import open_module, save_checkpoint
 from tracking.branching import branch
-from tracking.interventions import Intervention
+from tracking.interventions import ACTIONS, ADJUSTABLE, ORDERS, PATTERNS, Condition, Intervention
 from tracking.ordering import ordered_batch
 from tracking.recording import record
 from tracking.runs import Run
@@ -348,6 +349,20 @@ def test_the_verb_is_the_call(parent: Path, tmp_path: Path, capsys: pytest.Captu
     about = json.loads(capsys.readouterr().out)
     assert about["different"] == []
     assert about["interventions"][0] == "freeze a1 from 8"
+
+
+def test_the_help_names_every_intervention_in_sentences_that_can_be_said() -> None:
+    from tracking.cli import branch as verb
+
+    told = str(verb.__doc__).partition("Example:")[0]
+    rules, sentences = [], []
+    for said in re.findall(r"`([^`]+)`", told):
+        word = said.split()[0]
+        (sentences if word in ACTIONS else rules).append(said.removeprefix("when "))
+    assert {Intervention.parse(said).action for said in sentences} == set(ACTIONS)
+    assert {Condition.parse(rule).over for rule in rules} == {"max", "mean"}
+    for name in (*ADJUSTABLE, *PATTERNS, *ORDERS):
+        assert re.search(rf"\b{name}\b", told), name
 
 
 @pytest.mark.parametrize(

@@ -152,8 +152,20 @@ def branch(
 ) -> None:
     """Go on from a checkpoint with one thing changed, beside a control in which nothing is.
 
-    Interventions: ablate, clamp, freeze, mask-gradient, graft, reinitialise, set, reorder, each with from, until, at or
-    when. See the documentation of `tracking.interventions`.
+    An intervention is one sentence, ending in any of: from STEP, until STEP (the first without), when CONDITION.
+
+    - `ablate a0.h1,a1 mean`: no output (or, with mean, the mean of it); a1 is every head of layer 1, m0 an MLP
+    - `clamp a0.h0 to previous-token` (induction, duplicate-token, or a checkpoint's head: RUN@STEP:a1.h0)
+    - `freeze a1.h0`: its weights stay; `mask-gradient a1.h0`: they get no gradient
+    - `graft a1.h0 with RUN@STEP at 300`: they become those of its match there, or of RUN@STEP:a1.h2
+    - `reinitialise a1.h0 seed 3 at 300`: they are drawn anew
+    - `set learning_rate=0.001` (weight_decay, clip_norm, batch_size), `set repeat_probability=0` (burstiness,
+      zipf_exponent, corrupted_fraction, shortest_period, longest_period); several with spaces between
+    - `reorder repeats-first` (repeats-last, shuffled, reversed): the same sequences in another order
+
+    A condition is a rule over the largest head score or a loss: `when induction<0.2 at 400`; without at, it is looked
+    at every ten steps until it holds. Others: `mean:previous-token>0.5`, `a1.h0:induction>0.3`,
+    `loss_second_half<2`.
 
     Example: `formation branch runs/a --at 300 --intervene "ablate a1.h2 until 400" --out runs/b`
     """
