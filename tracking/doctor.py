@@ -31,12 +31,25 @@ def diagnose() -> tuple[Finding, ...]:
 
 
 def _python() -> Finding:
-    text = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
+    found = platform.python_version()
+    text = f"{platform.python_implementation()} {found} on {platform.system()} {platform.machine()}"
+    try:
+        wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        wanted = None
+    if wanted and not _fits(found, wanted):
+        return Finding("problem", "python", f"{text}; this needs {wanted}", f"make an environment with Python {wanted}")
     return Finding("ok", "python", text)
 
 
+def _fits(version: str, wanted: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(wanted).contains(version, prereleases=True)
+
+
 def _requirements() -> list[Finding]:
-    """Every requirement of this package against what is installed; extras may be absent."""
+    """Every requirement of this package against what is installed, then every extra, which may be absent."""
     from packaging.requirements import Requirement
 
     try:
@@ -45,30 +58,51 @@ def _requirements() -> list[Finding]:
         advice = "install it: pip install ."
         return [Finding("warning", DISTRIBUTION, "runs from its sources, not installed", advice)]
     findings = [Finding("ok", DISTRIBUTION, metadata.version(DISTRIBUTION))]
+    extras: dict[str, list[Any]] = {}
     for requirement in declared:
-        if requirement.name == DISTRIBUTION:
-            continue
         extra = _extra_of(str(requirement.marker)) if requirement.marker else None
-        findings.append(_requirement(requirement.name, requirement.specifier, extra))
-    return findings
+        if extra is None:
+            findings.append(_requirement(requirement))
+        elif requirement.name != DISTRIBUTION:
+            extras.setdefault(extra, []).append(requirement)
+    return findings + [_extra(name, needed) for name, needed in sorted(extras.items())]
 
 
 def _extra_of(marker: str) -> str | None:
     return marker.split("extra == ")[1].split('"')[1] if "extra == " in marker else None
 
 
-def _requirement(name: str, specifier: Any, extra: str | None) -> Finding:
-    subject = f"{name} (extra [{extra}])" if extra else name
-    wanted = f"{name}{specifier}"
+def _installed(name: str) -> str | None:
     try:
-        found = metadata.version(name)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        if extra:
-            return Finding("ok", subject, "not installed", f"pip install '{DISTRIBUTION}[{extra}]' if it is wanted")
-        return Finding("problem", subject, "not installed", f"pip install '{wanted}'")
-    if not specifier.contains(found, prereleases=True):
-        return Finding("problem", subject, f"{found}, which does not fit {wanted}", f"pip install '{wanted}'")
-    return Finding("ok", subject, found)
+        return None
+
+
+def _requirement(needed: Any) -> Finding:
+    found, wanted = _installed(needed.name), f"{needed.name}{needed.specifier}"
+    if found is None:
+        return Finding("problem", needed.name, "not installed", f"pip install '{wanted}'")
+    if not needed.specifier.contains(found, prereleases=True):
+        return Finding("problem", needed.name, f"{found}, which does not fit {wanted}", f"pip install '{wanted}'")
+    return Finding("ok", needed.name, found)
+
+
+def _extra(extra: str, needed: list[Any]) -> Finding:
+    """One line an extra: what is there, what is missing, what does not fit."""
+    subject, install = f"extra [{extra}]", f"pip install '{DISTRIBUTION}[{extra}]'"
+    found = {each.name: _installed(each.name) for each in needed}
+    unfit = [
+        f"{each.name} {version}, which does not fit {each.name}{each.specifier}"
+        for each in needed
+        if (version := found[each.name]) and not each.specifier.contains(version, prereleases=True)
+    ]
+    if unfit:
+        return Finding("warning", subject, "; ".join(unfit), install)
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        return Finding("ok", subject, f"without {', '.join(missing)}", f"{install} if it is wanted")
+    return Finding("ok", subject, ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def _names() -> list[Finding]:
@@ -77,15 +111,17 @@ def _names() -> list[Finding]:
     for module, ours in (("circuits", "graph.py"), ("tracking", "history.py")):
         spec = importlib.util.find_spec(module)
         folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+        others = sorted({*metadata.packages_distributions().get(module, [])} - {DISTRIBUTION})
+        again = f"then install {DISTRIBUTION} again, or use another environment"
         if not any((folder / ours).is_file() for folder in folders):
-            where = str(folders[0]) if folders else "nowhere"
-            advice = f"pip uninstall {module}, then install {DISTRIBUTION} again"
-            findings.append(Finding("problem", f"module {module}", f"is another package's, in {where}", advice))
-            continue
-        others = [name for name in metadata.packages_distributions().get(module, []) if name != DISTRIBUTION]
-        if others:
+            where = str(folders[0]) if folders else str(spec.origin) if spec else "nowhere"
+            advice = f"pip uninstall {' '.join(others)}, {again}"
+            if not others:
+                advice = "rename that folder or take it off the path" if spec else f"install {DISTRIBUTION} again"
+            findings.append(Finding("problem", f"module {module}", f"is not ours, but lies in {where}", advice))
+        elif others:
             text = f"is also installed by {', '.join(others)}; one hides files of the other"
-            advice = f"pip uninstall {' '.join(others)}, then install {DISTRIBUTION} again, or use another environment"
+            advice = f"pip uninstall {' '.join(others)}, {again}"
             findings.append(Finding("problem", f"module {module}", text, advice))
         else:
             findings.append(Finding("ok", f"module {module}", str(folders[0])))
@@ -102,4 +138,8 @@ def _devices() -> Finding:
         return Finding("ok", "devices", f"cpu, {', '.join(f'cuda:{i} {name}' for i, name in enumerate(names))}")
     if torch.backends.mps.is_available():
         return Finding("ok", "devices", "cpu, mps")
-    return Finding("ok", "devices", f"cpu only ({torch.get_num_threads()} threads)")
+    text = f"cpu only ({torch.get_num_threads()} threads)"
+    if torch.version.cuda:
+        advice = "if there is one, `nvidia-smi` tells whether its driver works"
+        return Finding("warning", "devices", f"{text}; torch is built for CUDA {torch.version.cuda}, no GPU", advice)
+    return Finding("ok", "devices", text)
