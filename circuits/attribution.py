@@ -37,32 +37,54 @@ class Attributed:
     runs: tuple[BothRuns, ...]
 
 
-def attribute(model: Model, task: Task, *, batch_size: int = 16) -> Attributed:
-    """What `edge_attribution_patching` and `attribution_patching` give, for the passes of one of them.
+def attribute(model: Model, task: Task, *, steps: int = 1, batch_size: int = 16) -> Attributed:
+    """What `edge_attribution_patching` and `attribution_patching` give, and the runs that a judge needs, each pass made
+    once.
 
-    A writer's effect is the sum of its edges' effects, prompt by prompt, since all that it does passes along them.
+    At the clean prompts (one step) a writer's effect is the sum of its edges' effects, prompt by prompt, since all that
+    it does passes along them.  With more steps the run on the clean prompts, which EAP-IG's own points leave out, gives
+    the writers' effects, and the first point is the corrupted run.
 
     Raises:
-        ValueError: the metric has no gradient, or the task does not suit the model.
+        ValueError: the metric has no gradient, the task does not suit the model, or there is no step.
     """
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got steps={steps}")
     check_gradient(model, task)
     graph, edges, nodes, runs = model.graph, Moments(), Moments(), []
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        gradients, clean, _ = gradients_at_reads(model, part, (1.0,))
-        other, final = record(model, part.corrupted)
-        scores = contract(model, part, gradients, clean, other).double().cpu().numpy() * graph.edge_mask
+        scores, effects, run = _at_once(model, part) if steps == 1 else _at_several(model, part, steps)
+        scores = scores.double().cpu().numpy() * graph.edge_mask
         edges.add(scores)
-        nodes.add(scores.sum(-1))
-        assert gradients.logits is not None
-        with torch.no_grad():
-            logits = model.read_out(final[torch.arange(len(final)), part.positions.to(final.device)])
-        runs.append(BothRuns(part, other, gradients.logits, logits))
+        nodes.add(scores.sum(-1) if effects is None else effects.double().cpu().numpy())
+        runs.append(run)
     return Attributed(
-        EdgeScores(graph, edges.estimate(), "eap", task.name),
+        EdgeScores(graph, edges.estimate(), "eap" if steps == 1 else "eap-ig", task.name),
         NodeScores(graph.writers, nodes.estimate(), "attribution-patching", task.name),
         tuple(runs),
     )
+
+
+def _at_once(model: Model, task: Task) -> tuple[Float[Tensor, "prompt writer reader"], None, BothRuns]:
+    gradients, clean, _ = gradients_at_reads(model, task, (1.0,))
+    other, final = record(model, task.corrupted)
+    assert gradients.logits is not None
+    with torch.no_grad():
+        logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)])
+    return contract(model, task, gradients, clean, other), None, BothRuns(task, other, gradients.logits, logits)
+
+
+def _at_several(
+    model: Model, task: Task, steps: int
+) -> tuple[Float[Tensor, "prompt writer reader"], Float[Tensor, "prompt writer"], BothRuns]:
+    slopes, clean, clean_logits = _gradients_at_writes(model, task, None)
+    points = tuple(k / steps for k in range(steps))
+    gradients, _, other = gradients_at_reads(model, task, points, known=(clean, clean_logits))
+    assert other is not None
+    assert gradients.corrupted_logits is not None
+    run = BothRuns(task, other, clean_logits, gradients.corrupted_logits)
+    return contract(model, task, gradients, clean, other), _effects_of_writes(model, slopes, clean, other), run
 
 
 def edge_attribution_patching(
@@ -142,7 +164,9 @@ def attribution_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        moments.add(_node_effects(model, part, baseline, mean, rules).double().cpu().numpy())
+        slopes, clean, _ = _gradients_at_writes(model, part, rules)
+        other = baseline_trace(model, part, clean, baseline, mean)
+        moments.add(_effects_of_writes(model, slopes, clean, other).double().cpu().numpy())
     name = "attribution-patching" if rules is None else rules.name
     measure = name if baseline == "corrupted" else f"{name}-{baseline}"
     return NodeScores(model.graph.writers, moments.estimate(), measure, task.name)
@@ -181,10 +205,14 @@ def _along_activations(
     return scores
 
 
-def _node_effects(
-    model: Model, task: Task, baseline: Baseline, mean: Trace | None, rules: Rules | None
-) -> Float[Tensor, "prompt writer"]:
-    graph = model.graph
+Slopes = dict[tuple[str, int], Float[Tensor, "prompt pos d_model"]]
+"""The gradient at what the embedding and each layer's attention and MLP write."""
+
+
+def _gradients_at_writes(
+    model: Model, task: Task, rules: Rules | None
+) -> tuple[Slopes, Trace, Float[Tensor, "prompt d_vocab"]]:
+    """Gradients at the clean prompts' writes, the writes, and the logits at the answers."""
     clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
     written: dict[tuple[str, int], Tensor] = {}
 
@@ -204,11 +232,13 @@ def _node_effects(
         if not values.requires_grad:
             raise ValueError(f"metric {task.metric.name!r} has no gradient to attribute")
         found = torch.autograd.grad(values.sum(), list(written.values()), allow_unused=True)
-    gradient = {
-        key: torch.zeros_like(x) if g is None else g for (key, x), g in zip(written.items(), found, strict=True)
-    }
-    clean = recorder.trace
-    other = baseline_trace(model, task, clean, baseline, mean)
+    slopes = {key: torch.zeros_like(x) if g is None else g for (key, x), g in zip(written.items(), found, strict=True)}
+    return slopes, recorder.trace, logits.detach()
+
+
+@torch.no_grad()
+def _effects_of_writes(model: Model, gradient: Slopes, clean: Trace, other: Trace) -> Float[Tensor, "prompt writer"]:
+    graph = model.graph
     effects = [((clean.embedded - other.embedded) * gradient["input", 0]).sum((1, 2))[:, None]]
     for layer in range(graph.n_layers):
         weight = model.parts.blocks[layer].attention.output_weight

@@ -35,7 +35,7 @@ SCORING: dict[str, Callable[[Model, Task, int], EdgeScores]] = {
 @dataclass(frozen=True)
 class Examined:
     """A circuit and what was measured on the way to it: the metric of each prompt, clean and corrupted, and the
-    first-order effects of the writers (`None` where the edges were scored otherwise than by `eap`)."""
+    first-order effects of the writers (`None` where the edges were scored otherwise than to first order)."""
 
     circuit: Circuit
     clean: Float[np.ndarray, "prompt"]
@@ -94,8 +94,8 @@ def examine(
     if len(task) < 2:
         raise ValueError("expected at least two prompts, to tell the task from noise, got one")
     runs, nodes = None, None
-    if scores is None and method == "eap":
-        found = attribute(model, task)
+    if scores is None and method in ("eap", "eap-ig"):
+        found = attribute(model, task, steps=1 if method == "eap" else steps)
         scores, nodes, runs = found.edges, found.nodes, found.runs
     scores = scores if scores is not None else SCORING[method](model, task, steps)
     judge = Judge(model, task, runs=runs)

@@ -43,13 +43,14 @@ class SlotGradient:
 
 @dataclass
 class Gradients:
-    """Gradients at every read, summed over integration points; `logits` are the clean prompts' at their answers, where
-    a pass went there."""
+    """Gradients at every read, summed over integration points; `logits` and `corrupted_logits` are the clean and the
+    corrupted prompts' at their answers, where a pass went there."""
 
     slots: dict[tuple[int, Slot], SlotGradient]
     mlps: dict[int, Float[Tensor, "prompt pos d_model"]]
     final: Float[Tensor, "prompt d_model"]
     logits: Float[Tensor, "prompt d_vocab"] | None = None
+    corrupted_logits: Float[Tensor, "prompt d_vocab"] | None = None
 
 
 def check_gradient(model: Model, task: Task) -> None:
@@ -65,27 +66,38 @@ def check_gradient(model: Model, task: Task) -> None:
 
 
 def gradients_at_reads(
-    model: Model, task: Task, points: Sequence[float], *, rules: Rules | None = None
+    model: Model,
+    task: Task,
+    points: Sequence[float],
+    *,
+    rules: Rules | None = None,
+    known: tuple[Trace, Float[Tensor, "prompt d_vocab"]] | None = None,
 ) -> tuple[Gradients, Trace, Trace | None]:
     """Gradients averaged over points between the corrupted (0) and the clean (1) embeddings, and both runs' writes
-    (`None` for the corrupted one where no pass went there)."""
+    (`None` for the corrupted one where no pass went there).  `known` is what an earlier clean run left: its writes, and
+    its logits at the answers."""
     with torch.no_grad():
         clean_embedded = model.embed(task.clean)
         corrupted_embedded = model.embed(task.corrupted) if any(point != 1 for point in points) else None
-    clean_logits = answer_logits(model, task.clean, task.positions) if task.metric.needs_clean else None
+    clean, clean_answers = known if known is not None else (None, None)
+    clean_logits = clean_answers if task.metric.needs_clean else None
+    if task.metric.needs_clean and clean_logits is None:
+        clean_logits = answer_logits(model, task.clean, task.positions)
     total: Gradients | None = None
-    clean, corrupted, clean_answers = None, None, None
+    corrupted, corrupted_answers = None, None
     for point in points:
         embedded = clean_embedded
         if point != 1:
             assert corrupted_embedded is not None
             embedded = corrupted_embedded + point * (clean_embedded - corrupted_embedded)
         reads, trace, logits = forward_and_back(model, task, embedded, clean_logits, rules=rules)
-        clean, corrupted = (trace if point == 1 else clean), (trace if point == 0 else corrupted)
-        clean_answers = logits if point == 1 else clean_answers
+        if point == 1:
+            clean, clean_answers = trace, logits
+        if point == 0:
+            corrupted, corrupted_answers = trace, logits
         total = add_reads(model, total, reads, 1 / len(points), rules)
     assert total is not None
-    total.logits = clean_answers
+    total.logits, total.corrupted_logits = clean_answers, corrupted_answers
     return total, clean if clean is not None else record(model, task.clean)[0], corrupted
 
 

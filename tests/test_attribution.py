@@ -246,13 +246,14 @@ def test_permuting_heads_permutes_first_order_scores() -> None:
         assert after[edge] == pytest.approx(before[name], abs=1e-10)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("architecture", ALL)
-def test_edges_and_nodes_from_the_same_passes(architecture: str) -> None:
+def test_edges_and_nodes_from_the_same_passes(architecture: str, steps: int) -> None:
     model = tiny_model(architecture)
     task = random_task(model, n_prompts=5)
-    both = attribute(model, task, batch_size=2)
+    both = attribute(model, task, steps=steps, batch_size=2)
     for found, apart in (
-        (both.edges, edge_attribution_patching(model, task)),
+        (both.edges, edge_attribution_patching(model, task, steps=steps)),
         (both.nodes, attribution_patching(model, task)),
     ):
         assert (found.measure, found.task) == (apart.measure, apart.task)

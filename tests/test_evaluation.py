@@ -54,11 +54,12 @@ def test_batches_change_nothing() -> None:
     np.testing.assert_allclose(whole.std_error, split.std_error)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("architecture", ["native", "neox", "llama"])
-def test_runs_made_already_are_the_runs(architecture: str) -> None:
+def test_runs_made_already_are_the_runs(architecture: str, steps: int) -> None:
     model = tiny_model(architecture)
     task = random_task(model, n_prompts=5)
-    found = attribute(model, task, batch_size=3)
+    found = attribute(model, task, steps=steps, batch_size=3)
     kept = select_top(found.edges, 40).kept
     own, given = Judge(model, task), Judge(model, task, runs=found.runs, batch_size=2)
     for name in ("clean", "corrupted"):
