@@ -255,13 +255,17 @@ def test_trait_shifts_keep_their_level() -> None:
     assert 0.02 <= low / 300 <= 0.09
 
 
-def test_the_command_compares_a_sweep(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_compares_a_sweep(sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(sweep_folder), "--by", "learning_rate", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {row["role"] for row in said["effects"]} == {"induction", "previous-token"}
-    assert {"formed", "shifts", "sentences", "unit"} <= set(said)
-    assert run(["compare", str(sweep_folder), "--by", "learning_rate"]) == 0
+    assert {"formed", "shifts", "scaling", "pairs", "sentences", "unit"} <= set(said)
+    assert {row["quantity"] for row in said["scaling"]} == {"exponent of learning_rate"}
+    figure = tmp_path / "rates.png"
+    assert run(["compare", str(sweep_folder), "--by", "learning_rate", "--figure", str(figure)]) == 0
     out = capsys.readouterr().out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "in tokens, the exponent of learning_rate is" in out
     assert "times earlier for learning_rate 0.003 : 0.001" in out
     assert "corrected after Benjamini and Hochberg" in out
 
@@ -282,6 +286,9 @@ def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.Captur
         (["compare", "{sweep}", "--by", "learning_rat"], "did you mean 'learning_rate'"),
         (["compare", "{sweep}/histories/run0", "--by", "learning_rate"], "at least two runs"),
         (["compare", "{sweep}", "--by", "learning_rate", "--unit", "epochs"], "expected --unit"),
+        (["compare", "{sweep}", "--by", "learning_rate", "--figure", "rates.doc"], "expected --figure"),
+        (["compare", "{sweep}/histories/run0", "{sweep}/histories/run0", "--by", "learning_rate"], "two histories"),
+        (["compare", "{sweep}/runs", "--by", "learning_rate"], "no such folder"),
         (["compare", "{sweep}", "--by", "learning_rate", "--unit", "steps", "--definition", "eye"], "eye"),
         (["forecast", "{sweep}", "--seen", "2"], "between 0 and 1"),
         (["forecast", "{sweep}", "--leave", "week"], "expected --leave"),

@@ -30,6 +30,7 @@ from tracking.runset import (
     is_number,
     plain,
     run_set,
+    settings_of,
     unit_of,
     varying,
 )
@@ -90,7 +91,7 @@ def compare(
             vary.
     """
     names = (by,) if isinstance(by, str) else tuple(by)
-    check_names({history.name: history.hyperparameters for history in histories}, names)
+    check_names(settings_of(histories), names)
     return compare_formation(run_set(histories, definitions=definitions), by=names, **options)
 
 

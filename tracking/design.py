@@ -21,7 +21,7 @@ from tracking.forecast import foretell_date, foretell_end
 from tracking.goals import Goal, parse_goal
 from tracking.history import History
 from tracking.lifelines import ROLE_THRESHOLDS
-from tracking.planning import Range, Space, read_space
+from tracking.planning import Range, Space, check_recording, read_space
 from tracking.ridge import Prediction
 from tracking.runset import RunSet
 
@@ -134,6 +134,10 @@ def design(
     goal = goal if isinstance(goal, Goal) else parse_goal(goal, roles=list(ROLE_THRESHOLDS))
     if budget < 1 or confirm < 0 or not 0 < cut < 1:
         raise ValueError(f"expected a budget of 1 or more and a cut between 0 and 1, got {budget} and {cut}")
+    if experiment is None:
+        rng = np.random.default_rng(seed)
+        drawn = {name: choice.draw(rng) for name, choice in space.choices.items()}
+        check_recording([space.config(drawn, seed=0)], space.recording)
     run = experiment or TrainAndRecord(space, Path(out))
     study, distributions = _study(space, seed)
     search = _Search(goal, run, cut if prune else 1.0, least_chance)

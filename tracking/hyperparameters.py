@@ -130,7 +130,10 @@ class TrainingConfig:
         try:
             return tuple(sorted({*select_steps(range(self.steps + 1), self.checkpoints), self.steps}))
         except ValueError as error:
-            raise ValueError(f"checkpoints={self.checkpoints!r} does not suit {self.steps} steps: {error}") from error
+            raise ValueError(
+                f"checkpoints={self.checkpoints!r} does not suit {self.steps} steps ({error}); give others, such as "
+                f"checkpoints='0..{self.steps}:{max(self.steps // 30, 1)}'"
+            ) from error
 
     @property
     def tokens_per_step(self) -> int:

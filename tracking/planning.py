@@ -26,8 +26,8 @@ The space of a search has `[base]` and `[space]`, whose entries are as those of 
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ import numpy as np
 
 from tracking.hyperparameters import TrainingConfig
 
-__all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "read_space", "read_sweep"]
+__all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
 
 SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "base", "grid", "settings", "random")
 SPACE_KEYS = ("tasks", "n_prompts", "base", "space")
@@ -114,16 +114,15 @@ def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
         ValueError: a key or option is unknown (the message names the nearest), or nothing varies.
     """
     given = _read(source, SWEEP_KEYS, "sweep")
-    base = dict(given.get("base", {}))
-    settings: list[dict[str, Any]] = list(map(dict, given.get("settings", [])))
-    if grid := given.get("grid"):
-        levels = [value if isinstance(value, list) else [value] for value in grid.values()]
-        settings = [dict(zip(grid, values, strict=True)) for values in product(*levels)] + settings
-    settings += _drawn(dict(given.get("random", {})))
+    base = _section(given, "base")
+    settings = given.get("settings", [])
+    if not isinstance(settings, list) or not all(isinstance(setting, Mapping) for setting in settings):
+        raise ValueError(f"expected [[settings]], one section for each setting, got settings = {settings!r}")
+    settings = _combinations(_section(given, "grid")) + [dict(setting) for setting in settings]
+    settings += _drawn(_section(given, "random"))
     for setting in settings or [{}]:
         check_options([*base, *setting])
-    seeds = given.get("seeds", 1)
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = _seeds(given.get("seeds", 1))
     if not settings and len(seeds) < 2:
         raise ValueError("expected a sweep of at least two runs: give [grid], [[settings]], [random] or several seeds")
     runs = [
@@ -142,13 +141,28 @@ def read_space(source: "str | Path | Mapping[str, Any]") -> Space:
         ValueError: as `read_sweep`, or there is nothing to choose.
     """
     given = _read(source, SPACE_KEYS, "space")
-    choices = {name: _choice(name, value) for name, value in given.get("space", {}).items()}
+    choices = {name: _choice(name, value) for name, value in _section(given, "space").items()}
     if not choices:
         raise ValueError(
             "expected a [space] with at least one option to choose, such as learning_rate = [0.001, 0.003]"
         )
-    check_options([*given.get("base", {}), *choices])
-    return Space(choices, given.get("base", {}), _recording(given))
+    base = _section(given, "base")
+    check_options([*base, *choices])
+    return Space(choices, base, _recording(given))
+
+
+def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, Any]) -> None:
+    """Before anything is trained: can these models be recorded like this?
+
+    Raises:
+        ValueError: a task is unknown, or does not fit a model's vocabulary or context.
+    """
+    from circuits.model import native_module, open_module
+    from tracking.measuring import Settings, make_tasks
+
+    settings = Settings(**{key: tuple(value) if key == "tasks" else value for key, value in recording.items()})
+    for model in {replace(config.model, seed=0) for config in configs}:
+        make_tasks(settings, open_module(native_module(model)))
 
 
 def check_options(names: list[str]) -> None:
@@ -185,13 +199,44 @@ def _recording(given: Mapping[str, Any]) -> dict[str, Any]:
     recording = {key: given[key] for key in ("tasks", "n_prompts") if key in given}
     if isinstance(tasks := recording.get("tasks"), str):
         recording["tasks"] = [tasks]
+    if not all(isinstance(task, str) for task in recording.get("tasks", [])):
+        raise ValueError(f'expected tasks = ["induction"], a list of names, got {recording["tasks"]!r}')
+    if not _is_count(recording.get("n_prompts", 1)):
+        raise ValueError(f"expected n_prompts = 64, a number of prompts, got {recording['n_prompts']!r}")
     return recording
+
+
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = given.get(name, {})
+    if not isinstance(section, Mapping):
+        raise ValueError(f"expected a section [{name}] with options of training, got {name} = {section!r}")
+    return dict(section)
+
+
+def _seeds(given: Any) -> list[int]:
+    if _is_count(given):
+        return list(range(given))
+    if isinstance(given, list) and given and all(isinstance(seed, int) and seed >= 0 for seed in given):
+        return given
+    raise ValueError(f"expected seeds = 6, the number of replicates, or a list of seeds, got {given!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _combinations(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    levels = [value if isinstance(value, list) else [value] for value in grid.values()]
+    for name, values in zip(grid, levels, strict=True):
+        if not values:
+            raise ValueError(f"expected at least one value of {name} under [grid], got an empty list")
+    return [dict(zip(grid, values, strict=True)) for values in product(*levels)] if grid else []
 
 
 def _drawn(random: dict[str, Any]) -> list[dict[str, Any]]:
     count, seed = random.pop("draws", 0), random.pop("seed", 0)
-    if random and count < 1:
-        raise ValueError("expected draws = N under [random], the number of settings to draw")
+    if random and not _is_count(count):
+        raise ValueError(f"expected draws = N under [random], the number of settings to draw, got {count!r}")
     rng = np.random.default_rng(seed)
     choices = {name: _choice(name, value) for name, value in random.items()}
     return [{name: choice.draw(rng) for name, choice in choices.items()} for _ in range(count)]

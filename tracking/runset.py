@@ -23,6 +23,7 @@ __all__ = [
     "is_number",
     "plain",
     "run_set",
+    "settings_of",
     "unit_of",
     "varying",
 ]
@@ -70,17 +71,27 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
 
     from tracking.formation import formation_table
 
-    names = [history.name for history in histories]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two histories are of run {twice[0]!r}; give each run once")
+    settings = settings_of(histories)
     frames = [formation_table(history, definitions=definitions).to_frame() for history in histories]
     formation = pd.concat(frames, ignore_index=True)
     return RunSet(
         _without_repeats(formation[formation["component"] == ""]),
-        {history.name: dict(history.hyperparameters) for history in histories},
+        settings,
         {history.name: float(history.steps[-1]) for history in histories},
         {history.name: _tokens_per_step(history) for history in histories},
     )
+
+
+def settings_of(histories: Sequence[History]) -> dict[str, dict[str, Any]]:
+    """Hyperparameters by run.
+
+    Raises:
+        ValueError: two histories are of one run.
+    """
+    names = [history.name for history in histories]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two histories are of run {twice[0]!r}; give each run once")
+    return {history.name: dict(history.hyperparameters) for history in histories}
 
 
 def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
