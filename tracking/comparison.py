@@ -39,7 +39,7 @@ from tracking.survival import log_rank, turnbull
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "compare", "compare_formation", "curves"]
+__all__ = ["Comparison", "compare", "compare_formation", "curves", "other_columns"]
 
 ENOUGH = 0.05
 
@@ -135,7 +135,7 @@ def compare_formation(
     effects["unit"] = measured
     first = ["hyperparameter", "role", "clock", "definition", "contrast", "unit", "estimate", "low", "high", "p_value"]
     effects = effects[first + [column for column in effects if column not in first]]
-    sentences = tuple(_sentence(row, confidence) for row in effects.to_dict("records"))
+    sentences = tuple(dict.fromkeys(_sentence(row, confidence) for row in effects.to_dict("records")))
     sentences += tuple(_warnings(runs, names, effects, pd.DataFrame(formed)))
     return Comparison(effects, pd.DataFrame(formed), sentences, measured, confidence)
 
@@ -210,7 +210,7 @@ def _contrasts(values: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
     ]
 
 
-def _others(settings: Settings, names: Sequence[str], x: np.ndarray, without: str) -> np.ndarray | None:
+def other_columns(settings: Settings, names: Sequence[str], x: np.ndarray, without: str) -> np.ndarray | None:
     """Columns for the other hyperparameters that vary among these runs and do not merely repeat x or each other."""
     chosen = {name: settings[name] for name in names}
     columns: list[np.ndarray] = []
@@ -255,7 +255,7 @@ def _effects(runs: RunSet, times: "pd.DataFrame", name: str, options: Mapping[st
         if len(names) < 2 or np.ptp(x) == 0 or not formed:
             found.append(row | _nothing_formed())
             continue
-        others = _others(runs.settings, names, x, name)
+        others = other_columns(runs.settings, names, x, name)
         rest = None if others is None else others[codes]
         effect = estimate_effect(low, high, x[codes], runs=codes, others=rest, **options)
         groups = np.unique(x, return_inverse=True)[1].ravel()[codes].astype(np.int64)
@@ -304,7 +304,7 @@ def _sentence(row: Mapping[str, Any], confidence: float) -> str:
     name, contrast, ratio = row["hyperparameter"], row["contrast"], math.exp(min(max(row["estimate"], -50), 50))
     where = f"{contrast} of {name}" if contrast.startswith("per") else f"{name} {contrast}"
     if not row["n_formed"]:
-        return f"{what} formed in none of {row['n_runs']} runs, so nothing can be said of {name}."
+        return f"{what} formed in none of {row['n_runs']} runs, so nothing can be said of what moves it."
     if row["smallest_p"] > ENOUGH:
         return (
             f"Too few runs to tell whether {name} moves {what}: with {row['n_runs']} no p-value below "
@@ -331,11 +331,12 @@ def _times(log_ratio: float) -> str:
 
 
 def _warnings(runs: RunSet, names: Sequence[str], effects: "pd.DataFrame", formed: "pd.DataFrame") -> list[str]:
+    somewhere = {key for key, part in formed.groupby(list(QUESTION)) if part["n_formed"].any()}
     found = [
         f"{row['role']} ({row['clock']}, {row['definition']}) forms in none of the {row['n_runs']} runs with "
         f"{row['hyperparameter']} {row['value']}."
         for row in formed.to_dict("records")
-        if row["n_formed"] == 0
+        if row["n_formed"] == 0 and (row["role"], row["clock"], row["definition"]) in somewhere
     ]
     for name in names:
         alone = {run: {name: values.get(name)} for run, values in runs.settings.items()}

@@ -160,7 +160,8 @@ def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, A
     from circuits.model import native_module, open_module
     from tracking.measuring import Settings, make_tasks
 
-    settings = Settings(**{key: tuple(value) if key == "tasks" else value for key, value in recording.items()})
+    options: dict[str, Any] = {key: tuple(value) if key == "tasks" else value for key, value in recording.items()}
+    settings = Settings(**options)
     for model in {replace(config.model, seed=0) for config in configs}:
         make_tasks(settings, open_module(native_module(model)))
 

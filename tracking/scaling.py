@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracking.comparison import other_columns
 from tracking.exchange import estimate_effect
 from tracking.forecast import law_tokens
 from tracking.runset import QUESTION, RunSet, formation_times, varying
@@ -19,7 +20,7 @@ from tracking.survival import fit_times
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["describe_scaling", "scaling_law", "scaling_laws"]
+__all__ = ["BATCH_CONTEXT", "describe_scaling", "scaling_law", "scaling_laws"]
 
 LAW_EXPONENT = 0.5
 BATCH_CONTEXT = "batch_size * context_length"
@@ -80,7 +81,8 @@ def scaling_law(
 
     Args:
         runs: formation and settings; every run must know its tokens a step.
-        by: hyperparameters above 0; several names joined by `*` are multiplied.
+        by: hyperparameters above 0; several names joined by `*` are multiplied.  What the others that vary do is taken
+            out.
 
     Returns:
         Rows `exponent of NAME` (estimate, low, high: 90 %, p_value of no dependence) and, for induction where batch and
@@ -101,10 +103,14 @@ def scaling_law(
     codes = times["run"].map({name: place for place, name in enumerate(names)}).to_numpy(dtype=np.int64)
     logs = {name: np.array([_log(runs, run, name) for run in names]) for name in by}
     rows: list[dict[str, Any]] = []
+    scaled = {part.strip() for name in by for part in name.split("*")}
+    more = {run: {key: value for key, value in runs.settings[run].items() if key not in scaled} for run in names}
     for name, x in logs.items():
         if np.ptp(x) == 0:
             raise ValueError(f"{name} is the same in all runs, so no exponent can be fitted")
         rest = [other[codes] for key, other in logs.items() if key != name]
+        columns = other_columns(more, names, x, "")
+        rest += [] if columns is None else [column[codes] for column in columns.T]
         others = np.column_stack(rest) if rest else None
         found = estimate_effect(
             low, high, x[codes], runs=codes, others=others, n_permutations=n_permutations, seed=seed
