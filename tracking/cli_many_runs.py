@@ -24,6 +24,7 @@ def sweep(
     plan: Annotated[Path, typer.Argument(help="A TOML file: [base], [grid], [[settings]], [random], seeds.")],
     out: Annotated[Path, typer.Option(help="Folder for the runs and histories; what is missing there is done.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train and record many runs: a grid, a list or random draws of settings, with seeds as replicates.
@@ -33,7 +34,7 @@ def sweep(
     from tracking.sweep import run_sweep
 
     with progress_bars() as progress:
-        result = run_sweep(plan, out, workers=workers, progress=reporter(progress))
+        result = run_sweep(plan, out, workers=workers, cluster=cluster, progress=reporter(progress))
     if as_json:
         print_json({"histories": [str(folder) for folder in result.folders], "failed": dict(result.failed)})
     else:
