@@ -60,12 +60,30 @@ def test_draws_are_even_on_their_scale() -> None:
         ("[random]\nlearning_rate = [1]", "draws = N"),
         ("[random]\ndraws = 2\nlearning_rate = {low = 2, high = 1}", "low < high"),
         ("seeds = = 1", "no TOML"),
+        ("seeds = 'three'", "seeds = 6"),
+        ("seeds = 0", "seeds = 6"),
+        ("seeds = 2\ntasks = [3]", "a list of names"),
+        ("seeds = 2\nn_prompts = 'many'", "a number of prompts"),
+        ("settings = 3", r"expected \[\[settings\]\]"),
+        ("grid = 3", r"expected a section \[grid\]"),
+        ("[grid]\nlearning_rate = []", "at least one value of learning_rate"),
+        ("[random]\ndraws = 'x'\nlearning_rate = [1]", "draws = N"),
+        ("seeds = 2\n[base]\nsteps = 20", "such as checkpoints='0..20:1'"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(text)
     with pytest.raises(ValueError, match=words):
         read_sweep(tmp_path / "sweep.toml")
+
+
+def test_what_cannot_be_recorded_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    plan = {"seeds": 2, "base": TINY}
+    with pytest.raises(ValueError, match="no task 'indction'; the nearest is 'induction'"):
+        run_sweep({**plan, "tasks": ["indction"]}, tmp_path)
+    with pytest.raises(ValueError, match="at least 2 prompts"):
+        run_sweep({**plan, "n_prompts": 1}, tmp_path)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_space_has_something_to_choose() -> None:

@@ -38,7 +38,8 @@ def sweep(
     if as_json:
         print_json({"histories": [str(folder) for folder in result.folders], "failed": dict(result.failed)})
     else:
-        typer.echo(f"{out}: {len(result.done)} runs trained and recorded; now: formation compare {out} --by ...")
+        then = f"; now: formation compare {out} --by ..." if len(result.done) > 1 else ""
+        typer.echo(f"{out}: {len(result.done)} runs trained and recorded{then}")
     for name, reason in result.failed.items():
         typer.echo(f"not done: {name}: {reason}", err=True)
     if result.failed:
@@ -171,7 +172,7 @@ def design(
 ) -> None:
     """Search for the settings that bring a formation forward, hold it back, hit a step, or move a recorded number.
 
-    Example: `formation design space.toml --goal "induction midpoint < 300" --budget 40 --out search`
+    Example: `formation design space.toml --goal "induction midpoint < 300" --budget 10 --out search`
     """
     from tracking.design import design as search
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tracking.crew import Progress
 from tracking.history import History
-from tracking.planning import PlannedRun, SweepPlan, read_sweep
+from tracking.planning import PlannedRun, SweepPlan, check_recording, read_sweep
 from tracking.records import write_beside
 from tracking.workers import crew_of, work_through
 
@@ -62,7 +62,7 @@ def run_sweep(
         FileNotFoundError: no such file.
         ImportError: a cluster is asked for, and Ray is not installed.
         OSError: there is no such cluster.
-        ValueError: the plan cannot be read, or fewer than one worker is asked for.
+        ValueError: the plan cannot be read or its runs not be recorded, or fewer than one worker is asked for.
     """
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     out = Path(out)
@@ -71,6 +71,7 @@ def run_sweep(
     write_beside(out / "sweep.json", (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
     place, recording = str(out.absolute()), dict(plan.recording)
     missing = {run.name: (place, run, recording) for run in plan.runs if not _is_done(out, run)}
+    check_recording([run.config for run in plan.runs if run.name in missing], recording)
     with crew_of(train_and_record, workers=min(workers, max(1, len(missing))), cluster=cluster) as crew:
         found = work_through(missing, crew, progress=progress, title="sweep")
     failed = {name: outcome.reason for name, outcome in found.items() if outcome.failed}
