@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from circuits.circuit import jaccard
-from tests.timeline_examples import demo_timeline, published_timeline
+from tests.timeline_examples import demo_timeline, large_timeline, published_timeline
 from tracking.drawing import Scale, lanes, role_colours, scale_of
 from tracking.records import Record
 from tracking.results import Timeline
@@ -125,3 +125,45 @@ def test_a_run_without_tokens_cannot_be_drawn_over_tokens(timeline: Timeline) ->
     bare = Timeline((replace(run, history=replace(run.history, records=records)),))
     with pytest.raises(ValueError, match="use axis='step'"):
         plot(bare, axis="tokens")
+
+
+def test_a_caption_speaks_of_what_is_shown_and_of_nothing_else(timeline: Timeline) -> None:
+    words = {
+        "Formation by half-rise": plot_formation(timeline),
+        "Lifelines: darker": plot_lifelines(timeline),
+        "Grey: components": plot_scores(timeline),
+        "Dashed: two halves": plot_similarity(timeline),
+        "dashed: negative": plot_circuit(timeline, 1000),
+    }
+    captions = {
+        phrase: " ".join(" ".join(t.get_text() for t in figure.texts).split()) for phrase, figure in words.items()
+    }
+    for phrase in words:
+        assert [other for other, caption in captions.items() if phrase in caption] == [phrase]
+    whole = " ".join(" ".join(text.get_text() for text in plot(timeline).texts).split())
+    assert all(phrase in whole for phrase in list(words)[:3])
+    assert "0.3 (" in whole
+    assert ") or 0.5 (first-token, self)" in whole
+
+
+def test_a_large_circuit_is_drawn_by_its_largest_edges() -> None:
+    large = large_timeline()
+    figure = plot_circuit(large, 149_000, task="ioi", max_edges=40)
+    (axes,) = figure.axes
+    assert sum(getattr(text, "arrow_patch", None) is not None for text in axes.texts) == 40
+    assert "40 of 1,204 edges, the largest" in texts(figure)
+    assert {"a11", "h11", "MLP", "logits"} <= set(texts(figure).split("\n"))
+    with pytest.raises(ValueError, match="carry roles by their scores"):
+        plot_scores(large)
+
+
+def test_small_multiples_are_of_one_size(timeline: Timeline) -> None:
+    heights = {round(axes.get_position().height, 6) for axes in plot_scores(three_roles(timeline)).axes}
+    assert len(heights) == 1
+
+
+def three_roles(timeline: Timeline) -> Timeline:
+    """With three roles, so that one column has one panel more than the other."""
+    run = timeline.runs[0]
+    kept = run.lifelines[run.lifelines["lifeline"] != "first-token"]
+    return Timeline((replace(run, lifelines=kept),))

@@ -8,10 +8,12 @@ number of prompts.
 
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from circuits.circuit import Circuit
+from tracking.captions import circuit_caption, figure_caption, figure_title
+from tracking.circuit_panel import draw_circuit
 from tracking.drawing import (
     Curve,
     Lane,
@@ -20,13 +22,11 @@ from tracking.drawing import (
     lanes,
     measured_as,
     scale_of,
-    short_number,
 )
 from tracking.history import History
 from tracking.panels import (
     INK,
     curve_panel,
-    draw_circuit,
     draw_formation,
     draw_lanes,
     formation_rows,
@@ -65,6 +65,8 @@ STYLE: Any = {
 
 # Inches between two panels.
 GAP = 0.42
+# The one panel that has no time axis.
+CIRCUIT = "the circuit at one step"
 
 
 def plot(
@@ -90,7 +92,7 @@ def plot(
     """
     chosen, clock, found = _chosen(timeline, run, axis, scale)
     families = _families(chosen.history)
-    above = [family for family in families if family not in ("faithfulness", "n_edges")][:3]
+    above = [family for family in families if family not in ("faithfulness", "n_edges")][:5]
     below = [family for family in ("n_edges", "faithfulness") if family in families]
     scored = [lane for lane in found if measured_as(chosen, lane)][:6]
     rows = sum(len(lane.strongest(track_limit(found, max_tracks))) + 1.4 for lane in found)
@@ -99,18 +101,30 @@ def plot(
     left.append(("formation", 0.35 + 0.2 * min(formed, 20), lambda axes: draw_formation(axes, chosen, clock, found)))
     left.append(("lifelines", 0.4 + 0.135 * rows, lambda axes: draw_lanes(axes, chosen, clock, found, max_tracks)))
     left += [(family, 0.8, curve_panel(chosen, clock, family, families[family])) for family in below]
-    right = [(lane.lifeline, 1.0, score_panel(chosen, clock, lane)) for lane in scored]
-    height = max(sum(size for _, size, _ in left) + GAP * len(left), (1.0 + GAP) * len(right))
-    return _columns(chosen, clock, [left, right] if right else [left], max(height, 4.0))
+    right = [
+        *_last_circuit(chosen, found),
+        *((lane.lifeline, 1.0, score_panel(chosen, clock, lane)) for lane in scored),
+    ]
+    heights = [sum(size for _, size, _ in panels) + GAP * len(panels) for panels in (left, right)]
+    shows = ["curves", "formation", "lifelines", *(["scores"] if scored else [])]
+    shows += ["circuit"] if any(name == CIRCUIT for name, _, _ in right) else []
+    return _columns(chosen, clock, [left, right] if right else [left], max(*heights, 4.0), shows)
 
 
 def plot_scores(timeline: Timeline, **options: Any) -> "Figure":
-    """The scores of all heads over training, one panel a role; takes the options of `plot`."""
+    """The scores of all heads over training, one panel a role; takes the options of `plot`.
+
+    Raises:
+        ValueError: no role of the run is measured by a score of its history.
+    """
     chosen, clock, found = _chosen(timeline, **options)
     scored = [lane for lane in found if measured_as(chosen, lane)]
     panels = [(lane.lifeline, 1.0, score_panel(chosen, clock, lane)) for lane in scored]
-    columns = [panels[0::2], panels[1::2]] if len(panels) > 1 else [panels]
-    return _columns(chosen, clock, columns, 1.7 * len(columns[0]))
+    if not panels:
+        raise ValueError(f"expected a run in which components carry roles by their scores, got none in {chosen.name!r}")
+    half = (len(panels) + 1) // 2
+    columns = [panels[:half], panels[half:]] if len(panels) > 1 else [panels]
+    return _columns(chosen, clock, columns, 1.7 * max(1, half), ("scores",))
 
 
 def plot_lifelines(timeline: Timeline, *, max_tracks: int = 40, **options: Any) -> "Figure":
@@ -118,7 +132,7 @@ def plot_lifelines(timeline: Timeline, *, max_tracks: int = 40, **options: Any) 
     chosen, clock, found = _chosen(timeline, **options)
     rows = sum(len(lane.strongest(track_limit(found, max_tracks))) + 1.4 for lane in found)
     panel = ("lifelines", 1.0, lambda axes: draw_lanes(axes, chosen, clock, found, max_tracks))
-    return _columns(chosen, clock, [[panel]], 0.6 + 0.17 * rows)
+    return _columns(chosen, clock, [[panel]], 0.6 + 0.17 * rows, ("lifelines",))
 
 
 def plot_formation(timeline: Timeline, **options: Any) -> "Figure":
@@ -126,7 +140,7 @@ def plot_formation(timeline: Timeline, **options: Any) -> "Figure":
     chosen, clock, found = _chosen(timeline, **options)
     rows = len(formation_rows(chosen, found))
     panel = ("formation", 1.0, lambda axes: draw_formation(axes, chosen, clock, found, limit=60))
-    return _columns(chosen, clock, [[panel]], 0.8 + 0.26 * min(rows, 60))
+    return _columns(chosen, clock, [[panel]], 0.8 + 0.26 * min(rows, 60), ("formation",))
 
 
 def _chosen(
@@ -157,83 +171,80 @@ def _families(history: History) -> dict[str, list[Curve]]:
     """Curves by the axis they share, in their order."""
     found: dict[str, list[Curve]] = {}
     for curve in curves(history):
-        found.setdefault(curve.family, []).append(curve)
+        if not curve.own:
+            found.setdefault(curve.family, []).append(curve)
     return found
 
 
-def _columns(run: RunTimeline, clock: TimeAxis, columns: Sequence[Sequence[Panel]], height: float) -> "Figure":
+def _labels(run: RunTimeline, shows: Sequence[str]) -> list[str]:
+    """What stands at the left of the panels."""
+    found = lanes(run)
+    names = [lane.lifeline for lane in found] if "lifelines" in shows else []
+    return names + ([label for label, _, _ in formation_rows(run, found)] if "formation" in shows else [])
+
+
+def _last_circuit(run: RunTimeline, found: Sequence[Lane]) -> list[Panel]:
+    """A panel of the circuit at the last checkpoint that has one that is small enough to be read there."""
+    history = run.history
+    for step in reversed(history.steps):
+        for task in history.tasks:
+            record = history.records.get((step, task))
+            if record is None or record.circuit is None or not 0 < record.circuit.n_edges <= 120:
+                continue
+            circuit, colours = record.circuit, carrier_colours(found, history, step)
+            size = min(3.0, 0.42 * (circuit.graph.n_layers + 2))
+            return [(CIRCUIT, size, partial(_draw_titled, circuit=circuit, colours=colours, step=step))]
+    return []
+
+
+def _draw_titled(axes: "Axes", *, circuit: Circuit, colours: dict[str, str], step: int) -> None:
+    drawn = draw_circuit(axes, circuit, colours)
+    axes.set_title(f"Circuit for {circuit.task} at step {step:,}: {drawn} edges", loc="left")
+
+
+def _columns(
+    run: RunTimeline, clock: TimeAxis, columns: Sequence[Sequence[Panel]], height: float, shows: Sequence[str]
+) -> "Figure":
     """Columns of panels under one title and over one caption, each column with one time axis."""
     import matplotlib
     from matplotlib.figure import Figure
 
     width = 7.2 if len(columns) == 1 else 11.0
-    caption = textwrap.fill(_caption(run, clock), round(width * 17.5))
+    caption = textwrap.fill(figure_caption(run, shows), round(width * 16.5), break_on_hyphens=False)
     foot = 0.75 + 0.145 * (caption.count("\n") + 1)
+    left = max(0.8, 0.25 + 0.062 * max((len(label) for label in _labels(run, shows)), default=0))
+    panels_most = max(len(panels) for panels in columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height + foot + 0.45))
         total = height + foot + 0.45
         grid = figure.add_gridspec(
-            1, len(columns), width_ratios=[1.25, 1][: len(columns)], left=0.115 if len(columns) > 1 else 0.17,
+            1, len(columns), width_ratios=[1.25, 1][: len(columns)], left=left / width,
             right=0.955, bottom=foot / total, top=1 - 0.5 / total, wspace=0.2,
         )  # fmt: skip
         letter = iter("abcdefghijklmnopqrstuvwxyz")
         for place, panels in enumerate(columns):
+            sizes = [size for _, size, _ in panels]
+            if shows == ("scores",):  # small multiples are of one size, also where one column has one more
+                sizes += [1.0] * (panels_most - len(panels))
             inner = grid[place].subgridspec(
-                len(panels), 1, height_ratios=[size for _, size, _ in panels],
-                hspace=GAP * len(panels) / max(height - GAP * (len(panels) - 1), 1),
-            )  # fmt: skip
-            for row, (_, _, draw) in enumerate(panels):
+                len(sizes), 1, height_ratios=sizes, hspace=GAP * len(sizes) / max(height - GAP * (len(sizes) - 1), 1)
+            )
+            for row, (name, _, draw) in enumerate(panels):
                 axes = figure.add_subplot(inner[row])
-                clock.set_up(axes)
+                if name != CIRCUIT:
+                    clock.set_up(axes)
                 draw(axes)
                 title = axes.get_title(loc="left")
                 axes.set_title(f"{next(letter)}   {title}", loc="left", fontweight="bold", color=INK, pad=4)
+                if name == CIRCUIT:
+                    continue
                 if row + 1 < len(panels):
                     axes.tick_params(labelbottom=False)
                 else:
                     axes.set_xlabel(clock.label)
-        figure.text(0.012, 1 - 0.2 / total, _title(run), fontsize=11, fontweight="bold", color=INK, va="center")
+        figure.text(0.012, 1 - 0.2 / total, figure_title(run), fontsize=11, fontweight="bold", color=INK, va="center")
         figure.text(0.012, 0.1 / total, caption, fontsize=7.5, color="#444444", va="bottom", linespacing=1.35)
     return figure
-
-
-def _title(run: RunTimeline) -> str:
-    graph = run.history.graph
-    # Imported scores of heads do not say whether there are MLPs as well.
-    kind = "" if graph.mlp or not run.history.settings else ", attention only"
-    return f"{run.name}  ·  {graph.n_layers} layers × {graph.n_heads} heads{kind}"
-
-
-def _caption(run: RunTimeline, clock: TimeAxis) -> str:
-    history = run.history
-    records = history.records.values()
-    prompts = {score.estimate.n_prompts for record in records for score in record.scores.values()} - {0}
-    tasks = sorted({task for task, _ in history.measures})
-    definitions = [d for d in dict.fromkeys(run.table("formation")["definition"].dropna()) if ", rise " not in d]
-    known = any(np.isfinite(s.std_error).any() for r in records for s in r.scores.values())
-    first, last = (short_number(step) for step in (history.steps[0], history.steps[-1]))
-    parts = [f"{len(history.steps)} checkpoints from step {first} to {last}."]
-    if tasks:
-        number = f" on {' to '.join(str(n) for n in sorted({min(prompts), max(prompts)}))} prompts" if prompts else ""
-        parts.append(f"Head scores measured on {', '.join(tasks)}{number}.")
-    parts.append("Bands: two standard errors." if known else "No standard errors came with these scores.")
-    if definitions:
-        parts.append(f"Formation: bars from the top by {', '.join(definitions)}{_bars(run)}.")
-        bars = "Bars reach from the last checkpoint without to the first one with"
-        if known:
-            bars += f"; dark: {run.analysis.get('confidence', 0.9):.0%} interval over prompts; tick: the date"
-        parts.append(f"{bars}; an arrow on the left: there at the first checkpoint.")
-    return " ".join(parts)
-
-
-def _bars(run: RunTimeline) -> str:
-    """` (a role is carried from a score of 0.3 on)`, or role by role where the thresholds differ."""
-    bars = {role: f"{bar:.3g}" for role, bar in run.analysis.get("thresholds", {}).items()}
-    if not bars:
-        return ""
-    same = len(set(bars.values())) == 1
-    words = next(iter(bars.values())) if same else ", ".join(f"{bar} for {role}" for role, bar in bars.items())
-    return f"; a component carries a role from a score of {words} on"
 
 
 def plot_similarity(
@@ -259,11 +270,13 @@ def plot_similarity(
     panels = [
         (name, 1.0, similarity_panel(chosen, clock, name, measure)) for name in ([task] if task is not None else tasks)
     ]
-    return _columns(chosen, clock, [panels], 1.9 * len(panels))
+    return _columns(chosen, clock, [panels], 1.9 * len(panels), ("similarity",))
 
 
-def plot_circuit(timeline: Timeline, step: int, *, task: str | None = None, run: str | None = None) -> "Figure":
-    """The circuit of one step as a layered graph; edges into queries, keys and values are told apart.
+def plot_circuit(
+    timeline: Timeline, step: int, *, task: str | None = None, run: str | None = None, max_edges: int = 100
+) -> "Figure":
+    """The largest edges of one step's circuit as a layered graph; those into queries, keys and values are told apart.
 
     Raises:
         KeyError: no circuit was recorded there.
@@ -279,20 +292,14 @@ def plot_circuit(timeline: Timeline, step: int, *, task: str | None = None, run:
     colours = carrier_colours(found, history, step)
     graph = circuit.graph
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(4.2, 0.55 * graph.n_heads + 1.5), max(3.2, 0.75 * graph.n_layers + 2.2)))
-        axes = figure.add_axes((0.04, 0.1, 0.92, 0.78))
-        draw_circuit(axes, circuit, colours)
-        about = f"{circuit.n_edges} edges, {circuit.status.replace('_', ' ')}"
-        if circuit.faithfulness is not None:
-            value, error = float(circuit.faithfulness.value), float(circuit.faithfulness.std_error)
-            about += f", faithfulness {value:.2f} ± {2 * error:.2f}"
-        prompts = circuit.scores.estimate.n_prompts
-        figure.suptitle(f"{history.name}: {circuit.task} at step {step:,}", fontsize=9.5, fontweight="bold", color=INK)
-        number = f" on {prompts} prompts" if prompts else ""
-        words = (
-            f"{about}. Edges into q orange, k blue, v green, others grey; width: "
-            f"{circuit.scores.measure} score{number}; faint: uncertain."
-        )
-        width = figure.get_figwidth()
-        figure.text(0.03, 0.02, textwrap.fill(words, round(width * 17)), fontsize=6.8, color="#444444")
+        width = max(4.6, 0.55 * graph.n_heads + 1.5)
+        caption = textwrap.fill(circuit_caption(circuit, min(max_edges, circuit.n_edges)), round(width * 17))
+        foot = 0.2 + 0.15 * (caption.count("\n") + 1)
+        height = max(3.2, 0.75 * graph.n_layers + 2.2) + foot
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((0.03, foot / height, 0.94, 1 - (foot + 0.5) / height))
+        draw_circuit(axes, circuit, colours, max_edges=max_edges)
+        title = f"{chosen.name if len(chosen.name) <= 40 else chosen.name[:39] + '…'}: {circuit.task} at step {step:,}"
+        figure.text(0.03, 1 - 0.25 / height, title, fontsize=9.5, fontweight="bold", color=INK, va="center")
+        figure.text(0.03, 0.1 / height, caption, fontsize=6.8, color="#444444", va="bottom", linespacing=1.35)
     return figure

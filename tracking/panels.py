@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuits.circuit import Circuit
-from circuits.graph import Node
 from tracking.drawing import (
     Curve,
     Lane,
@@ -30,12 +28,11 @@ from tracking.timeaxis import TimeAxis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curve_panel", "draw_circuit", "draw_formation", "draw_lanes", "formation_rows"]
+__all__ = ["curve_panel", "draw_formation", "draw_lanes", "formation_rows"]
 __all__ += ["score_panel", "similarity_panel", "track_limit"]
 
 INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
-SLOT_COLOURS = {"q": "#E69F00", "k": "#0072B2", "v": "#009E73", None: "#6e6e6e"}
 
 
 def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[Curve]) -> Callable[["Axes"], None]:
@@ -43,13 +40,17 @@ def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[C
         axes.set_title(unit_of(family).split(" (")[0].capitalize(), loc="left")
         unit = unit_of(family)
         axes.set_ylabel(unit[unit.find("(") + 1 : -1] if "(" in unit else "edges" if family == "n_edges" else "")
-        for colour, curve in zip(LINES * 9, some, strict=False):
+        main = [curve for curve in some if not curve.minor] or list(some)
+        for curve in some:
+            colour = LINES[_place_among(curve, main) % len(LINES)]
             x, y = [clock(step) for step in curve.steps], np.array(curve.values)
             error = np.nan_to_num(np.array(curve.errors))
             axes.fill_between(x, y - 2 * error, y + 2 * error, color=colour, alpha=0.18, lw=0)
-            axes.plot(x, y, color=colour, lw=1.3, label=curve.label)
+            style: Any = {"lw": 0.9, "ls": (0, (3, 2))} if curve.minor else {"lw": 1.3}
+            label = curve.label if not curve.minor or len(main) == 1 else None
+            axes.plot(x, y, color=colour, label=label, **style)
         if len(some) > 1:
-            axes.legend(frameon=False, fontsize=6.8, loc="best", handlelength=1.2, borderaxespad=0.1, labelspacing=0.25)
+            _legend(axes, [curve.label for curve in some if not curve.minor or len(main) == 1])
         if family == "faithfulness":
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             axes.axhline(1, color=PALE, lw=0.7, zorder=0)
@@ -57,6 +58,23 @@ def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[C
             _mark_not_performed(axes, run, clock)
 
     return draw
+
+
+def _legend(axes: "Axes", labels: Sequence[str]) -> None:
+    """Beside the title where it fits there, else inside."""
+    looks: Any = {"frameon": False, "fontsize": 6.8, "handlelength": 1.2, "borderaxespad": 0.1, "labelspacing": 0.25}
+    if sum(len(label) + 4 for label in labels) <= 52:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=len(labels), columnspacing=1.0, **looks)
+    else:
+        axes.legend(loc="best", ncols=2, columnspacing=1.0, **looks)
+
+
+def _place_among(curve: Curve, main: Sequence[Curve]) -> int:
+    """Which of the main curves it is, or which it goes with: that of the same task."""
+    task = curve.name.rpartition("/")[0]
+    return next(
+        (i for i, one in enumerate(main) if one is curve or (curve.minor and one.name.startswith(f"{task}/"))), 0
+    )
 
 
 def _mark_not_performed(axes: "Axes", run: RunTimeline, clock: TimeAxis) -> None:
@@ -98,7 +116,9 @@ def score_panel(run: RunTimeline, clock: TimeAxis, lane: Lane) -> Callable[["Axe
         on = "" if task in lane.lifeline else f" on {task}"
         axes.set_title(f"{lane.lifeline}{on}", loc="left")
         axes.set_ylabel("score")
-        _name_peaks(axes, clock, lane, colour, named)
+        names = data.component.values.tolist()
+        ends = {name: value[-1, names.index(name)] for name in named if name in names}
+        _name_ends(axes, x[-1], {name: end for name, end in ends.items() if np.isfinite(end)}, colour)
         _shade_first(axes, run, clock, lane, colour)
 
     return draw
@@ -110,21 +130,18 @@ def _no_ticks() -> Any:
     return NullLocator()
 
 
-def _name_peaks(axes: "Axes", clock: TimeAxis, lane: Lane, colour: str, named: set[str]) -> None:
-    """Name the strongest carriers at the right of their last point, apart from each other."""
-    steps = clock.history.steps
-    ends = [(t.strength[-1], t) for t in lane.tracks if t.component in named]
+def _name_ends(axes: "Axes", x: float, ends: dict[str, float], colour: str) -> None:
+    """Names at the right of where their lines end, apart from each other."""
     transform = axes.transData
     taken: list[float] = []
-    for value, track in sorted(ends, key=lambda pair: -pair[0]):
-        x = clock(steps[track.places[-1]])
+    for name, value in sorted(ends.items(), key=lambda pair: -pair[1]):
         across, height = transform.transform((x, value))
         while any(abs(height - other) < 9 for other in taken):
             height -= 9
         taken.append(height)
         _, y = transform.inverted().transform((across, height))
         axes.annotate(
-            track.component, (x, y), xytext=(3, 0), textcoords="offset points", fontsize=6.5, color=colour,
+            name, (x, y), xytext=(3, 0), textcoords="offset points", fontsize=6.5, color=colour,
             va="center", annotation_clip=False,
         )  # fmt: skip
 
@@ -166,7 +183,7 @@ def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, s
     told: set[str] = set()
     last: list[tuple[str, str, list[dict[str, Any]]]] = []
     for lane in found:
-        table = first_formations(run, lane)
+        table, first = first_formations(run, lane), True
         for clock, rows in table.groupby("clock", sort=False):
             some = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
             some = [row for row in some if ", rise " not in str(row["definition"])]
@@ -179,7 +196,8 @@ def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, s
                 )
                 told.add(what)
             else:
-                groups.append((lane.lifeline if clock == "form" else f"{lane.lifeline}, {clock}", lane.role, some))
+                groups.append((f"{lane.lifeline}, {clock}" if first else str(clock), lane.role, some))
+                first = False
     return groups + last
 
 
@@ -354,46 +372,3 @@ def similarity_panel(run: RunTimeline, clock: TimeAxis, task: str, measure: str)
         _mark_not_performed(axes, run, clock)
 
     return draw
-
-
-def draw_circuit(axes: "Axes", circuit: Circuit, colours: dict[str, str]) -> None:
-    """The kept edges as a layered graph, embedding below and logits above; width by score, faded by uncertainty."""
-    graph = circuit.graph
-    used = set(circuit.nodes)
-    for node in graph.nodes:
-        x, y = _place(node, graph.n_heads, graph.n_layers)
-        inside = node in used
-        colour = colours.get(node.name, "#555555") if inside else PALE
-        size = (620 if node.kind in ("input", "logits") else 480) if graph.n_heads <= 8 else 90
-        axes.scatter(
-            [x], [y], s=size, color="white" if not inside else colour, edgecolors=colour, linewidths=1, zorder=4
-        )
-        if graph.n_heads <= 8:
-            axes.annotate(node.name, (x, y), fontsize=6, ha="center", va="center", zorder=5,
-                          color="white" if inside else FAINT)  # fmt: skip
-    values, errors = circuit.scores.values, circuit.scores.std_error
-    largest = max((abs(float(values[graph.index(edge)])) for edge in circuit.edges), default=1.0) or 1.0
-    for edge in circuit.edges:
-        index = graph.index(edge)
-        score, error = float(values[index]), float(np.nan_to_num(errors[index]))
-        sure = float(np.clip(1 - error / max(abs(score), 1e-12), 0.2, 1))
-        start = _place(edge.source, graph.n_heads, graph.n_layers)
-        end = _place(edge.target, graph.n_heads, graph.n_layers)
-        bend = 0.12 + {"q": -0.08, "k": 0.0, "v": 0.08}.get(edge.slot or "", 0.0)
-        axes.annotate(
-            "", end, start, zorder=3,
-            arrowprops={"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.5 + 4 * abs(score) / largest,
-                        "ls": "-" if score >= 0 else (0, (3, 2)), "color": SLOT_COLOURS[edge.slot], "alpha": sure,
-                        "shrinkA": 12, "shrinkB": 12, "connectionstyle": f"arc3,rad={bend}"},
-        )  # fmt: skip
-    axes.set_axis_off()
-    axes.margins(0.08)
-
-
-def _place(node: Node, n_heads: int, n_layers: int) -> tuple[float, float]:
-    middle = (n_heads - 1) / 2
-    if node.kind == "input":
-        return middle, -1.0
-    if node.kind == "logits":
-        return middle, float(n_layers)
-    return (n_heads + 0.3, node.layer + 0.35) if node.kind == "mlp" else (float(node.index), float(node.layer))
