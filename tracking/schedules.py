@@ -76,7 +76,7 @@ class Pace:
         """Whether `n` more measurements fit into the budget; the last few tell what one costs."""
         if math.isinf(self.schedule.budget):
             return True
-        recent = self.costs[1:][-5:]  # the first one also loads what is needed, and tells little
+        recent = self.costs[1:][-5:] or self.costs  # the first one also loads what is needed, and tells less
         expected = n * sum(recent) / len(recent) if recent else 0.0
         return self.spent + expected <= self.schedule.budget * self.training
 
