@@ -193,7 +193,7 @@ def audit(
 ) -> None:
     """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
 
-    Example: `formation audit runs/a`
+    Example: `formation audit demo/run`
     """
     from tracking.audit import audit as audit_run
 
@@ -239,7 +239,7 @@ def record(
 ) -> None:
     """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
 
-    Example: `formation record runs/a --task induction --out histories/a`
+    Example: `formation record demo/run --task induction --out recorded`
     """
     from tracking.recording import record as record_run
 
@@ -278,7 +278,7 @@ def import_(
 ) -> None:
     """Make a history from long tables of scores that somebody else computed.
 
-    Example: `formation import scores.csv --out histories/mine --column step=training_step --constant measure=induction`
+    Example: `formation import scores.csv --out mine --column step=training_step --constant measure=induction`
     """
     from tracking.importing import import_history
 

@@ -33,7 +33,7 @@ def track(
 ) -> None:
     """Link components from step to step: lifelines, events, and when each role formed, with intervals.
 
-    Example: `formation track histories/a`
+    Example: `formation track recorded`
     """
     timeline = _timeline([folder], threshold, task, max_gap)
     run = timeline.runs[0]
@@ -56,7 +56,7 @@ def match(
 ) -> None:
     """Say which component of one snapshot is which of another, and how sure that is.
 
-    Example: `formation match histories/seed0 histories/seed1 --step 1000 --step 1000`
+    Example: `formation match recorded recorded --step 200 --step 240`
     """
     from tracking.history import History
     from tracking.matching import match as match_snapshots
@@ -97,7 +97,7 @@ def export(
     - `trace`: lifelines as tracks, for Perfetto and Chrome
     - `tensorboard`, `wandb`: curves and tables; Weights & Biases offline unless WANDB_MODE says otherwise
 
-    Example: `formation export histories/a --format csv,parquet --out timeline`
+    Example: `formation export recorded --format csv,parquet --out tables`
     """
     wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
     from tracking.timeline import export_timeline
@@ -116,7 +116,7 @@ def report(
 ) -> None:
     """Make one self-contained page to look at.
 
-    Example: `formation report histories/a --out report.html`
+    Example: `formation report recorded --out report.html`
     """
     from tracking.report import report as write_report
 
