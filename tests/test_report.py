@@ -3,13 +3,20 @@
 import base64
 import gzip
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.timeline_examples import demo_timeline, published_timeline, two_runs
-from tracking.pagedata import page_data
+from tracking import pagedata
+from tracking.alignment import align_runs
+from tracking.matching import match
+from tracking.pagedata import _numbers, main_roles, page_data, page_title
 from tracking.report import MODULES, report, viewer_script, viewer_style
 from tracking.results import Timeline
 
@@ -96,6 +103,63 @@ def test_several_runs_say_what_differs_between_them() -> None:
     data = page_data(two_runs())
     assert data["differing"] == ["learning_rate"]
     assert data["title"] == "demo, demo-slow"
+
+
+def test_the_page_knows_which_component_of_one_run_is_which_of_another() -> None:
+    timeline = two_runs()
+    found = page_data(timeline)["counterparts"]
+    one, other = (run.history for run in timeline.runs)
+    expected = match(one, other, same_run=False)
+    (between,) = found["between"]
+    assert between["runs"] == ["demo", "demo-slow"]
+    for pair, (before, after, *numbers) in zip(expected.pairs, between["pairs"], strict=True):
+        assert (pair.before.name, pair.after.name) == (before, after)
+        assert numbers == pytest.approx([pair.similarity, pair.confidence, pair.null], rel=1e-3)
+    families = align_runs([one, other]).families
+    members = [{run: node.name for run, node in family.members.items()} for family in families]
+    assert [(family["label"], family["members"]) for family in found["families"]] == [
+        (family.label, some) for family, some in zip(families, members, strict=True)
+    ]
+    assert found["all"]
+
+
+def test_of_a_large_model_only_components_with_a_role_are_matched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagedata, "FEW_COMPONENTS", 4)
+    timeline = two_runs()
+    (between,) = page_data(timeline)["counterparts"]["between"]
+    roles = [{node.name for node in main_roles(run)} for run in timeline.runs]
+    assert between["pairs"]
+    assert all(before in roles[0] or after in roles[1] for before, after, *_ in between["pairs"])
+    assert {"a0.h0", "a1.h1"} & {before for before, *_ in between["pairs"]} <= roles[0]
+
+
+def test_of_many_runs_each_is_matched_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagedata, "ENOUGH", 0.1)
+    demo, slow = two_runs().runs
+    third = replace(slow, history=replace(slow.history, name="third"))
+    found = page_data(Timeline((demo, slow, third)))["counterparts"]
+    assert [between["runs"] for between in found["between"]] == [["demo", "demo-slow"], ["demo", "third"]]
+    assert not found["all"]
+
+
+def test_a_title_names_the_runs_or_what_differs_between_them() -> None:
+    demo, slow = two_runs().runs
+    assert page_title(Timeline((demo, slow))) == "demo, demo-slow"
+    wordy = replace(slow, history=replace(slow.history, name="slow" * 20))
+    assert page_title(Timeline((demo, wordy))) == "2 runs, differing in learning rate"
+    assert page_title(Timeline((wordy,))) == "slow" * 20
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.none(), max_size=20))
+def test_numbers_of_the_page_have_four_significant_digits(values: list[float | None]) -> None:
+    for exact, written in zip(values, _numbers(values), strict=True):
+        if exact is None or not math.isfinite(exact):
+            assert written is None
+        else:
+            assert written == pytest.approx(exact, rel=5.0001e-4, abs=1e-300)
+            assert float(f"{written:.4g}") == (
+                written if 1e-18 < abs(exact) < 1e18 else pytest.approx(written, abs=1e-300)
+            )
 
 
 def test_every_module_of_the_viewer_is_joined_after_what_it_imports() -> None:

@@ -148,6 +148,7 @@ def test_the_page_opens_and_moves(browser: Any, odd: Timeline, tmp_path: Path) -
     opened.close()
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 def test_the_figure_is_drawn(odd: Timeline, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from tracking.figures import plot

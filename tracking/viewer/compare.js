@@ -82,7 +82,8 @@ function explanation(page, several) {
   const known = page.runs.some((run) => Object.keys(run.hyperparameters).length);
   const same = known ? "All hyperparameters are the same." : "No hyperparameters are known.";
   const differing = page.differing.map((name) => name.replaceAll("_", " "));
-  return `${differing.length ? `The runs differ in ${differing.join(", ")}.` : same} ${how}`;
+  const order = differing.length > 1 ? ", in this order in each row" : "";
+  return `${differing.length ? `The runs differ in ${differing.join(", ")}${order}.` : same} ${how}`;
 }
 
 /**
@@ -113,7 +114,7 @@ function drawRows(root, { run: current, colour, store }, { width, runs, names, r
   const longest = Math.max(...all.map((row) => row.label.length));
   const stacked = several || width < 520;
   const role = stacked ? 0 : Math.min(150, 20 + 7.4 * Math.max(...names.map((name) => name.length)));
-  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 16) + 6.4 * Math.min(34, longest));
+  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + 6.4 * Math.min(34, longest));
   const axis = timeAxis(together(runs), store.state.unit, store.state.scale, gutter, width - 14);
   const svg = root.append("svg").attr("width", width).attr("class", "formed").attr("role", "group").attr("aria-label", "Intervals of formation");
   const back = svg.append("g");
@@ -126,7 +127,7 @@ function drawRows(root, { run: current, colour, store }, { width, runs, names, r
     for (const row of lines[i]) {
       const middle = y + size / 2;
       back.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", middle).attr("y2", middle);
-      const label = svg.append("text").attr("class", "row").attr("x", stacked ? 10 : gutter - 12).attr("y", middle + 4).attr("text-anchor", stacked ? "start" : "end").text(clipped(row.label, (gutter - role - (stacked ? 20 : 12)) / 6.2));
+      const label = svg.append("text").attr("class", "row").attr("x", stacked ? 10 : gutter - 18).attr("y", middle + 4).attr("text-anchor", stacked ? "start" : "end").text(clipped(row.label, (gutter - role - (stacked ? 20 : 18)) / 6.2));
       tell(label, several ? `${row.run.name}, ${row.clock} clock` : `${row.clock} clock`);
       if (several) pressable(label.classed("current", row.run === current), () => store.set({ run: row.run.name }));
       const place = (/** @type {number|null} */ step) => position(row.run, Number(step), axis, store.state.unit);

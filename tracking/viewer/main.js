@@ -176,5 +176,5 @@ function drawCircuitChoices(element, run, store) {
   const tasks = Object.keys(run.circuits);
   choose(root, "task", "Task", tasks.map((name) => [name, name]), store.state.task, store);
   const most = (run.circuits[store.state.task]?.at ?? []).reduce((high, at) => Math.max(high, at?.edges.length ?? 0), 0);
-  if (most > Number(LIMITS[0])) choose(root, "edges", "Edges", LIMITS.map((limit) => [limit, `largest ${limit}`]), store.state.edges, store);
+  if (most > Number(LIMITS[0])) choose(root, "edges", "Edges", LIMITS.map((limit) => [limit, `up to ${limit}`]), store.state.edges, store);
 }
