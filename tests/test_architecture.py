@@ -24,6 +24,7 @@ CIRCUITS = [
     ["discovery"],
 ]
 TRACKING = [
+    ["slices"],
     ["formats", "claims", "hub", "crew"],
     ["runs", "cluster"],
     ["loading", "weighing", "workers"],
@@ -76,7 +77,7 @@ TRACKING = [
     ["exports", "results"],
     ["arrays", "dashboards", "interchange"],
     ["timeline"],
-    ["drawing"],
+    ["drawing", "canvas"],
     ["timeaxis"],
     ["panels", "pagedata", "captions", "circuit_panel"],
     ["figures"],
@@ -117,6 +118,7 @@ MODEL_FREE = [
     "interchange",
     "timeline",
     "drawing",
+    "canvas",
     "timeaxis",
     "captions",
     "panels",

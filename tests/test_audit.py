@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +231,41 @@ def test_a_large_tensor_is_read_in_pieces(tmp_path: Path) -> None:
     first, second = weigh(tmp_path / "large.safetensors"), weigh(tmp_path / "moved.safetensors")
     assert first.norm == pytest.approx(float(true), rel=1e-6)
     assert distance(first, second) == pytest.approx(0.01 * np.sqrt(values.size), rel=0.3)
+
+
+def sparse_safetensors(place: Path) -> None:
+    """One tensor of one row and more than 2 GB, all holes."""
+    size = 540_000_000 * 4
+    header = json.dumps({"wide": {"dtype": "F32", "shape": [1, size // 4], "data_offsets": [0, size]}}).encode()
+    header += b" " * (-len(header) % 8)
+    with place.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+
+
+def sparse_archive(place: Path) -> None:
+    import torch
+
+    with torch.serialization.skip_data():
+        torch.save({"model": {"large": torch.empty(300_000, 1024)}, "step": 100}, place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "name"), [(sparse_safetensors, "model.safetensors"), (sparse_archive, "checkpoint.pt")]
+)
+def test_memory_does_not_grow_with_the_size(tmp_path: Path, make: Callable[[Path], None], name: str) -> None:
+    pytest.importorskip("resource")
+    (tmp_path / "step100").mkdir()
+    make(tmp_path / "step100" / name)
+    code = (
+        f"import resource; from tracking.audit import audit; assert audit({str(tmp_path)!r}).findings == (); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 1e9
 
 
 def test_findings_are_sentences_and_a_table(sound: Path, tmp_path: Path) -> None:

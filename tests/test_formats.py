@@ -189,13 +189,15 @@ def test_our_own_form(tmp_path: Path) -> None:
     assert set(other.weights) == set(module.state_dict())
 
 
-def test_rows_of_a_tensor_are_read_alone(gpt2, tmp_path: Path) -> None:
-    for form in (hugging_face, state_dict, distributed):
-        for entry in entries(form(gpt2, tmp_path / form.__name__)):
-            whole = entry.whole()
-            assert tuple(whole.shape) == entry.shape
-            if entry.shape:
-                assert torch.equal(entry.read(1, 3), whole[1:3])
+@pytest.mark.parametrize("large", [0, 1 << 26])
+@pytest.mark.parametrize("form", [hugging_face, sharded, state_dict, wrapped, legacy, distributed])
+def test_parts_of_a_tensor_are_read_alone(gpt2, tmp_path: Path, monkeypatch, form: Callable, large: int) -> None:
+    monkeypatch.setattr("tracking.formats.LARGE", large)
+    for entry in entries(form(gpt2, tmp_path / form.__name__)):
+        whole = entry.whole()
+        assert tuple(whole.shape) == entry.shape
+        for first, last in ((0, whole.numel()), (1, 3), (whole.numel() - 5, whole.numel()), (2, 2)):
+            assert torch.equal(entry.part(first, last), whole.flatten()[first:last])
 
 
 def test_what_a_checkpoint_says_of_its_step(gpt2, tmp_path: Path) -> None:

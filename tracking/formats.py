@@ -17,8 +17,12 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
+
+from tracking.slices import places_in_archive, places_in_safetensors
 
 __all__ = ["Entry", "content_hash", "entries", "facts_inside", "read_tensors", "weight_files"]
 
@@ -32,15 +36,14 @@ HOMES = ("state_dict", "model_state_dict", "model", "module", "params")
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a checkpoint; `read(first, last)` gives the rows of its first axis (all of a scalar)."""
+    """One tensor of a checkpoint: `whole()`, mapped into memory where that can be, or `part(first, last)` of it,
+    counted along the flattened tensor, which reads and keeps no more than that."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[int, int], Any]
-
-    def whole(self) -> Any:
-        return self.read(0, self.shape[0] if self.shape else 1)
+    whole: Callable[[], Any]
+    part: Callable[[int, int], Any]
 
 
 def weight_files(source: "str | Path") -> tuple[Path, ...]:
@@ -152,22 +155,21 @@ def _safetensors(path: Path) -> Iterator[Entry]:
     except Exception as error:
         raise ValueError(f"expected a whole safetensors file, but {path} cannot be read: {error}") from error
 
-    def rows(name: str, shape: tuple[int, ...]) -> Callable[[int, int], Any]:
-        whole = shape[0] if shape else 1
-        return lambda a, b: file.get_tensor(name) if not shape or b - a >= whole else file.get_slice(name)[a:b]
-
+    places = places_in_safetensors(path)
     for name, shape, dtype in known:
-        yield Entry(name, shape, dtype, rows(name, shape))
+        whole = partial(file.get_tensor, name)
+        yield Entry(name, shape, dtype, whole, places[name].read if name in places else _part_of(whole))
 
 
 def _torch(path: Path) -> Iterator[Entry]:
     import torch
 
     held: Mapping[str, Any] = _load(path)
+    places = cache(partial(_places, path))
     for home in HOMES:
         inner = held.get(home)
         if isinstance(inner, Mapping) and any(isinstance(value, torch.Tensor) for value in inner.values()):
-            held = inner
+            held, places = inner, cache(partial(_places, path, home))
             break
     found = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
     if not found:
@@ -176,11 +178,30 @@ def _torch(path: Path) -> Iterator[Entry]:
         tensor = found[name].detach()
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             raise ValueError(f"expected plain tensors in {path}, got {name} with layout {tensor.layout}")
-        yield Entry(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _rows(tensor))
+        dtype, whole = str(tensor.dtype).removeprefix("torch."), partial(_same, tensor)
+        yield Entry(name, tuple(tensor.shape), dtype, whole, partial(_placed_part, places, name, whole))
 
 
-def _rows(tensor: Any) -> Callable[[int, int], Any]:
-    return lambda first, last: tensor[first:last] if tensor.ndim else tensor
+def _same(tensor: Any) -> Any:
+    return tensor
+
+
+def _part_of(whole: Callable[[], Any]) -> Callable[[int, int], Any]:
+    """Parts of a tensor that cannot be read in parts."""
+    return lambda first, last: whole().reshape(-1)[first:last]
+
+
+def _placed_part(places: Callable[[], Mapping[str, Any]], name: str, whole: Callable[[], Any], a: int, b: int) -> Any:
+    place = places().get(name)
+    return _part_of(whole)(a, b) if place is None else place.read(a, b)
+
+
+def _places(path: Path, home: str | None = None) -> Mapping[str, Any]:
+    """Where the tensors of a file of torch lie; empty where that cannot be told."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    found = places_in_archive(path)
+    return {str(name): place for name, place in (found if home is None else found[home]).items()}
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -215,6 +236,9 @@ def _first(error: Exception) -> str:
 
 
 # -- torch.distributed.checkpoint -----------------------------------------------------------------------------------
+
+LARGE = 64 << 20
+"""Bytes above which a piece is read in parts."""
 
 _KNOWN = {
     ("torch", "Size"),
@@ -263,26 +287,61 @@ def _distributed(index: Path) -> Iterator[Entry]:
         if name.startswith(chosen):
             held = tensors[name]
             dtype = str(held.properties.dtype).removeprefix("torch.")
-            yield Entry(name.removeprefix(chosen), tuple(held.size), dtype, _chunks(index.parent, name, held, places))
+            chunks = _Chunks(index.parent, name, held, places)
+            yield Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)
 
 
-def _chunks(folder: Path, name: str, held: Any, places: Mapping[Any, Any]) -> Callable[[int, int], Any]:
-    import torch
+class _Chunks:
+    """One tensor of a distributed checkpoint, in pieces; each is an archive of torch within a file."""
 
-    def read(first: int, last: int) -> Any:
-        out = torch.empty(held.size, dtype=held.properties.dtype)
+    def __init__(self, folder: Path, name: str, held: Any, places: Mapping[Any, Any]) -> None:
+        self.folder, self.name, self.held, self.places = folder, name, held, places
+        self.located = cache(places_in_archive)
+
+    def whole(self) -> Any:
+        return self._rows(0, self.held.size[0] if len(self.held.size) else 1)
+
+    def part(self, first: int, last: int) -> Any:
+        width = prod(self.held.size[1:]) or 1
+        row = first // width
+        found = self._rows(row, -(-last // width)) if len(self.held.size) else self.whole()
+        return found.reshape(-1)[first - row * width : last - row * width]
+
+    def _rows(self, first: int, last: int) -> Any:
+        """Some rows of the first axis (all of a scalar)."""
+        import torch
+
+        size = tuple(self.held.size)
+        out = torch.empty((last - first, *size[1:]) if size else (), dtype=self.held.properties.dtype)
         try:
-            for chunk in held.chunks:
-                place = places[name, tuple(chunk.offsets)]
-                if Path(place.relative_path).name != place.relative_path:
-                    raise ValueError(f"it names {place.relative_path}, which is outside")
-                with (folder / place.relative_path).open("rb") as file:
-                    file.seek(place.offset)
-                    part = torch.load(io.BytesIO(file.read(place.length)), map_location="cpu", weights_only=True)
-                window = tuple(slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True))
-                out[window] = part
+            for chunk in self.held.chunks:
+                low = max(first, chunk.offsets[0]) if size else 0
+                high = min(last, chunk.offsets[0] + chunk.sizes[0]) if size else 1
+                if low < high:
+                    found = self._piece(chunk, low, high)
+                    window = [slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True)]
+                    out[(slice(low - first, high - first), *window[1:]) if size else ()] = found
         except Exception as error:
-            raise ValueError(f"the distributed checkpoint {folder} is damaged at {name}: {_first(error)}") from error
-        return out[first:last] if out.ndim else out
+            raise ValueError(
+                f"the distributed checkpoint {self.folder} is damaged at {self.name}: {_first(error)}"
+            ) from error
+        return out
 
-    return read
+    def _piece(self, chunk: Any, low: int, high: int) -> Any:
+        """Rows of one chunk; a large one is not read whole."""
+        import torch
+
+        place = self.places[self.name, tuple(chunk.offsets)]
+        if Path(place.relative_path).name != place.relative_path:
+            raise ValueError(f"it names {place.relative_path}, which is outside")
+        path, sizes = self.folder / place.relative_path, tuple(chunk.sizes)
+        if place.length > LARGE and (at := self.located(path, place.offset, place.length)) is not None:
+            width = prod(sizes[1:])
+            rows = [(row - chunk.offsets[0]) * width for row in (low, high)]
+            return at.read(*rows).reshape(high - low, *sizes[1:])
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            found = torch.load(io.BytesIO(file.read(place.length)), map_location="cpu", weights_only=True)
+        if tuple(found.shape) != sizes:
+            raise ValueError(f"expected a piece of shape {sizes}, got {tuple(found.shape)}")
+        return found[low - chunk.offsets[0] : high - chunk.offsets[0]] if sizes else found

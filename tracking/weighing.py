@@ -3,8 +3,8 @@
 A **weight note** of one checkpoint: a hash, the norm, the count of numbers that are not finite, and a **sketch** of
 every tensor.  A sketch is a fixed random projection: entry i of a tensor goes, with a random sign, into bucket i mod k,
 so that for two tensors x and y of one name E‖S(x) − S(y)‖² = ‖x − y‖² and E⟨S(x), S(y)⟩ = ⟨x, y⟩.  Distances of whole
-checkpoints, sums over many tensors, are good to a few per cent.  Tensors are read a block of rows at a time, so a note
-takes some hundred megabytes at most, whatever the size of the model.
+checkpoints, sums over many tensors, are good to a few per cent.  Tensors are read a block of numbers at a time
+(`tracking.slices`), so a note takes some hundred megabytes at most, whatever the size of the model.
 
 References:
     Finding Frequent Items in Data Streams (Charikar et al., 2002), https://doi.org/10.1007/3-540-45465-9_59
@@ -13,6 +13,7 @@ References:
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +110,15 @@ def _weigh_tensor(entry: Entry) -> TensorNote:
     return TensorNote(entry.shape, entry.dtype, digest.hexdigest(), square**0.5, not_finite, low >= high, sketch)
 
 
-def _blocks(entry: Entry) -> Iterator[tuple[bytes, Float[np.ndarray, "number"]]]:
-    """Bytes and numbers of a tensor, some rows at a time."""
+def _blocks(entry: Entry) -> Iterator[tuple[Any, Float[np.ndarray, "number"]]]:
+    """Bytes and numbers of a tensor, some at a time."""
     import torch
 
-    n_rows = entry.shape[0] if entry.shape else 1
-    width = int(np.prod(entry.shape[1:])) if entry.shape else 1
-    step = max(1, BLOCK // max(width, 1))
-    for first in range(0, n_rows if width else 0, step):
-        rows: Any = entry.read(first, min(first + step, n_rows)).detach().contiguous().reshape(-1)
-        for piece in rows.split(BLOCK):
-            raw = piece.view(torch.uint8).numpy().tobytes() if piece.numel() else b""
-            yield raw, piece.to(torch.float64 if piece.dtype == torch.float64 else torch.float32).numpy()
+    size = prod(entry.shape)
+    for first in range(0, size, BLOCK):
+        piece: Any = entry.part(first, min(first + BLOCK, size)).detach().contiguous()
+        numbers = piece.to(torch.float64 if piece.dtype == torch.float64 else torch.float32).numpy()
+        yield piece.view(torch.uint8).numpy(), numbers
 
 
 _SIGNS: list[np.ndarray] = []
