@@ -102,6 +102,14 @@ def test_where_nothing_forms_at_all_nothing_is_claimed() -> None:
     assert "nothing can be said" in found.sentences[0]
 
 
+def test_too_few_runs_prove_nothing_however_far_apart_they_are() -> None:
+    runs = sweep(grid(2, learning_rate=RATES), np.random.default_rng(2), effects={"learning_rate": -2.0}, between=0.01)
+    found = compare_formation(runs, by="learning_rate")
+    assert found.effects["smallest_p"][0] == pytest.approx(1 / 3)
+    assert found.sentences[0].startswith("Too few runs to tell whether learning_rate moves induction")
+    assert found.sentences[0].endswith("with 4 no p-value below 0.33 is possible; add seeds.")
+
+
 def test_what_always_changes_together_is_said_to() -> None:
     settings = [{**one, "warmup_steps": int(one["learning_rate"] * 1e5)} for one in grid(5, learning_rate=RATES)]
     found = compare_formation(sweep(settings, np.random.default_rng(3)), by="learning_rate")

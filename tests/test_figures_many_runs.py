@@ -110,3 +110,12 @@ def test_what_was_foretold_stands_beside_what_became_of_it(tmp_path: Path) -> No
 def test_a_forecast_of_nothing_is_not_drawn() -> None:
     with pytest.raises(ValueError, match="expected a forecast of at least one role"):
         plot_forecast(forecast_metric(told(), "training/loss"))
+
+
+def test_a_figure_shows_itself_in_a_notebook_that_never_imported_pyplot() -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter = DisplayFormatter()
+    formatter.active_types = ["text/plain", "image/png"]
+    data, _ = formatter.format(plot_forecast(forecast_runs(told(), seen=0.15)))
+    assert data["image/png"].startswith(b"\x89PNG")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from circuits.circuit import Circuit
+from tracking.canvas import needs_matplotlib, new_figure
 from tracking.captions import circuit_caption, figure_caption, figure_title
 from tracking.circuit_panel import draw_circuit
 from tracking.drawing import (
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["needs_matplotlib", "plot", "plot_circuit", "plot_formation", "plot_lifelines"]
-__all__ += ["plot_scores", "plot_similarity"]
+__all__ = ["plot", "plot_circuit", "plot_formation", "plot_lifelines", "plot_scores", "plot_similarity"]
 
 Panel = tuple[str, float, Callable[["Axes"], None]]
 STYLE: Any = {
@@ -158,15 +158,6 @@ def _chosen(
     return chosen, TimeAxis(history, axis, scale_of(times, scale)), lanes(chosen)
 
 
-def needs_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib; install it with: pip install 'circuit-formation-tracker[plot]'"
-        ) from error
-
-
 def _families(history: History) -> dict[str, list[Curve]]:
     """Curves by the axis they share, in their order."""
     found: dict[str, list[Curve]] = {}
@@ -207,7 +198,6 @@ def _columns(
 ) -> "Figure":
     """Columns of panels under one title and over one caption, each column with one time axis."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     width = 7.2 if len(columns) == 1 else 11.0
     caption = textwrap.fill(figure_caption(run, shows), round(width * 16.5), break_on_hyphens=False)
@@ -215,7 +205,7 @@ def _columns(
     left = max(0.8, 0.25 + 0.062 * max((len(label) for label in _labels(run, shows)), default=0))
     panels_most = max(len(panels) for panels in columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + foot + 0.45))
+        figure = new_figure(width, height + foot + 0.45)
         total = height + foot + 0.45
         grid = figure.add_gridspec(
             1, len(columns), width_ratios=[1.25, 1][: len(columns)], left=left / width,
@@ -282,7 +272,6 @@ def plot_circuit(
         KeyError: no circuit was recorded there.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     chosen, _, found = _chosen(timeline, run)
     history = chosen.history
@@ -296,7 +285,7 @@ def plot_circuit(
         caption = textwrap.fill(circuit_caption(circuit, min(max_edges, circuit.n_edges)), round(width * 17))
         foot = 0.2 + 0.15 * (caption.count("\n") + 1)
         height = max(3.2, 0.75 * graph.n_layers + 2.2) + foot
-        figure = Figure(figsize=(width, height))
+        figure = new_figure(width, height)
         axes = figure.add_axes((0.03, foot / height, 0.94, 1 - (foot + 0.5) / height))
         draw_circuit(axes, circuit, colours, max_edges=max_edges)
         title = f"{chosen.name if len(chosen.name) <= 40 else chosen.name[:39] + '…'}: {circuit.task} at step {step:,}"

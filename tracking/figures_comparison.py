@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracking.canvas import needs_matplotlib, new_figure
 from tracking.comparison import Comparison, compare_formation, curves
 from tracking.drawing import role_colours, short_number
-from tracking.figures import STYLE, needs_matplotlib
+from tracking.figures import STYLE
 from tracking.panels import FAINT, INK
 from tracking.runset import RunSet, by_size, is_number
 
@@ -54,7 +55,6 @@ def plot_comparison(
     """
     needs_matplotlib()
     import matplotlib
-    from matplotlib.figure import Figure
 
     names = (by,) if isinstance(by, str) else tuple(by)
     found = compare_formation(runs, by=names) if comparison is None else comparison
@@ -70,7 +70,7 @@ def plot_comparison(
     foot, gap = 0.62 + 0.135 * (caption.count("\n") + 1), 0.78
     total = sum(heights) + gap * len(names) + foot + 0.8
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, total))
+        figure = new_figure(7.6, total)
         letter = iter("abcdefghijklmnopqrstuvwxyz")
         top = total - 0.8
         for name, height in zip(names, heights, strict=False):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracking.canvas import needs_matplotlib, new_figure
 from tracking.drawing import short_number
-from tracking.figures import STYLE, needs_matplotlib
+from tracking.figures import STYLE
 from tracking.forecast import Forecast
 from tracking.panels import FAINT, INK
 from tracking.runset import QUESTION
@@ -42,7 +43,6 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
     """
     needs_matplotlib()
     import matplotlib
-    from matplotlib.figure import Figure
 
     predictions = forecast.predictions
     if "role" not in predictions or not len(predictions):
@@ -62,7 +62,7 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
     foot, bars = 0.62 + 0.135 * (caption.count("\n") + 1), 0.5 + 0.34 * len(questions)
     total = 2.55 * lines + bars + foot + 1.0
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, total))
+        figure = new_figure(7.6, total)
         width = 0.9 / columns - 0.05
         for number, question in enumerate(questions):
             row, column = divmod(number, columns)

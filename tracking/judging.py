@@ -99,6 +99,8 @@ def describe_dates(scores: "pd.DataFrame", seen: float, leave: Leave) -> list[st
         verdict = f"no better than the median of the other runs ({span})"
         if row["gain_low"] > 0:
             verdict = f"{row['gain']:.0%} below the median of the other runs ({span})"
+        elif row["gain_high"] < 0:
+            verdict = f"worse than the median of the other runs ({span})"
         found.append(
             f"{what} from the first {seen:.0%}, {left} left out in turn: mean |log error| {row['log_error']:.3f}, "
             f"{verdict}; its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs. Whether it forms: "
@@ -112,7 +114,8 @@ def _brier(row: Mapping[str, Any]) -> str:
     median = row["brier"] + row["brier_gain"]
     if row["brier_low"] > 0:
         return f"Brier score {row['brier']:.3f}, where the share of the other runs has {median:.3f} ({span})"
-    return f"Brier score {row['brier']:.3f}, no better than the {median:.3f} of the share of the other runs ({span})"
+    than = "worse" if row["brier_high"] < 0 else "no better"
+    return f"Brier score {row['brier']:.3f}, {than} than the {median:.3f} of the share of the other runs ({span})"
 
 
 def score_ends(predictions: "pd.DataFrame") -> "pd.DataFrame":
@@ -134,7 +137,8 @@ def score_ends(predictions: "pd.DataFrame") -> "pd.DataFrame":
 def describe_end(row: Mapping[str, Any], seen: float) -> str:
     better = row["gain_low"] > 0
     span = f"90% interval of the gain {row['gain_low']:.0%} to {row['gain_high']:.0%}"
-    verdict = f"{row['gain']:.0%} below" if better else "no better than"
+    worse = "worse than" if row["gain_high"] < 0 else "no better than"
+    verdict = f"{row['gain']:.0%} below" if better else worse
     return (
         f"Where {row['name']} ends, from the first {seen:.0%}: mean absolute error {row['error']:.3g}, {verdict} the "
         f"median of the other runs ({span}); its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs."
