@@ -284,7 +284,7 @@ def draw_lanes(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Sequence[
 def _draw_track(axes: "Axes", clock: TimeAxis, track: Track, y: float, colour: str) -> None:
     """A line as strong as the score, thinner where it is unsure that the role is carried."""
     from matplotlib.collections import LineCollection
-    from matplotlib.colors import to_rgba
+    from matplotlib.colors import to_rgb
 
     steps = clock.history.steps
     score = np.array(track.strength)
@@ -295,7 +295,12 @@ def _draw_track(axes: "Axes", clock: TimeAxis, track: Track, y: float, colour: s
         start = clock(steps[place])
         stop = clock(steps[end]) if end > place else start
         pieces.append([(start, y), (stop, y)])
-        inks.append(to_rgba(colour, 0.3 + 0.7 * float(np.clip(level[index], 0, 1))))
+        # Mixed with white, not see-through, and on a line from end to end, so that no seams are seen between pieces.
+        inks.append(tuple(1 - (0.3 + 0.7 * float(np.clip(level[index], 0, 1))) * (1 - np.array(to_rgb(colour)))))
+    whole = [[(clock(steps[first]), y), (clock(steps[last]), y)] for first, last in track.stints]
+    axes.add_collection(
+        LineCollection(whole, colors=[np.mean(inks, axis=0)], linewidths=3.2, capstyle="butt", zorder=2.9)
+    )
     axes.add_collection(LineCollection(pieces, colors=inks, linewidths=3.2, capstyle="butt", zorder=3))
     for first, last in track.stints:
         if first == last:
