@@ -25,13 +25,13 @@ def curves(run: RunTimeline) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    scores, lifelines, edges = run.table("scores"), run.table("lifelines"), run.table("edges")
-    kept = edges.groupby(["task", "step"], as_index=False, sort=True)["in_circuit"].sum()
+    circuits = [(step, task, record.circuit) for (step, task), record in sorted(run.history.records.items())]
+    sizes = [(step, f"{task}/edges", float(kept.n_edges)) for step, task, kept in circuits if kept is not None]
     parts = [
         (run.table("metrics"), ("name",), "metrics", "value"),
-        (scores, ("task", "measure", "component"), "scores", "value"),
-        (lifelines, ("lifeline", "component"), "lifelines", "strength"),
-        (kept.assign(last="edges"), ("task", "last"), "circuits", "in_circuit"),
+        (run.table("scores"), ("task", "measure", "component"), "scores", "value"),
+        (run.table("lifelines"), ("lifeline", "component"), "lifelines", "strength"),
+        (pd.DataFrame(sizes, columns=["step", "name", "value"]), ("name",), "circuits", "value"),
     ]
     found = []
     for table, labels, kind, value in parts:
@@ -74,39 +74,48 @@ def write_wandb(timeline: Timeline, folder: Path) -> list[Path]:
     """
     import wandb
 
+    folder.mkdir(parents=True, exist_ok=True)
     quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True, save_code=False)
     written = []
-    folder.mkdir(parents=True, exist_ok=True)
     for run in timeline.runs:
         about: dict[str, Any] = {**run.history.hyperparameters, "formation": {**versions(), **run.analysis}}
         log = wandb.init(
             project="circuit-formation",
             name=run.name,
-            job_type="formation",
             config=about,
             dir=str(folder),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             reinit="create_new",
             settings=quiet,
         )
-        log.define_metric("step")
-        log.define_metric("*", step_metric="step")
-        values: dict[int, dict[str, float]] = {}
-        for step, name, value in _rows(run):
-            values.setdefault(step, {})[name] = value
-        for step, row in values.items():
-            log.log({"step": step, **row})
-        for table in ("events", "formation"):
-            if len(frame := run.table(table)):
-                log.log({"step": run.history.steps[-1], table: wandb.Table(dataframe=frame)})
-        for table in TABLES:
-            place = Path(log.dir) / "tables" / f"{table}.parquet"
-            place.parent.mkdir(exist_ok=True)
-            run.table(table).to_parquet(place, index=False)
-            log.save(str(place), base_path=log.dir, policy="end")
+        _log_curves(log, run)
+        _log_tables(log, run)
         written.append(Path(log.dir).parent)
         log.finish()
     return written
+
+
+def _log_curves(log: Any, run: RunTimeline) -> None:
+    log.define_metric("step")
+    log.define_metric("*", step_metric="step")
+    values: dict[int, dict[str, float]] = {}
+    for step, name, value in _rows(run):
+        values.setdefault(step, {})[name] = value
+    for step, row in values.items():
+        log.log({"step": step, **row})
+
+
+def _log_tables(log: Any, run: RunTimeline) -> None:
+    import wandb
+
+    for table in ("events", "formation"):
+        if len(frame := run.table(table)):
+            log.log({"step": run.history.steps[-1], table: wandb.Table(dataframe=frame)})
+    folder = Path(log.dir) / "tables"
+    folder.mkdir(exist_ok=True)
+    for table in TABLES:
+        run.table(table).to_parquet(folder / f"{table}.parquet", index=False)
+        log.save(str(folder / f"{table}.parquet"), base_path=log.dir, policy="end")
 
 
 def _rows(run: RunTimeline) -> Iterator[tuple[int, str, float]]:
