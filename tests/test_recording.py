@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +229,9 @@ def test_other_settings_are_refused(run: Path, whole: Path) -> None:
         ({"target": 1.5}, "target faithfulness"),
         ({"steps": "3"}, "no checkpoint at step 3; the nearest are 2 and 4"),
         ({"method": "magic"}, "magic"),
+        ({"device": "gpu"}, "expected cpu, cuda, cuda:1, mps or auto, got the device 'gpu'"),
+        ({"device": "cuda:99"}, "there is no device 'cuda:99' on this machine"),
+        ({"dtype": "float12"}, "expected a dtype among float32"),
     ],
 )
 def test_a_wrong_request_writes_nothing(run: Path, tmp_path: Path, options: dict, words: str) -> None:
@@ -253,10 +256,41 @@ def test_a_full_disk_is_not_a_bad_checkpoint(run: Path, tmp_path: Path, monkeypa
         measured(run, tmp_path)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk of the size asked for; asked again, it is that disk made larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def sized(size: str) -> Path:
+        how = f"remount,size={size}" if place.is_mount() else f"size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting is not permitted here")
+        return place
+
+    yield sized
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full(run: Path, whole: Path, small_disk: Callable[[str], Path]) -> None:
+    history = small_disk("48k") / "h"
+    with pytest.raises(OSError, match="No space left"):
+        measured(run, history)
+    kept = content(history)
+    assert 0 < len(kept) < 12
+    small_disk("2m")
+    measured(run, history)
+    assert content(history) == content(whole)
+    assert kept.items() <= content(whole).items()
+
+
 def test_shards_make_the_whole(run: Path, whole: Path, tmp_path: Path) -> None:
     for shard in ("2/3", "1/3", "3/3"):
         measured(run, tmp_path, shard=shard)
     assert content(tmp_path) == content(whole)
+    assert measured(run, tmp_path / "none", shard="9/9").done == ()
     for wrong in ("0/3", "4/3", "1", "a/b"):
         with pytest.raises(ValueError, match="expected a shard such as 1/4"):
             measured(run, tmp_path, shard=wrong)

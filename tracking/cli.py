@@ -17,7 +17,7 @@ from tracking.cli_outputs import export, match, report, track
 from tracking.terminal import (
     Json,
     fail,
-    other_kind,
+    in_the_way,
     pairs,
     print_json,
     progress_bars,
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError) as error:
         return fail(sentence_of(error), 2)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        return fail(f"{error.filename} is a {other_kind(error)}; choose another place", 2)
+        return fail(f"{in_the_way(error)}; choose another place", 2)
     except ImportError as error:
         return fail(f"{error}; `formation doctor` says what is missing", 1)
     except OSError as error:
@@ -218,13 +218,14 @@ def record(
     task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
     steps: Steps = "all",
     method: Annotated[
-        str, typer.Option(help="How edges are scored: eap-ig | eap (five times faster) | exact.")
+        str, typer.Option(help="How edges are scored: eap-ig | eap (in half the time) | exact.")
     ] = "eap-ig",
     n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16; the checkpoint's own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each process; 1 for small models.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
@@ -245,7 +246,8 @@ def record(
 
     tasks = tuple(part.strip() for part in task.split(",") if part.strip())
     options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
-    options |= {"device": device, "dtype": dtype, "workers": workers, "cluster": cluster, "shard": shard}
+    options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
+    options |= {"shard": shard}
     options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
     options["events"] = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
     run = _open_run(source, step_pattern, tokens_per_step)

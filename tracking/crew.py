@@ -65,12 +65,26 @@ def attempt(work: Work, unit: Any) -> Outcome:
 
 
 def local_device(device: str) -> str:
-    """What `auto` comes to on this machine; any other device as it is."""
-    if device != "auto":
+    """What `auto` comes to on this machine; any other device as it is.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device == "cpu":
         return device
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    gpus, expected = torch.cuda.device_count(), "expected cpu, cuda, cuda:1, mps or auto"
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{expected}, got the device {device!r}") from error
+    there = {"cuda": (wanted.index or 0) < gpus, "mps": torch.backends.mps.is_available()}.get(wanted.type, True)
+    if not there:
+        raise ValueError(f"there is no device {device!r} on this machine; {expected}")
+    return device
 
 
 @dataclass
@@ -192,7 +206,7 @@ def _gpu(worker: int) -> str:
 
     known = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = known.split(",") if known else [str(number) for number in range(torch.cuda.device_count())]
-    return names[worker % len(names)] if names else ""
+    return names[worker % len(names)]
 
 
 def _heard(process: Any, pipe: Connection) -> Outcome:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "training_record"]
 
 PROBE, TRAINING = "repeated-tokens", "training"
+DTYPES = ("float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Settings:
             raise ValueError(f"expected one or more different tasks, got {', '.join(self.tasks) or 'none'}")
         if self.n_prompts < 2:
             raise ValueError(f"expected at least 2 prompts, so that there is a standard error, got {self.n_prompts}")
+        if self.dtype not in (None, *DTYPES):
+            raise ValueError(f"expected a dtype among {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 < self.target <= 1:
             raise ValueError(f"expected a target faithfulness above 0 and up to 1, got {self.target}")
 

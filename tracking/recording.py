@@ -15,6 +15,7 @@ from typing import Any
 
 from tracking.audit import audit_files, equal_weights
 from tracking.bench import Bench
+from tracking.crew import local_device
 from tracking.density import budget_of, first_steps, next_steps
 from tracking.history import History
 from tracking.hub import Downloads, weight_digests
@@ -96,6 +97,8 @@ def record(
         return RecordingSummary(str(place))
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
+    if cluster is None:
+        local_device(device)
     if workers > 1 or cluster is not None:
         return record_together(
             run, place, settings, workers=workers, cluster=cluster, device=device, threads=threads, config=config,

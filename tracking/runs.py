@@ -170,7 +170,7 @@ def select_steps(available: Iterable[int], wanted: str) -> tuple[int, ...]:
         else:
             raise ValueError(
                 f"cannot read the steps {part!r}; expected all, a list such as 0,1000,5000, a range such as 100..900, "
-                "first:5, last:5, log:20 or linear:20"
+                "first:5, last:5, log:20, linear:20, or auto alone"
             )
     return tuple(sorted(chosen))
 

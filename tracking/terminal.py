@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Json",
     "fail",
+    "in_the_way",
     "number",
-    "other_kind",
     "pairs",
     "print_json",
     "print_table",
@@ -127,12 +128,17 @@ def sentence_of(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def other_kind(error: OSError) -> str:
-    return "folder, not a file" if isinstance(error, IsADirectoryError) else "file, not a folder"
+def in_the_way(error: OSError) -> str:
+    """What is a file where a folder should be, or the other way round."""
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename} is a folder, not a file"
+    place = Path(error.filename or ".")
+    file = next((path for path in (place, *place.parents) if path.is_file()), place)
+    return f"{file} is a file, not a folder"
 
 
 def trouble_with_disk(error: OSError) -> str:
-    where = f" at {error.filename}" if error.filename else ""
+    where = f"{error.filename}: " if error.filename else ""
     remedy = {
         errno.ENOSPC: "no space left on the disk; make room, and the same command goes on from where it stopped",
         errno.EDQUOT: "the disk quota is used up; make room, and the same command goes on from where it stopped",
@@ -140,4 +146,4 @@ def trouble_with_disk(error: OSError) -> str:
         errno.EACCES: "permission denied; choose a folder that you may write to",
         errno.EPERM: "permission denied; choose a folder that you may write to",
     }.get(error.errno or 0, sentence_of(error))
-    return f"{remedy}{where}"
+    return f"{where}{remedy}"
