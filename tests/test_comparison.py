@@ -20,7 +20,7 @@ from tracking.history import History
 from tracking.runset import RunSet, formation_times, run_set, varying
 from tracking.scaling import BATCH_CONTEXT, describe_scaling, scaling_law, scaling_laws
 from tracking.shifts import describe_shifts, run_traits, trait_shifts
-from tracking.synthetic import Rise, rising_history
+from tracking.synthetic import Rise, history_from_drawing, rising_history
 
 RATES = [1e-3, 3e-3]
 
@@ -161,6 +161,16 @@ def test_histories_of_one_run_are_refused() -> None:
     history = rising_history([Rise("a1.h0", "induction", 100.0)], range(0, 401, 20))
     with pytest.raises(ValueError, match="two histories are of run"):
         run_set([history, history])
+
+
+def test_functions_without_a_name_are_not_taken_for_those_of_other_runs() -> None:
+    """Circuits alone: "function A" is the first to appear in its own run, and need not be that of another."""
+    drawn = history_from_drawing(
+        "a0.h0 previous-token ..####\na1.h0 induction ...###", wiring={"induction": ["previous-token"]}
+    )
+    records = {key: replace(record, scores={}) for key, record in drawn.records.items()}
+    with pytest.raises(ValueError, match=r"no role's name \(function A"):
+        run_set([replace(drawn, records=records, name=name) for name in "ab"])
 
 
 @pytest.fixture(scope="module")

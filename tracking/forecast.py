@@ -44,8 +44,9 @@ class Forecast:
     `predictions`: run, role, clock, definition, cut, predictor, midpoint, low, high (steps), p_forms, seen_before,
     seen_after (what became of it; infinite where it did not form).
     `scores`: role, clock, definition, predictor, n_runs, n_formed, log_error (mean absolute error of ln step),
-    coverage, brier, gain (share of the log error of the median baseline that is saved), gain_low, gain_high, brier_gain
-    (the Brier score of the median baseline less this one), brier_low, brier_high (90 % intervals over resampled runs).
+    coverage, brier, gain (share of the log error of the median baseline that is saved), gain_low, gain_high, law_gain,
+    law_low, law_high (the same beside the published law, where it says something), brier_gain (the Brier score of the
+    median baseline less this one), brier_low, brier_high (90 % intervals over resampled runs).
     """
 
     predictions: "pd.DataFrame"

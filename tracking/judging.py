@@ -33,6 +33,7 @@ def score_dates(predictions: "pd.DataFrame", runs: RunSet) -> "pd.DataFrame":
             forms = np.isfinite(some["seen_after"].to_numpy())
             error = errors[name]
             gain, low, high = _gain(error, errors["median"])
+            by_law = _gain(error, errors["law"]) if "law" in errors else (math.nan,) * 3
             brier, better = wrong[name], _resampled(wrong["median"] - wrong[name])
             covered = (some["low"] < some["seen_after"]) & (some["high"] > some["seen_before"])
             told = some["low"].notna()
@@ -48,6 +49,7 @@ def score_dates(predictions: "pd.DataFrame", runs: RunSet) -> "pd.DataFrame":
                     "gain": gain,
                     "gain_low": low,
                     "gain_high": high,
+                    **dict(zip(("law_gain", "law_low", "law_high"), by_law, strict=True)),
                     **dict(zip(("brier_gain", "brier_low", "brier_high"), better, strict=True)),
                 }
             )
@@ -103,10 +105,18 @@ def describe_dates(scores: "pd.DataFrame", seen: float, leave: Leave) -> list[st
             verdict = f"worse than the median of the other runs ({span})"
         found.append(
             f"{what} from the first {seen:.0%}, {left} left out in turn: mean |log error| {row['log_error']:.3f}, "
-            f"{verdict}; its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs. Whether it forms: "
-            f"{_brier(row)}."
+            f"{verdict}{_beside_law(row)}; its 90% intervals hold {row['coverage']:.0%} of {row['n_runs']} runs. "
+            f"Whether it forms: {_brier(row)}."
         )
     return found or [f"Nothing forms after the first {seen:.0%} of enough runs to be foretold."]
+
+
+def _beside_law(row: Mapping[str, Any]) -> str:
+    if not math.isfinite(row["law_gain"]):
+        return ""
+    better = row["law_low"] > 0
+    verdict = f"{row['law_gain']:.0%} below" if better else "worse than" if row["law_high"] < 0 else "no better than"
+    return f", {verdict} the published law ({row['law_low']:.0%} to {row['law_high']:.0%})"
 
 
 def _brier(row: Mapping[str, Any]) -> str:

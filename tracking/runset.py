@@ -65,15 +65,26 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
     """Link and date every history; only whole roles are kept, so that a run counts once in each comparison.
 
     Raises:
-        ValueError: two histories are of one run.
+        ValueError: two histories are of one run, or one has no scores that are named as roles.
     """
     import pandas as pd
 
     from tracking.formation import formation_table
+    from tracking.lifelines import link_lifelines
 
     settings = settings_of(histories)
-    frames = [formation_table(history, definitions=definitions).to_frame() for history in histories]
-    formation = pd.concat(frames, ignore_index=True)
+    linked = [link_lifelines(history) for history in histories]
+    for history, lifelines in zip(histories, linked, strict=True):
+        if nameless := [line.lifeline for line in lifelines.roles if not line.measure]:
+            raise ValueError(
+                f"what is linked in run {history.name!r} has no role's name ({', '.join(nameless[:3])}), so which of "
+                "it is which in another run is not known; record or import scores of roles, such as induction"
+            )
+    tables = [
+        formation_table(history, lifelines, definitions=definitions)
+        for history, lifelines in zip(histories, linked, strict=True)
+    ]
+    formation = pd.concat([table.to_frame() for table in tables], ignore_index=True)
     return RunSet(
         _without_repeats(formation[formation["component"] == ""]),
         settings,
@@ -91,7 +102,10 @@ def settings_of(histories: Sequence[History]) -> dict[str, dict[str, Any]]:
     names = [history.name for history in histories]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two histories are of run {twice[0]!r}; give each run once")
-    return {history.name: dict(history.hyperparameters) for history in histories}
+    settings = {history.name: dict(history.hyperparameters) for history in histories}
+    if any("intervention" in values for values in settings.values()):  # a run that is no branch is one without
+        settings = {name: {"intervention": "none", **values} for name, values in settings.items()}
+    return settings
 
 
 def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -167,10 +181,12 @@ def check_names(settings: Settings, names: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
             raise ValueError(f"no run has a hyperparameter {name!r}; {meant}")
-        values = {plain(values.get(name)) for values in settings.values()}
+        values = {plain(values[name]) for values in settings.values() if values.get(name) is not None}
         if len(values) < 2:
             vary = ", ".join(varying(settings)) or "none does"
-            raise ValueError(f"{name!r} is {next(iter(values))} in all runs, so nothing can be compared; vary: {vary}")
+            raise ValueError(
+                f"{name!r} is {next(iter(values), None)} in all runs, so nothing can be compared; vary: {vary}"
+            )
 
 
 def varying(settings: Settings) -> tuple[str, ...]:
