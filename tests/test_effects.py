@@ -1,5 +1,7 @@
 """Shifts are told with the certainty that pairs of runs allow, and no more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,3 +146,21 @@ def test_what_is_no_pair_is_refused() -> None:
     other = History.from_frame(run(300).to_frame("scores").replace("a1.h1", "a1.h3"))
     with pytest.raises(ValueError, match="are not of one model"):
         effect_of(run(300), other)
+
+
+def test_branches_are_compared_with_controls_or_parents_like_any_other_runs() -> None:
+    from tracking.comparison import compare
+
+    def named(history: History, name: str, **hyperparameters: str) -> History:
+        return replace(history, name=name, hyperparameters={"seed": 0, **hyperparameters})
+
+    branches = [named(run(o + 100, seed=o), f"branch-{o}", intervention="freeze a0 from 0") for o in ONSETS]
+    parents = [named(run(o, seed=o + 1), f"parent-{o}") for o in ONSETS]
+    controls = [named(run(o, seed=o + 1), f"control-{o}", intervention="none") for o in ONSETS]
+    found = [compare([*branches, *others], by="intervention") for others in (controls, parents)]
+    assert found[0].sentences == found[1].sentences
+    assert any(
+        "induction (form, half-rise) forms" in sentence and "p = 0" in sentence for sentence in found[0].sentences
+    )
+    with pytest.raises(ValueError, match="'rate' is 0.1 in all runs, so nothing can be compared"):
+        compare([*parents, *(replace(each, hyperparameters={"rate": 0.1}) for each in branches)], by="rate")
