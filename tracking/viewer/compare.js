@@ -5,7 +5,7 @@ import { d3 } from "./vendor/d3.js";
 import { CLOCKS, dated, definitionsOf, formationOf, namedBy } from "./data.js";
 import { drawInterval } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
-import { pressable, tell } from "./tip.js";
+import { tell } from "./tip.js";
 import { interpolate, timeAxis } from "./time.js";
 
 /** @typedef {import("./data.js").Run} Run */
@@ -129,7 +129,8 @@ function drawRows(root, { run: current, colour, store }, { width, runs, names, r
       back.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", middle).attr("y2", middle);
       const label = svg.append("text").attr("class", "row").attr("x", stacked ? 10 : gutter - 18).attr("y", middle + 4).attr("text-anchor", stacked ? "start" : "end").text(clipped(row.label, (gutter - role - (stacked ? 20 : 18)) / 6.2));
       tell(label, several ? `${row.run.name}, ${row.clock} clock` : `${row.clock} clock`);
-      if (several) pressable(label.classed("current", row.run === current), () => store.set({ run: row.run.name }));
+      // The choice of a run in the bar does the same from the keyboard.
+      if (several) label.classed("current", row.run === current).classed("link", true).on("click", () => store.set({ run: row.run.name }));
       const place = (/** @type {number|null} */ step) => position(row.run, Number(step), axis, store.state.unit);
       drawInterval(svg, dated(formationOf(row.run, name), row.clock, definition), { run: row.run, unit: store.state.unit, axis, place, y: middle, ink });
       y += size;
