@@ -132,7 +132,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     place.write_bytes(place.read_bytes()[:200])
     opened = History.open(tmp_path)
     assert opened.records[0, "repeats"].step == 0
-    with pytest.raises(ValueError, match=r"000000005.*is damaged .*record that step again"):
+    with pytest.raises(ValueError, match=r"000000005.*is damaged .*measures it again"):
         read_record(place)
     (tmp_path / "history.json").write_text("{")
     with pytest.raises(ValueError, match=r"history\.json is damaged"):
@@ -207,3 +207,25 @@ def test_tasks_may_grow_and_versions_may_differ(tmp_path: Path) -> None:
     create_history(tmp_path, "run", GRAPH, settings=settings)
     create_history(tmp_path, "run", GRAPH, settings={**settings, "tasks": ["ioi"], "versions": {"torch": "2.7"}})
     assert History.open(tmp_path).settings == {**settings, "tasks": ["induction", "ioi"]}
+
+
+def test_damaged_files_are_said_once_and_told_from_failed_checkpoints(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tracking.timeline import build_timeline
+
+    known = history(*range(0, 50, 10))
+    gap = Record(50, "repeats", status="failed", reason="the file is truncated")
+    History("small", GRAPH, {**known.records, (50, "repeats"): gap}).save(tmp_path / "h")
+    for step in (10, 20):
+        place = tmp_path / "h" / "records" / f"{step:09d}.repeats.safetensors"
+        place.write_bytes(place.read_bytes()[:100])
+    opened = History.open(tmp_path / "h")
+    assert [record.step for record in opened.damaged] == [10, 20]
+    assert [record.step for record in opened.failures] == [10, 20, 50]
+    assert len(caplog.messages) == 1
+    assert "000000010.repeats.safetensors is damaged" in caplog.text
+    assert "`formation record` as before measures it again" in caplog.text
+    sentences = build_timeline([opened]).runs[0].sentences
+    assert any("could not be read or used: steps 50." in sentence for sentence in sentences)
+    assert any("damaged: steps 10, 20;" in sentence for sentence in sentences)

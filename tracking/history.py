@@ -9,6 +9,7 @@ Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "tool_version"]
+
+log = logging.getLogger(__name__)
 
 
 def tool_version() -> str:
@@ -102,7 +105,9 @@ class History:
         """A history from long tables with the columns of `to_frame` (those of DESIGN's tables).
 
         `run`, `tokens`, `task` and `std_error` may be absent.  Edges listed in `edges` are the circuit, unless a
-        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.
+        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.  The
+        tables do not say whether a task was done, or a checkpoint failed: every status is `unknown` (exported timelines
+        keep it, see `tracking.timeline`).
 
         Raises:
             ValueError: a column is missing, a value is not a number, a row stands twice, or there are several runs.
@@ -141,6 +146,11 @@ class History:
     @property
     def failures(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records.values() if record.status == "failed")
+
+    @property
+    def damaged(self) -> tuple[Record, ...]:
+        """Those among the failures whose file cannot be read; recording again measures them again."""
+        return tuple(record for record in self.failures if record.provenance.get("damaged"))
 
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
@@ -388,7 +398,9 @@ class _FolderRecords(Mapping[tuple[int, str], Record]):
             try:
                 self._read[key] = read_record(self._places[key])
             except ValueError as error:  # one damaged file costs that record, not the history
-                self._read[key] = Record(*key, status="failed", reason=str(error))
+                if not any(record.provenance.get("damaged") for record in self._read.values()):
+                    log.warning("%s; it is left out, and so is any other record that is damaged", error)
+                self._read[key] = Record(*key, status="failed", reason=str(error), provenance={"damaged": True})
         return self._read[key]
 
     def __iter__(self) -> Iterator[tuple[int, str]]:

@@ -267,7 +267,7 @@ def read_header(place: Path) -> dict[str, Any]:
 
 
 def _damage(place: Path, error: Exception) -> ValueError:
-    return ValueError(f"{place} is damaged ({error}); delete it and record that step again")
+    return ValueError(f"{place} is damaged ({error}); the same `formation record` as before measures it again")
 
 
 @dataclass(frozen=True)

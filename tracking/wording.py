@@ -40,10 +40,19 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     sentences += _behaviour(lifelines, table)
     sentences += _orders(lifelines, table)
     sentences += _events(lifelines.events)
-    if history.failures:
-        steps = ", ".join(str(step) for step in sorted({record.step for record in history.failures}))
-        sentences.append(f"Not measured, as the checkpoint could not be read or used: steps {steps}.")
+    damaged = {(record.step, record.task) for record in history.damaged}
+    if failed := sorted({r.step for r in history.failures if (r.step, r.task) not in damaged}):
+        sentences.append(f"Not measured, as the checkpoint could not be read or used: steps {_listed(failed)}.")
+    if lost := sorted({step for step, _ in damaged}):
+        sentences.append(
+            f"Left out, as the history's files are damaged: steps {_listed(lost)}; the same `formation record` as "
+            "before measures them again."
+        )
     return tuple(sentences)
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps))
 
 
 def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
