@@ -171,12 +171,14 @@ def _draw_curve(axes: "Axes", curve: "pd.DataFrame", colour: Any, last: float) -
     if not len(curve):
         return
     time, formed, low, high = (curve[column].to_numpy(dtype=float) for column in ("time", "formed", "low", "high"))
-    x = np.concatenate([[0.0], time, [max(last, time[-1])]])
+    whole = formed[-1] > 1 - 1e-9
+    # Where some have not formed it nothing is known beyond the end of the runs.
+    x = np.concatenate([[0.0], time, [max(last, time[-1]) if whole else time[-1]]])
     y, below, above = (np.concatenate([[0.0], part, part[-1:]]) for part in (formed, low, high))
     above[0] = above[1] if formed[0] == 0 else 0.0
     axes.fill_between(x, below, above, step="post", color=colour, alpha=0.14, lw=0)
     axes.step(x, y, where="post", color=colour, lw=1.5, solid_joinstyle="miter")
-    if formed[-1] < 1 - 1e-9:  # those that never form it are data: seen up to here
+    if not whole:
         axes.plot([time[-1]], [formed[-1]], marker="|", color=colour, ms=6, mew=1.2, clip_on=False)
 
 
@@ -271,8 +273,8 @@ def _comparison_caption(runs: RunSet, found: Comparison, definition: str) -> str
         f"{len(runs.runs)} runs{f', {len(seeds)} seeds' if seeds else ''}. Formation by {definition}; form: heads look "
         "like it, function: corrupting them hurts the task, behaviour: the model does the task. Curves: Turnbull's "
         "estimate for times known only to lie between two checkpoints; bands: 90% intervals with runs as the unit; a "
-        "tick at the end: some runs never form it. Effects: log-linear model of censored times, the other "
-        f"hyperparameters taken out; bars: {found.confidence:.0%} intervals from exchanging whole runs between "
-        f"settings; filled: q ≤ {ENOUGH}, after Benjamini and Hochberg over {len(found.effects)} comparisons; last "
-        "column: runs that form it."
+        "curve that ends in a tick: some runs had not formed it by their end. Effects: log-linear model of censored "
+        f"times, the other hyperparameters taken out; bars: {found.confidence:.0%} intervals from exchanging whole "
+        f"runs between settings; filled: q ≤ {ENOUGH}, after Benjamini and Hochberg over {len(found.effects)} "
+        "comparisons; last column: runs that form it."
     )

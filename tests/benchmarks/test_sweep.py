@@ -220,7 +220,8 @@ def test_a_recorded_number_is_moved_at_equal_performance(searches: Path) -> None
     """Which mixture copies as well and yet is the least biased towards copying where there is nothing to copy?"""
     from tracking.design import design
 
-    space = {**SEARCH, "space": {"repeat_probability": {"low": 0.3, "high": 0.95}}}
+    base = {"steps": 400, "checkpoints": "0..400:100"}
+    space = {"base": base, "space": {"repeat_probability": {"low": 0.3, "high": 0.95}}}
     bias, copying = "repeated-tokens/loss_first_half", "repeated-tokens/loss_second_half"
     free = design(space, f"minimise {copying}", out=searches / "free", budget=8, confirm=3, seed=1)
     bound = float(free.confirmed["value"].max()) + 0.5
