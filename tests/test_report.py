@@ -156,6 +156,7 @@ def test_numbers_of_the_page_have_four_significant_digits(values: list[float | N
         if exact is None or not math.isfinite(exact):
             assert written is None
         else:
+            assert written is not None
             assert math.isclose(written, exact, rel_tol=5.0001e-4, abs_tol=1e-290)
             exactly = 1e-18 < abs(exact) < 1e18
             assert math.isclose(float(f"{written:.4g}"), written, rel_tol=0 if exactly else 1e-12, abs_tol=1e-290)
