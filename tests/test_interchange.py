@@ -4,11 +4,13 @@ import io
 import json
 import struct
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -216,8 +218,7 @@ def test_tensorboard_reads_the_curves(timeline: Timeline, tmp_path: Path) -> Non
 
 def wandb_records(place: Path) -> Iterator:
     """The messages in a run's file: a LevelDB log, whose pieces are at most a block of 32 KiB."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    message = import_module("wandb.proto.wandb_internal_pb2").Record
     content, at, whole = place.read_bytes(), 7, b""  # seven bytes say what file this is
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:
@@ -227,18 +228,17 @@ def wandb_records(place: Path) -> Iterator:
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # the whole, or the last piece
-            record = Record()
+            record = message()
             record.ParseFromString(whole)
             whole = b""
             yield record
 
 
 def test_wandb_reads_the_curves_and_the_tables(timeline: Timeline, tmp_path: Path, monkeypatch) -> None:
-    pytest.importorskip("wandb")
-    import pandas as pd
-
+    wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (place,) = export_timeline(timeline, tmp_path, formats=["wandb"])
+    wandb.teardown()  # or the last of it may still be on its way
     run = timeline.runs[0]
     (log,) = place.glob("*.wandb")
     records = list(wandb_records(log))

@@ -42,8 +42,15 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(LIBRARIES.split())})\..*"),
     ("py:.*", "|".join(map(re.escape, BARE.split()))),
 ]
-# Types stand in signatures: words before a colon in what is said of a property or a constant are words.
+
+
+def _words(docstring: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    return [("", "", docstring._dedent(docstring._consume_to_next_section()))]
+
+
+# Types stand in signatures: words before a colon in what is said of a property, a constant or a result are words.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
+GoogleDocstring._consume_returns_section = _words  # type: ignore[method-assign]
 
 html_theme = "furo"
 html_title = project
