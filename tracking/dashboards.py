@@ -67,8 +67,8 @@ def write_wandb(timeline: Timeline, folder: Path) -> list[Path]:
     """One Weights & Biases run a run, offline (for `wandb sync`) unless `WANDB_MODE` says otherwise.
 
     `curves` are logged over a step of their own, `step`; events and formation as its tables, and all six tables as
-    Parquet files of the run.  Hyperparameters are its configuration.  The client writes the last of it a moment after it
-    has finished, at the latest when this process ends or `wandb.teardown()` is called.
+    Parquet files of the run.  Hyperparameters are its configuration.  The client writes the last of it a moment
+    after it has finished, at the latest when this process ends or `wandb.teardown()` is called.
 
     Raises:
         ImportError: the client is not installed.
