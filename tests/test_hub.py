@@ -229,6 +229,22 @@ def test_streaming_is_the_same_history_on_little_disk(hub: Hub, run: Path, tmp_p
     assert not any("resolve" in request for request in hub.requests[before:])
 
 
+@pytest.mark.slow
+def test_several_workers_stream_too(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    downloads, held = tmp_path / ".streamed.checkpoints", []
+
+    def watch(event: object) -> None:
+        held.append(len([p for p in downloads.iterdir() if (p / "model.safetensors").is_file()]))
+
+    summary = record(REPOSITORY, tmp_path / "streamed", n_prompts=8, keep_checkpoints=0, workers=2, events=watch)
+    assert (len(summary.done), summary.failed) == (8, ())
+    assert max(held) <= 2  # one a worker
+    assert not downloads.exists()
+    assert max(count for name, count in hub.seen.items() if name.endswith(".safetensors")) == 1
+
+
 def test_branches_that_serve_the_same_weights_are_refused_before_a_download(hub: Hub, tmp_path: Path) -> None:
     hub.files["step2-tokens2M"] = hub.files["step6-tokens6M"]
     with pytest.raises(ValueError, match="2 steps hold the same weights: 2, 6"):

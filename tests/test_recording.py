@@ -211,6 +211,15 @@ def test_weights_that_changed_since_are_said(run: Path, broken, tmp_path: Path) 
     assert summary.changed == tuple((4, unit) for unit in UNITS)
 
 
+def test_what_describes_the_history_is_made_anew_from_its_records(run: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "h")
+    (tmp_path / "h" / "history.json").unlink()
+    summary = measured(run, tmp_path / "h")
+    assert (summary.done, len(summary.skipped)) == ((), 12)
+    assert content(tmp_path / "h") == content(whole)
+    assert (tmp_path / "h" / "history.json").read_bytes() == (whole / "history.json").read_bytes()
+
+
 def test_other_settings_are_refused(run: Path, whole: Path) -> None:
     before = content(whole)
     with pytest.raises(ValueError, match=r"settings n_prompts 8, and this one has 16; choose another folder"):

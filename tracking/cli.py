@@ -6,7 +6,8 @@ stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,9 @@ Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 |
 Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
 StepPattern = Annotated[
     str | None, typer.Option("--step-pattern", help="Regular expression; its first group is the step in a name.")
+]
+StepsPerCheckpoint = Annotated[
+    int, typer.Option("--steps-per-checkpoint", min=1, help="Where names count checkpoints, and not steps.")
 ]
 TokensPerStep = Annotated[
     float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
@@ -188,6 +192,7 @@ def audit(
     steps: Steps = "all",
     config: Config = None,
     step_pattern: StepPattern = None,
+    steps_per_checkpoint: StepsPerCheckpoint = 1,
     tokens_per_step: TokensPerStep = None,
     as_json: Json = False,
 ) -> None:
@@ -197,7 +202,7 @@ def audit(
     """
     from tracking.audit import audit as audit_run
 
-    run = _open_run(source, step_pattern, tokens_per_step)
+    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
     with progress_bars() as progress:
         found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
     if as_json:
@@ -205,7 +210,7 @@ def audit(
         print_json({"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows})
     else:
         verdict = "nothing is wrong" if found.passed else "this series is not what it claims to be"
-        typer.echo(f"{found.run}: {len(run.select(steps))} checkpoints looked at; {verdict}")
+        typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
         for finding in found.findings:
             typer.echo(str(finding))
     if not found.passed:
@@ -235,6 +240,7 @@ def record(
     force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
     config: Config = None,
     step_pattern: StepPattern = None,
+    steps_per_checkpoint: StepsPerCheckpoint = 1,
     tokens_per_step: TokensPerStep = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
 ) -> None:
@@ -249,9 +255,10 @@ def record(
     options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
     options |= {"shard": shard}
     options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
-    options["events"] = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
-    run = _open_run(source, step_pattern, tokens_per_step)
+    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
     with progress_bars() as progress:
+        said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
+        options["events"] = said or (lambda event: progress.console.print(_told(event), highlight=False))
         summary = record_run(run, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
     failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
     counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
@@ -317,10 +324,26 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _open_run(source: str, step_pattern: str | None, tokens_per_step: float | None) -> "Run":
+def _open_run(source: str, step_pattern: str | None, per_checkpoint: int, tokens_per_step: float | None) -> "Run":
     from tracking.runs import Run
 
-    return Run.open(source, step_pattern=step_pattern, tokens_per_step=tokens_per_step)
+    options: dict[str, Any] = {"step_pattern": step_pattern, "tokens_per_step": tokens_per_step}
+    return Run.open(source, steps_per_checkpoint=per_checkpoint, **options)
+
+
+def _extent(run: "Run") -> str:
+    """How many checkpoints there are, and of which steps and tokens, so that wrongly read names are seen."""
+    first, last = run.checkpoints[0], run.checkpoints[-1]
+    tokens = "" if last.tokens is None else f" ({first.tokens or 0:.3g} to {last.tokens:.3g} tokens)"
+    return f"{len(run)} checkpoints, steps {first.step} to {last.step}{tokens},"
+
+
+def _told(event: Mapping[str, Any]) -> str:
+    """One line a checkpoint, for people."""
+    kinds = {"done": "written", "skipped": "there already", "failed": "failed"}
+    what = ", ".join(f"{len(event[kind])} {word}" for kind, word in kinds.items() if event[kind])
+    rate, left = event["checkpoints_per_second"], timedelta(seconds=round(event["seconds_left"]))
+    return f"step {event['step']}: {what}; {event['number']} of {event['total']}, {rate:.3g} a second, {left} left"
 
 
 # In the order in which a newcomer meets them.

@@ -371,12 +371,14 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}; expected a history, as `formation record` writes it")
     if not place.is_file():
-        raise FileNotFoundError(f"{folder} holds no history (no history.json); make one with `formation record` first")
+        raise FileNotFoundError(f"{folder} holds no history (no history.json); make it with `formation record`")
     try:
         about = json.loads(place.read_text())
         newer = about["schema_version"] > SCHEMA_VERSION
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} is damaged ({error}); record the history again into another folder") from error
+        raise ValueError(
+            f"{place} is damaged ({error}); delete it, and the same `formation record` as before makes it anew"
+        ) from error
     if newer:
         raise ValueError(f"{folder} was written by version {about['tool_version']} of this tool; install that or later")
     return about

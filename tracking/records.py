@@ -35,6 +35,7 @@ __all__ = [
     "check_record",
     "read_record",
     "record_place",
+    "recorded_graph",
     "write_beside",
     "write_record",
 ]
@@ -239,6 +240,18 @@ def read_record(place: "str | Path") -> Record:
     except Exception as error:
         raise _damage(path, error) from error
     return record
+
+
+def recorded_graph(folder: "str | Path") -> ModelGraph | None:
+    """The graph that the records of a history's folder are of, where one of them has a circuit."""
+    for place in sorted(Path(folder).glob("records/*.safetensors")):
+        try:
+            about = read_header(place).get("circuit")
+        except (ValueError, KeyError, OSError, struct.error):
+            continue
+        if about is not None:
+            return ModelGraph(**about["graph"])
+    return None
 
 
 def check_record(place: "str | Path") -> None:

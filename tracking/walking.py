@@ -24,7 +24,7 @@ from tracking.claims import claim
 from tracking.history import History, create_history, tool_version
 from tracking.hub import Downloads
 from tracking.measuring import TRAINING, failed_record, measure, training_record
-from tracking.records import Record, check_record, read_record, record_place, write_record
+from tracking.records import Record, check_record, read_record, record_place, recorded_graph, write_record
 from tracking.runs import Checkpoint, Run
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class Walk:
 
         if (self.folder / "history.json").is_file():
             self._create(History.open(self.folder).graph)
+        elif (graph := recorded_graph(self.folder)) is not None:
+            self._create(graph)
         total, threads = len(self.run), torch.get_num_threads()
         ledger = Ledger(self.folder, total, events)
         try:
