@@ -72,6 +72,19 @@ def json_of(folder: Path) -> dict:
     return json.loads((folder / "timeline.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_a_long_table_is_written_in_parts(timeline: Timeline, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tracking.results.PART", 100)
+    parts = list(timeline.parts("edges"))
+    assert len(parts) > 3
+    assert max(map(len, parts)) < 300
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), timeline.table("edges"))
+    export_timeline(timeline, tmp_path, formats=["csv", "parquet"])
+    assert (tmp_path / "edges.csv").read_bytes() == (folder / "edges.csv").read_bytes()
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "edges.parquet"), pd.read_parquet(folder / "edges.parquet")
+    )
+
+
 def test_csv_files_say_their_versions(folder: Path) -> None:
     about = json.loads((folder / "tables.json").read_text())
     assert about["schema_version"] == 1

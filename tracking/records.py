@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -143,12 +143,19 @@ def record_place(folder: "str | Path", step: int, task: str) -> Path:
     return Path(folder) / "records" / f"{step:09d}.{task}.safetensors"
 
 
-def write_beside(place: Path, content: bytes) -> None:
-    """Write a file so that its name only ever holds the whole content, also if the machine stops in between."""
+def write_beside(place: Path, content: "bytes | Callable[[BinaryIO], None]") -> None:
+    """Write a file so that its name only ever holds the whole content, also if the machine stops in between.
+
+    Args:
+        content: the bytes, or what writes them to an open file, where they are too many to hold.
+    """
     beside = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, place)

@@ -7,8 +7,8 @@ CSV and in JSON.
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -41,6 +41,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 WHOLE = ("step", "step_before", "step_after")
 NUMBERS = ("tokens", "value", "std_error", "score", "strength", "confidence", "onset", "midpoint", "plateau")
 NUMBERS += ("low", "high", "interval_before", "interval_after")
+PART = 1 << 18
+"""Rows of a table that are made at a time."""
 
 
 def kind_of(column: str) -> Kind:
@@ -87,6 +89,24 @@ class RunTimeline:
     def name(self) -> str:
         return self.history.name
 
+    def parts(self, name: str) -> "Iterator[pd.DataFrame]":
+        """The rows of a table, in order, in as many tables as it takes to hold few of them in memory.
+
+        A run of many checkpoints has millions of edges; every other table is one part.
+        """
+        if name != "edges":
+            yield self.table(name)
+            return
+        history, waiting, size = self.history, {}, 0
+        for key in sorted(history.records):
+            waiting[key] = record = history.records[key]
+            size += 0 if record.circuit is None else int(record.circuit.graph.edge_mask.sum())
+            if size >= PART:
+                yield replace(self, history=replace(history, records=waiting)).table(name)
+                waiting, size = {}, 0
+        if waiting:
+            yield replace(self, history=replace(history, records=waiting)).table(name)
+
     def table(self, name: str) -> "pd.DataFrame":
         """One of the six tables of this run, its columns in order and of one type each.
 
@@ -127,6 +147,11 @@ class Timeline:
             if run.name == name:
                 return run
         raise KeyError(f"no run {name!r} in this timeline; it has {', '.join(run.name for run in self.runs)}")
+
+    def parts(self, name: str) -> "Iterator[pd.DataFrame]":
+        """The rows of a table, run after run, as `RunTimeline.parts` gives them."""
+        for run in self.runs:
+            yield from run.parts(name)
 
     def table(self, name: str) -> "pd.DataFrame":
         """One of the six tables, run after run."""

@@ -6,14 +6,14 @@ the six tables lies beside it as CSV and as Parquet.  Numbers are written to the
 equal files.  Folds over prompts are not tables: they stay in the history.
 """
 
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from tracking.wording import findings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The bytes of a file, or what writes them.
+Content = bytes | Callable[[BinaryIO], None]
 
 __all__ = [
     "FORMATS",
@@ -90,7 +93,8 @@ def export_timeline(
     """Write a timeline as files, each beside its place and then moved into it.
 
     - `json`: `timeline.json`, all of it in one file, as `timeline_schema` describes;
-    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files);
+    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files), written in parts: the formats for runs
+      with millions of edge scores;
     - `gexf`: each task's circuit over time, for Gephi's timeline; `graphml`: each task's circuit, one file a step;
     - `trace`: lifelines as tracks, for Perfetto and Chrome;
     - `netcdf`, `zarr`: everything as arrays, as `tracking.arrays.dataset` describes;
@@ -149,32 +153,39 @@ def load_timeline(path: "str | Path") -> Timeline:
         raise ValueError(f"{place} is damaged ({error}); export it again") from error
 
 
-def _csv_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+def _csv_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
+    def write(table: str, file: BinaryIO) -> None:
+        for number, part in enumerate(timeline.parts(table)):
+            part.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+
     for table in TABLES:
-        yield f"{table}.csv", timeline.table(table).to_csv(index=False, lineterminator="\n").encode()
+        yield f"{table}.csv", partial(write, table)
     kinds = {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES}
     yield "tables.json", (json.dumps({**versions(), "tables": kinds}, indent=2) + "\n").encode()
 
 
-def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
-    for table in TABLES:
-        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]])
-        data = pa.Table.from_pandas(timeline.table(table), schema, preserve_index=False)
+
+    def write(table: str, file: BinaryIO) -> None:
         about = {key: str(value) for key, value in versions().items()} | {"table": table}
-        file = io.BytesIO()
-        pq.write_table(data.replace_schema_metadata(about), file, compression="zstd")
-        yield f"{table}.parquet", file.getvalue()
+        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]], about)
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for part in timeline.parts(table):
+                writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
+
+    for table in TABLES:
+        yield f"{table}.parquet", partial(write, table)
 
 
 def _json_file(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
     yield "timeline.json", _to_json(timeline)
 
 
-_FILES: dict[str, Callable[[Timeline], Iterator[tuple[str, bytes]]]] = {
+_FILES: dict[str, Callable[[Timeline], Iterator[tuple[str, Content]]]] = {
     "json": _json_file,
     "csv": _csv_files,
     "parquet": _parquet_files,
