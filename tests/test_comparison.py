@@ -274,18 +274,21 @@ def test_trait_shifts_keep_their_level() -> None:
 
 
 def test_the_command_compares_a_sweep(sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["compare", str(sweep_folder), "--by", "learning_rate", "--json"]) == 0
+    figure = tmp_path / "rates.png"
+    arguments = ["compare", "--by", "learning_rate"]
+    assert run([*arguments, str(sweep_folder), "--figure", str(figure), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {row["role"] for row in said["effects"]} == {"induction", "previous-token"}
     assert {"formed", "shifts", "scaling", "pairs", "sentences", "unit"} <= set(said)
     assert {row["quantity"] for row in said["scaling"]} == {"exponent of learning_rate"}
-    figure = tmp_path / "rates.png"
-    assert run(["compare", str(sweep_folder), "--by", "learning_rate", "--figure", str(figure)]) == 0
-    out = capsys.readouterr().out
+    assert any("times earlier for learning_rate 0.003 : 0.001" in sentence for sentence in said["sentences"])
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert "exponent of learning_rate" in out
-    assert "times earlier for learning_rate 0.003 : 0.001" in out
+    few = [str(sweep_folder / "histories" / f"run{place}") for place in range(4)]
+    assert run([*arguments, *few]) == 0
+    out = capsys.readouterr().out
+    assert "Too few runs to tell whether learning_rate moves induction" in out
     assert "corrected after Benjamini and Hochberg" in out
+    assert "exponent of learning_rate" in out
 
 
 def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

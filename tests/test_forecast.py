@@ -154,11 +154,11 @@ def test_the_spread_is_that_of_runs_left_out_of_fit_and_choice(together: np.ndar
 
 
 def test_the_best_of_many_choices_is_not_believed() -> None:
-    """Thirty columns of noise: some fit well by chance, and the spread must not fall for it."""
+    """Twelve columns of noise: some fit well by chance, and the spread must not fall for it."""
     ratios, covered = [], []
     for seed in range(25):
         rng = np.random.default_rng(seed)
-        table = {f"x{place}": rng.normal(size=13) for place in range(30)}
+        table = {f"x{place}": rng.normal(size=13) for place in range(12)}
         y = rng.normal(size=13)
         train = {name: values[:12] for name, values in table.items()}
         groups = [(), *([name] for name in table), list(table)]
@@ -168,6 +168,27 @@ def test_the_best_of_many_choices_is_not_believed() -> None:
         covered.append(low < y[12] < high)
     assert np.median(ratios) < 0.9
     assert np.mean(covered) >= 0.8
+
+
+def test_more_columns_than_runs_do_not_look_good_by_passing_through_all_of_them() -> None:
+    """A fit that passes through every run says nothing of one that is left out, and is not chosen."""
+    rng = np.random.default_rng(3)
+    table = {f"x{place}": rng.normal(size=10) for place in range(40)}
+    y = rng.normal(size=10)
+    for group in ([], list(table)):
+        fit = fit_ridge(table, y, groups=[group], honest=False)
+        errors = []
+        for run in range(10):
+            rest = np.delete(np.arange(10), run)
+            x = np.column_stack([(values - values.mean()) / values.std() for values in table.values()])
+            x = x if group else np.zeros((10, 1))
+            mean, offset = x[rest].mean(axis=0), y[rest].mean()
+            centred = x[rest] - mean
+            beta = np.linalg.solve(
+                centred.T @ centred + fit.penalty * np.eye(x.shape[1]), centred.T @ (y[rest] - offset)
+            )
+            errors.append(y[run] - offset - (x[run] - mean) @ beta)
+        assert fit.spread == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-6)
 
 
 def test_a_prediction_known_to_lie_above_a_floor() -> None:

@@ -169,7 +169,7 @@ def _fits(
         hat = (left * (shrunk * sizes)) @ left.T + 1 / len(y)
         errors = y - intercept - x @ coefficients
         if len(names) == len(y):
-            errors = errors / np.maximum(1 - np.diag(hat), 0.05)
+            errors = errors / np.maximum(1 - np.diag(hat), 1e-9)
         for block in range(len(names)) if len(names) < len(y) else ():
             inside = np.flatnonzero(places == block)
             own = np.eye(len(inside)) - hat[np.ix_(inside, inside)]

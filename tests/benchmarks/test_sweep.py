@@ -223,7 +223,7 @@ def test_a_recorded_number_is_moved_at_equal_performance(searches: Path) -> None
     base = {"steps": 400, "checkpoints": "0..400:100"}
     space = {"base": base, "space": {"repeat_probability": {"low": 0.3, "high": 0.95}}}
     bias, copying = "repeated-tokens/loss_first_half", "repeated-tokens/loss_second_half"
-    free = design(space, f"minimise {copying}", out=searches / "free", budget=8, confirm=3, seed=1)
+    free = design(space, f"minimise {copying}", out=searches / "free", budget=7, confirm=2, seed=1)
     bound = float(free.confirmed["value"].max()) + 0.5
     found = design(
         space, f"minimise {bias} subject to {copying} < {bound:.2f}", out=searches / "bias", budget=8, confirm=3
