@@ -1,16 +1,21 @@
 """Runs whose answers are known beforehand: the demo's model, stepped into in seven ways, with five seeds each.
 
 Each question is asked of branches of the same five parents.  `make` trains and records what is not there yet, about
-three minutes a seed; with `FORMATION_BENCHMARKS` set to a folder, what was made stays.
+four minutes a seed; with `FORMATION_BENCHMARKS` set to a folder, what was made stays.
 
     nothing repeats      no repeats from step 0: nothing to learn induction from
     repeats return       no repeats before step 100, and from then on as usual; at a learning rate of .001, since at the
                          demo's own .003 a hundred steps of noise keep induction from forming for 2,000 steps and more
     no first layer       every head of layer 0 ablated: nothing for induction to be composed of
     given a first layer  one head of layer 0 clamped to previous-token from step 0
-    a spare takes over   all heads of layer 1 are induction heads; one is put away and made new, then the others ablated
-    idle head held       the head of layer 0 that looks back least in the parent: its weights frozen from step 0
-    idle head gone       the same head ablated from step 0
+    another takes over   the demo makes induction heads of all of layer 1, where one more or less is of no account.  So
+                         the parent is a branch in which only one of them, a1.h3, is left from step 300 on: two stay
+                         ablated, and a1.h0 comes back at step 450 with new weights.  The question: a1.h3 is ablated
+                         from step 450 on.  In the control, where a1.h3 stays, a1.h0 has nothing to gain from induction
+    no role yet          a0.h0 gets other random weights at step 0, when no component has learned anything: branch and
+                         control are two draws of one kind, so that what there is between them is chance
+    looks idle           the head of layer 0 that looks back least in the parent, ablated from step 0.  It looks at its
+                         own token, and by patching the task depends on it: in a model this small no head stays idle
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +33,7 @@ STEPS = 800
 CHECKPOINTS = "0..800:10"
 BACK, SLOWER, LONGER = 100, 1e-3, 1000
 AWAY, TAKEN = 300, 450
+LAST, NEXT = "a1.h3", "a1.h0"
 FORMED = 0.3
 """The induction score from which on a head carries the role (`tracking.roles`)."""
 
@@ -52,18 +58,21 @@ def make(folder: Path, seed: int) -> Mapping[str, Asked]:
     slow_usual = recorded(slow, home / "slower.history")
     back = usual.score("previous-token").value.sel(step=STEPS).to_series()
     idle = back[[name for name in back.index if name.startswith("a0")]].idxmin()
-    spare = [f"ablate a1.h0 until {TAKEN}", f"reinitialise a1.h0 at {TAKEN}", f"ablate a1.h1,a1.h2,a1.h3 from {TAKEN}"]
     questions = {
         "nothing repeats": (0, ["set repeat_probability=0"]),
         "no first layer": (0, ["ablate a0"]),
         "given a first layer": (0, ["clamp a0.h0 to previous-token"]),
-        "a spare takes over": (AWAY, spare),
-        "idle head held": (0, [f"freeze {idle}"]),
-        "idle head gone": (0, [f"ablate {idle}"]),
+        "no role yet": (0, ["reinitialise a0.h0"]),
+        "looks idle": (0, [f"ablate {idle}"]),
     }
     answers = {name: ask(parent, usual, home / name.replace(" ", "-"), *given) for name, given in questions.items()}
     returning = [f"set repeat_probability=0 until {BACK}"]
-    return {**answers, "repeats return": ask(slow, slow_usual, home / "slowly-return", 0, returning)}
+    answers["repeats return"] = ask(slow, slow_usual, home / "slowly-return", 0, returning)
+    alone = [f"ablate {NEXT} until {TAKEN}", f"reinitialise {NEXT} at {TAKEN}", "ablate a1.h1,a1.h2"]
+    single = branch(parent, at=AWAY, interventions=alone, out=home / "one-head").run
+    usual = recorded(single, home / "one-head.history")
+    answers["another takes over"] = ask(single, usual, home / "another-takes-over", TAKEN, [f"ablate {LAST}"])
+    return answers
 
 
 def ask(parent: Run, usual: History, out: Path, at: int, interventions: Sequence[str]) -> Asked:
@@ -74,5 +83,5 @@ def ask(parent: Run, usual: History, out: Path, at: int, interventions: Sequence
 
 
 def recorded(run: Run, folder: Path) -> History:
-    record(run, folder, n_prompts=32)
+    record(run, folder, n_prompts=32, method="eap")
     return History.open(folder)
