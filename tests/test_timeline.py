@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tests.timeline_examples import demo_timeline, published_timeline, two_runs
+from tests.timeline_examples import demo_history, demo_timeline, published_timeline, two_runs
 from tracking.results import COLUMNS, TABLES, RunTimeline, Timeline, kind_of
-from tracking.timeline import export_timeline, load_timeline
+from tracking.timeline import as_timeline, build_timeline, export_timeline, load_timeline
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,16 @@ def test_a_long_table_is_written_in_parts(timeline: Timeline, folder: Path, tmp_
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "edges.parquet"), pd.read_parquet(folder / "edges.parquet")
     )
+
+
+def test_histories_are_exported_as_their_timeline_is(tmp_path: Path) -> None:
+    history = demo_history()
+    thresholds = {"induction": 0.3}
+    found = export_timeline(history, tmp_path / "history", formats=["csv"], thresholds=thresholds)
+    expected = export_timeline(build_timeline(history, thresholds=thresholds), tmp_path / "timeline", formats=["csv"])
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in expected]
+    with pytest.raises(ValueError, match="thresholds beside a timeline"):
+        as_timeline(build_timeline(history), thresholds=thresholds)
 
 
 def test_csv_files_say_their_versions(folder: Path) -> None:

@@ -9,14 +9,17 @@ import gzip
 import html
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from tracking.history import tool_version
+from tracking.history import History, tool_version
 from tracking.pagedata import page_data, page_title
 from tracking.records import write_beside
 from tracking.results import Timeline
+from tracking.timeline import as_timeline
 
 __all__ = ["packed", "report", "viewer_script", "viewer_style", "widget_script"]
 
@@ -67,22 +70,25 @@ decode(document.getElementById("data").textContent)
 """
 
 
-def report(timeline: Timeline, path: "str | Path", *, title: str | None = None) -> Path:
+def report(
+    timeline: "Timeline | History | Iterable[History]", path: "str | Path", *, title: str | None = None, **options: Any
+) -> Path:
     """Write the page of one run or of several.
 
     Args:
-        timeline: what was found.
+        timeline: what was found; or histories, which are then linked and dated with `options` (see `build_timeline`).
         path: of the HTML file; it is written beside its place and moved into it.
         title: of the page; the names of the runs where not given.
 
     Returns:
         The file.
     """
+    found = as_timeline(timeline, **options)
     page = PAGE.format(
         version=tool_version(),
-        title=html.escape(title or page_title(timeline)),
+        title=html.escape(title or page_title(found)),
         style=viewer_style(),
-        data=packed(timeline, title=title),
+        data=packed(found, title=title),
         script=viewer_script(),
     )
     path = Path(path)

@@ -41,6 +41,7 @@ __all__ = [
     "FORMATS",
     "RunTimeline",
     "Timeline",
+    "as_timeline",
     "build_timeline",
     "export_timeline",
     "load_timeline",
@@ -87,14 +88,36 @@ def build_timeline(
     return Timeline(tuple(runs))
 
 
+def as_timeline(found: "Timeline | History | Iterable[History]", **options: Any) -> Timeline:
+    """A timeline as it is; histories linked and dated with `options` (see `build_timeline`).
+
+    Raises:
+        ValueError: there are options for what is a timeline already.
+    """
+    if not isinstance(found, Timeline):
+        return build_timeline(found, **options)
+    if options:
+        raise ValueError(f"expected no {', '.join(options)} beside a timeline: it was linked and dated before")
+    return found
+
+
 def export_timeline(
-    timeline: Timeline, folder: "str | Path", *, formats: Sequence[str] = ("json", "csv", "parquet")
+    timeline: "Timeline | History | Iterable[History]",
+    folder: "str | Path",
+    *,
+    formats: Sequence[str] = ("json", "csv", "parquet"),
+    **options: Any,
 ) -> list[Path]:
     """Write a timeline as files, each beside its place and then moved into it.
 
+    Args:
+        timeline: a timeline; or histories, which are then linked and dated with `options` (see `build_timeline`).
+        folder: for the files.
+        formats: any of those below.
+
     - `json`: `timeline.json`, all of it in one file, as `timeline_schema` describes;
-    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files), written in parts: the formats for runs
-      with millions of edge scores;
+    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files), written in parts: the formats for
+      runs with millions of edge scores;
     - `gexf`: each task's circuit over time, for Gephi's timeline; `graphml`: each task's circuit, one file a step;
     - `trace`: lifelines as tracks, for Perfetto and Chrome;
     - `netcdf`, `zarr`: everything as arrays, as `tracking.arrays.dataset` describes;
@@ -110,14 +133,14 @@ def export_timeline(
         ImportError: the format needs a library that is not there.
     """
     wanted = check_formats(formats)
-    folder = Path(folder)
+    found, folder = as_timeline(timeline, **options), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in wanted:
         if name in _CLIENTS:
-            written += _CLIENTS[name](timeline, folder / name)
+            written += _CLIENTS[name](found, folder / name)
             continue
-        for place, content in _FILES[name](timeline):
+        for place, content in _FILES[name](found):
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             write_beside(folder / place, content)
             written.append(folder / place)

@@ -11,7 +11,7 @@ from typing import Any
 from tracking.history import History
 from tracking.report import packed, viewer_style, widget_script
 from tracking.results import Timeline
-from tracking.timeline import build_timeline
+from tracking.timeline import as_timeline
 
 __all__ = ["view"]
 
@@ -29,7 +29,7 @@ def view(found: "Timeline | History | Iterable[History]", *, title: str | None =
     Raises:
         ImportError: anywidget is not installed.
     """
-    timeline = found if isinstance(found, Timeline) else build_timeline(found, **options)
+    timeline = as_timeline(found, **options)
     run = timeline.runs[0]
     return _widget_class()(data=packed(timeline, title=title), run=run.name, step=run.history.steps[-1])
 
