@@ -15,9 +15,11 @@ import pytest
 
 from circuits.checkpoint import checkpoint_hash
 from tests import unlucky
-from tracking import jobs
+from tracking import bench, jobs
 from tracking.history import History
+from tracking.measuring import Settings
 from tracking.recording import RecordingSummary, record
+from tracking.runs import Run
 from tracking.training import TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -335,6 +337,29 @@ def test_workers_make_the_same_history_though_one_is_killed(
     assert content(tmp_path / "h") == content(whole)
     assert (len(summary.done), summary.failed) == (12, ())
     assert sorted(event["step"] for event in events) == [0, 2, 4, 6]
+
+
+def test_a_worker_reads_a_checkpoint_once_unless_it_changed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, load = [], bench.load_checkpoint
+    monkeypatch.setattr(
+        bench, "load_checkpoint", lambda source, **options: read.append(source) or load(source, **options)
+    )
+    shutil.copytree(run, tmp_path / run.name)
+    opened, how = Run.open(tmp_path / run.name), Settings(n_prompts=8)
+
+    def do(step: int, *units: str) -> RecordingSummary:
+        return jobs.work(jobs.Job(opened.select(str(step)), tmp_path / "h", units, how, (("threads", 1),), False))
+
+    for step in (0, 2):
+        for unit in UNITS:
+            assert (step, unit) in do(step, unit).done
+    assert [Path(source).name for source in read] == ["step000000", "step000002"]
+    poison(tmp_path / run.name / "checkpoints" / "step000002")
+    (tmp_path / "h" / "records" / "000000002.induction.safetensors").unlink()
+    assert "NaN" in do(2, *UNITS).failed[0][2]
+    assert len(read) == 3
 
 
 @pytest.mark.slow

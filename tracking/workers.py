@@ -86,6 +86,13 @@ def work_through(
         busy = sum(hand.unit is not None for hand in crew.hands.values())
         while len(crew.hands) < min(crew.places(), len(waiting) + busy):
             crew.hire()
+        for worker, hand in crew.hands.items():
+            if hand.here and hand.unit is None and waiting:
+                others = {other.about for other in crew.hands.values() if other is not hand}
+                hand.unit = _suitable(waiting, share, hand.about, others)
+                waiting.remove(hand.unit)
+                hand.about = share.get(hand.unit)
+                crew.give(worker, units[hand.unit])
         for worker, outcome in crew.hear():
             hand = crew.hands[worker]
             hand.here, hand.unit, unit = True, None, hand.unit
@@ -103,13 +110,6 @@ def work_through(
             if heard is not None:
                 heard(unit, outcome)
             show(title, len(found), len(units))
-        for worker, hand in crew.hands.items():
-            if hand.here and hand.unit is None and waiting:
-                others = {other.about for other in crew.hands.values() if other is not hand}
-                hand.unit = _suitable(waiting, share, hand.about, others)
-                waiting.remove(hand.unit)
-                hand.about = share.get(hand.unit)
-                crew.give(worker, units[hand.unit])
     return {name: found[name] for name in units}
 
 
