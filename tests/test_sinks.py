@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.test_interchange import wandb_records
 from tests.test_live import trained
 from tracking.live import Recorder
 from tracking.measuring import PROBE
@@ -72,24 +73,6 @@ def test_tensorboard_reads_what_was_sent(tmp_path: Path) -> None:
     assert {e.step: e.value for e in read.Scalars("formation/induction/a1.h0")} == pytest.approx(sent, rel=1e-6)
 
 
-def wandb_rows(place: Path) -> Iterator[dict[str, Any]]:
-    """What an offline run's file tells: records of Weights & Biases in the log format of LevelDB."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[import-not-found]
-
-    data, begin, whole = place.read_bytes(), 7, b""  # after the header
-    while begin + 7 <= len(data):
-        if 32768 - begin % 32768 < 7:
-            begin += 32768 - begin % 32768
-            continue
-        size, kind = int.from_bytes(data[begin + 4 : begin + 6], "little"), data[begin + 6]
-        whole += data[begin + 7 : begin + 7 + size]
-        begin += 7 + size
-        if kind in (1, 4):  # full, or last part
-            record, whole = Record.FromString(whole), b""
-            items = record.history.item
-            yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
 def test_weights_and_biases_keeps_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline; beside a training that logs to the same run, and so moves the client's own step on."""
     wandb = pytest.importorskip("wandb")
@@ -97,7 +80,10 @@ def test_weights_and_biases_keeps_what_was_sent(tmp_path: Path, monkeypatch: pyt
     run = wandb.init(project="test", mode="offline", dir=str(tmp_path))
     sent = numbers_sent(tmp_path, lambda step, values: run.log({"loss": 1.0}), wandb_sink())
     run.finish()
-    rows = [row for place in tmp_path.rglob("*.wandb") for row in wandb_rows(place)]
+    wandb.teardown()  # or the last of it may still be on its way
+    (place,) = tmp_path.rglob("*.wandb")
+    told = [record.history.item for record in wandb_records(place)]
+    rows = [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items} for items in told]
     rows = [row for row in rows if "formation/step" in row]
     assert {row["formation/step"]: row["formation/induction/a1.h0"] for row in rows} == pytest.approx(sent)
 
