@@ -92,6 +92,8 @@ def test_conditions_move_the_best(tmp_path: Path) -> None:
     )
     assert free.best["learning_rate"] > 0.03
     assert bound.best["learning_rate"] < 0.015
+    assert f"is kept in {bound.confirmed['kept'].sum()} of 5." in bound.sentences[-2]
+    assert bound.confirmed["kept"].sum() >= 4
 
 
 def test_the_same_search_again_is_the_same(tmp_path: Path) -> None:

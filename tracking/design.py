@@ -78,7 +78,7 @@ class DesignResult:
     """What was tried, and what the best of it is worth.
 
     `trials`: trial, the chosen options, seed, state (whole or pruned), value (of the goal's quantity; NaN if pruned),
-    cost, chance (foretold, to beat the best so far), steps.  `confirmed`: seed, value, met.
+    cost, chance (foretold, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met.
     """
 
     goal: Goal
@@ -242,8 +242,9 @@ def _result(search: _Search, space: Space, budget: int, confirm: int) -> DesignR
         seed = FRESH + number
         found = search.run(best, seed=seed, name=f"confirm{number:02d}", until=search.run.steps)
         value, cost = search.judge(found)
-        rows.append({"seed": seed, "value": value, "met": search.goal.met(value) and cost < 50.0})
-    confirmed = pd.DataFrame(rows, columns=["seed", "value", "met"])
+        kept = cost < 50.0
+        rows.append({"seed": seed, "value": value, "kept": kept, "met": search.goal.met(value) and kept})
+    confirmed = pd.DataFrame(rows, columns=["seed", "value", "kept", "met"])
     spent, everything = int(trials["steps"].sum()), budget * search.run.steps
     result = DesignResult(search.goal, trials, best, confirmed, spent, everything)
     return DesignResult(search.goal, trials, best, confirmed, spent, everything, tuple(_sentences(result)))
@@ -269,6 +270,8 @@ def _sentences(result: DesignResult) -> list[str]:
         count = int(result.confirmed["met"].sum())
         ends = stats.binomtest(count, len(values)).proportion_ci(0.9, method="wilson")
         said.append(f"The goal is met in {count} of {len(values)} (90% interval {ends.low:.0%} to {ends.high:.0%}).")
+    if len(values) and goal.conditions:
+        said.append(f"What it is subject to is kept in {int(result.confirmed['kept'].sum())} of {len(values)}.")
     pruned = int((result.trials["state"] == "pruned").sum())
     said.append(
         f"{pruned} of {len(result.trials)} runs were stopped early; that saved {result.saved:.0%} of all steps."
