@@ -9,7 +9,7 @@ import pytest
 
 from circuits.circuit import Circuit, select_top
 from circuits.graph import EdgeScores, Estimate, ModelGraph, NodeScores
-from tracking.history import History, create_history
+from tracking.history import History, create_history, open_histories
 from tracking.records import Record, check_record, read_record, write_record
 
 TABLES: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
@@ -137,6 +137,17 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "history.json").write_text("{")
     with pytest.raises(ValueError, match=r"history\.json is damaged"):
         History.open(tmp_path)
+
+
+def test_histories_of_one_name_are_told_apart_by_their_places(tmp_path: Path) -> None:
+    for place in ("seed0/early", "seed1/early", "sweep/histories/a"):
+        history(0, 10).save(tmp_path / place)
+    alone = open_histories(tmp_path / "seed0" / "early")
+    assert [found.name for found in alone] == [history(0).name]
+    found = open_histories(tmp_path / "seed0" / "early", tmp_path / "seed1" / "early", tmp_path / "sweep")
+    assert [one.name for one in found] == ["seed0/early", "seed1/early", "a"]
+    twice = open_histories(tmp_path / "sweep", tmp_path / "sweep" / "histories" / "a")
+    assert len({one.name for one in twice}) == 1  # a run given twice is for the caller to refuse
 
 
 def test_two_recordings_do_not_mix(tmp_path: Path) -> None:

@@ -188,14 +188,9 @@ def design(
 
 
 def _histories(folders: list[Path]) -> "list[History]":
-    """Those in the folders; the folder of a sweep is all of its histories."""
-    from tracking.history import History
+    from tracking.history import open_histories
 
-    places: list[Path] = []
-    for folder in folders:
-        inside = sorted(path.parent for path in folder.glob("histories/*/history.json"))
-        places += inside or [folder]
-    return [History.open(place) for place in places]
+    return open_histories(*folders)
 
 
 def _metrics(histories: "list[History]") -> "pd.DataFrame":

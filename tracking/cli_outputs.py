@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "match", "report", "track"]
 
 HistoryFolder = Annotated[Path, typer.Argument(help="A history's folder, as `record` or `import` writes it.")]
-HistoryFolders = Annotated[list[Path], typer.Argument(help="One or more histories' folders.")]
+HistoryFolders = Annotated[list[Path], typer.Argument(help="Histories' folders, or that of a sweep.")]
 Thresholds = Annotated[
     list[str] | None,
     typer.Option("--threshold", help="MEASURE=VALUE (or VALUE for all): a component above it plays the role."),
@@ -130,11 +130,10 @@ def report(
 
 
 def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
-    from tracking.history import History
+    from tracking.history import open_histories
     from tracking.timeline import build_timeline
 
-    histories = [History.open(folder) for folder in folders]
-    return build_timeline(histories, thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
+    return build_timeline(open_histories(*folders), thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
 
 
 def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:

@@ -10,8 +10,8 @@ Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "tool_version"]
+__all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "open_histories", "tool_version"]
 
 log = logging.getLogger(__name__)
 
@@ -313,6 +313,32 @@ def _spread(estimate: Estimate, size: int, places: list[int]) -> Estimate:
     folds = np.full((len(estimate.folds), size), np.nan)
     value[places], error[places], folds[:, places] = estimate.value, estimate.std_error, estimate.folds
     return Estimate(value, error, folds, estimate.n_prompts)
+
+
+def open_histories(*folders: "str | Path") -> list[History]:
+    """The histories in some folders; the folder of a sweep stands for all of its histories.
+
+    A run is named by its folder, so those of several seeds may share a name; they are then called by as much of their
+    path as tells them apart, `seed0/early` and `seed1/early`.
+
+    Raises:
+        FileNotFoundError: a folder holds no history.
+    """
+    places: list[Path] = []
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("histories/*/history.json"))
+        places += inside or [folder]
+    found = [History.open(place) for place in places]
+    full = [place.resolve().parts for place in places]
+    return [replace(history, name=_told_apart(index, found, full)) for index, history in enumerate(found)]
+
+
+def _told_apart(index: int, found: Sequence[History], paths: Sequence[tuple[str, ...]]) -> str:
+    own, name = paths[index], found[index].name
+    others = {path for path, other in zip(paths, found, strict=True) if other.name == name and path != own}
+    if not others:
+        return name
+    return "/".join(own[-next(n for n in range(1, len(own) + 1) if all(own[-n:] != path[-n:] for path in others)) :])
 
 
 def create_history(
