@@ -52,7 +52,7 @@ def test_every_setting_and_effect_is_drawn_and_the_caption_says_what_they_are(
     assert "half-rise" in figure.texts[-1].get_text()
     forest = figure.axes[-1]
     points = [line for line in forest.lines if line.get_marker() == "o"]
-    assert sorted(float(line.get_xdata()[0]) for line in points) == pytest.approx(
+    assert sorted(float(np.asarray(line.get_xdata())[0]) for line in points) == pytest.approx(
         sorted(comparison.effects["estimate"])
     )
     filled = [line.get_markerfacecolor() != "white" for line in points]
