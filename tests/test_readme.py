@@ -4,10 +4,13 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 
+from circuits.heads import KINDS
+from circuits.tasks.registry import TASKS
 from tests.conftest import SHARED
 from tracking.cli import app, run
 
@@ -75,8 +78,9 @@ def toml(top: dict, tables: dict) -> str:
 def test_python_blocks_run_in_order(beside_the_demo: Path) -> None:
     names: dict = {}
     assert len(blocks("python")) >= 5
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+    with patch.dict(KINDS), patch.dict(TASKS):  # what the README adds is its own
+        for block in blocks("python"):
+            exec(compile(block, "README.md", "exec"), names)
 
 
 @pytest.mark.slow

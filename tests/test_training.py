@@ -158,7 +158,7 @@ def test_options_from_toml(tmp_path: Path) -> None:
         ({"steps": True}, "expected steps to be a whole number"),
         ({"steps": 0}, "expected steps above 0"),
         ({"optimizer": "lion"}, "expected optimizer to be one of adamw, adam, sgd"),
-        ({"checkpoints": "0,900"}, r"checkpoints='0,900' does not suit 600 steps: no checkpoint at step 900"),
+        ({"checkpoints": "0,900"}, r"checkpoints='0,900' does not suit 600 steps \(no checkpoint at step 900"),
         ({"n_heads": 3}, "a d_model that 3 heads divide"),
         ({"repeat_probability": 1.5}, "expected repeat_probability between 0 and 1"),
         ({"longest_period": 2}, "shortest_period <= longest_period"),

@@ -22,6 +22,7 @@ _HOMES = {
     "import_history": "tracking.importing",
     "link_lifelines": "tracking.lifelines",
     "match": "tracking.matching",
+    "open_histories": "tracking.history",
     "plot": "tracking.figures",
     "plot_comparison": "tracking.figures_comparison",
     "plot_forecast": "tracking.figures_forecast",
