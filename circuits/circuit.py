@@ -54,6 +54,11 @@ class Circuit:
         if (self.kept & ~self.graph.edge_mask).any():
             raise ValueError("the circuit keeps an entry that is no edge of its graph")
 
+    def __repr__(self) -> str:
+        found = "" if self.faithfulness is None else f", faithfulness {float(self.faithfulness.value):.3f}"
+        of = int(self.graph.edge_mask.sum())
+        return f"<Circuit for {self.task or 'no task'}: {self.n_edges:,} of {of:,} edges{found}, {self.status}>"
+
     @property
     def graph(self) -> ModelGraph:
         return self.scores.graph

@@ -275,6 +275,12 @@ class Estimate:
     folds: Float[np.ndarray, "fold *shape"]
     n_prompts: int = 0
 
+    def __repr__(self) -> str:
+        of = f"{self.n_prompts} prompts" if self.n_prompts else "given"
+        if not np.shape(self.value):
+            return f"<Estimate {float(self.value):.4g} ± {float(self.std_error):.2g}, {of}>"
+        return f"<Estimate of shape {self.value.shape}, {of}, {len(self.folds)} folds>"
+
     @staticmethod
     def from_prompts(per_prompt: Float[np.ndarray, "prompt *shape"], n_folds: int = DEFAULT_FOLDS) -> "Estimate":
         """Mean, standard error (sd / sqrt(n), NaN for one prompt) and fold means of per-prompt values."""
@@ -311,6 +317,9 @@ class NodeScores:
     def __post_init__(self) -> None:
         if self.estimate.value.shape != (len(self.nodes),):
             raise ValueError(f"expected {len(self.nodes)} values, one a node, got shape {self.estimate.value.shape}")
+
+    def __repr__(self) -> str:
+        return f"<NodeScores {self.measure} on {self.task or 'no task'}: {len(self.nodes)} components>"
 
     @property
     def values(self) -> Float[np.ndarray, "node"]:
@@ -350,6 +359,9 @@ class EdgeScores:
         if self.estimate.value.shape != self.graph.edge_mask.shape:
             expected, got = self.graph.edge_mask.shape, self.estimate.value.shape
             raise ValueError(f"expected scores of shape {expected} (writer, reader), got {got}")
+
+    def __repr__(self) -> str:
+        return f"<EdgeScores {self.measure} on {self.task or 'no task'}: {int(self.graph.edge_mask.sum()):,} edges>"
 
     @property
     def values(self) -> Float[np.ndarray, "writer reader"]:

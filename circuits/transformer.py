@@ -36,6 +36,9 @@ class Model:
         self.module, self.parts, self.source = module, parts, source
         self._tokenizer: Any = None
 
+    def __repr__(self) -> str:
+        return f"<Model of {self.source}: {self.graph.n_layers} layers × {self.graph.n_heads} heads>"
+
     @property
     def graph(self) -> ModelGraph:
         return self.parts.graph

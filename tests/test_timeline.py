@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.timeline_examples import demo_history, demo_timeline, published_timeline, two_runs
+from tracking.formation import formation_table
+from tracking.lifelines import link_lifelines
 from tracking.results import COLUMNS, TABLES, RunTimeline, Timeline, kind_of
 from tracking.timeline import as_timeline, build_timeline, export_timeline, load_timeline
 
@@ -93,6 +95,21 @@ def test_histories_are_exported_as_their_timeline_is(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in found] == [path.read_bytes() for path in expected]
     with pytest.raises(ValueError, match="thresholds beside a timeline"):
         as_timeline(build_timeline(history), thresholds=thresholds)
+
+
+def test_values_show_themselves_in_a_line(timeline: Timeline) -> None:
+    run = timeline.runs[0]
+    history = run.history
+    snapshot = history[history.steps[-1]]
+    circuit = next(record.circuit for record in snapshot.records.values() if record.circuit is not None)
+    shown = [timeline, run, history, snapshot, *snapshot.records.values(), circuit, circuit.scores]
+    shown += [circuit.scores.estimate, link_lifelines(history), formation_table(history)]
+    for value in shown:
+        assert len(repr(value)) < 250
+        assert "array" not in repr(value)
+    assert f"{circuit.n_edges} of" in repr(circuit)
+    assert str(len(history.steps)) in repr(history)
+    assert "midpoint" in formation_table(history)._repr_html_()
 
 
 def test_csv_files_say_their_versions(folder: Path) -> None:

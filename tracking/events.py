@@ -107,6 +107,10 @@ class Lifelines:
     lifelines: tuple[Lifeline, ...]
     events: tuple[Event, ...]
 
+    def __repr__(self) -> str:
+        roles = ", ".join(line.lifeline for line in self.roles) or "no role"
+        return f"<Lifelines of {roles}: {len(self.components)} components, {len(self.events)} events>"
+
     def __getitem__(self, label: str) -> Lifeline:
         """The lifeline of that label.
 

@@ -82,6 +82,13 @@ class FormationTable:
     confidence: float
     false_discovery_rate: float = NAN
 
+    def __repr__(self) -> str:
+        roles = ", ".join(dict.fromkeys(date.role for date in self.formations if date.role)) or "nothing"
+        return f"<FormationTable of {roles}: {len(self.formations)} dates with {self.confidence:.0%} intervals>"
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(max_rows=60, notebook=True)
+
     def __getitem__(self, key: tuple[str, str, str]) -> Formation:
         """The first date of (lifeline, clock, definition).
 

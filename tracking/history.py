@@ -58,6 +58,9 @@ class Snapshot:
     tokens: float | None
     records: Mapping[str, Record]
 
+    def __repr__(self) -> str:
+        return f"<Snapshot of step {self.step}: {', '.join(self.records)}>"
+
     def circuit(self, task: str) -> Circuit | None:
         return self.records[task].circuit if task in self.records else None
 
@@ -75,6 +78,12 @@ class History:
     records: Mapping[tuple[int, str], Record]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        graph, steps = self.graph, self.steps
+        span = f"{len(steps)} checkpoints from step {steps[0]} to {steps[-1]}" if steps else "no checkpoint"
+        tasks = ", ".join(sorted({task for _, task in self.records})) or "nothing measured"
+        return f"<History {self.name}: {span}; {graph.n_layers} layers × {graph.n_heads} heads; {tasks}>"
 
     @staticmethod
     def open(folder: "str | Path") -> "History":
@@ -102,7 +111,7 @@ class History:
         graph: ModelGraph | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
     ) -> "History":
-        """A history from long tables with the columns of `to_frame` (those of DESIGN's tables).
+        """A history from long tables with the columns of `to_frame`.
 
         `run`, `tokens`, `task` and `std_error` may be absent.  Edges listed in `edges` are the circuit, unless a
         column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.  The

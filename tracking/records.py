@@ -65,6 +65,9 @@ class Record:
     reason: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Record of {self.task} at step {self.step}: {self.reason or self.status}>"
+
     def __getattr__(self, name: str) -> Any:
         file: RecordFile | None = self.__dict__.get("file")
         if file is None or name not in ("scores", "circuit", "metrics"):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from tracking.history import SCHEMA_VERSION, History, tool_version
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["COLUMNS", "MEASURED", "TABLES", "RunTimeline", "Timeline", "file_name", "kind_of", "typed", "versions"]
 
@@ -85,6 +87,9 @@ class RunTimeline:
                     f"{'is' if len(missing) == 1 else 'are'} not among {', '.join(map(str, got)) or 'none'}"
                 )
 
+    def __repr__(self) -> str:
+        return f"<RunTimeline of {self.history!r}: {len(self.lifelines)} lifeline rows, {len(self.events)} events>"
+
     @property
     def name(self) -> str:
         return self.history.name
@@ -136,6 +141,13 @@ class Timeline:
         names = [run.name for run in self.runs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two runs are called {twice[0]!r}; rename one, so that the tables tell them apart")
+
+    def __repr__(self) -> str:
+        return f"<Timeline of {', '.join(run.name for run in self.runs)}>"
+
+    def plot(self, **options: Any) -> "Figure":
+        """One figure of everything found in a run: `tracking.figures.plot` with these options."""
+        return import_module("tracking.figures").plot(self, **options)
 
     def __getitem__(self, name: str) -> RunTimeline:
         """The run of that name.

@@ -59,6 +59,11 @@ class Run:
     log: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
 
+    def __repr__(self) -> str:
+        steps = self.steps
+        span = f"{len(steps)} checkpoints from step {steps[0]} to {steps[-1]}" if steps else "no checkpoint"
+        return f"<Run {self.name}: {span}{f', in {self.source}' if self.source else ''}>"
+
     @staticmethod
     def open(
         source: "str | Path",

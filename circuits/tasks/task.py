@@ -42,6 +42,9 @@ class Task:
     dropped: int = 0
     make_control: "Callable[[], Task] | None" = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return f"<Task {self.name}: {len(self)} pairs of prompts of {int(self.lengths.max())} tokens or fewer>"
+
     def __len__(self) -> int:
         return len(self.clean)
 
