@@ -90,8 +90,7 @@ def _foretold(axes: "Axes", part: "pd.DataFrame", *, first: bool, last: bool) ->
     if len(truth):
         ends = [*truth, *told, *np.clip(low, 0.5 * truth.min(), None), *np.clip(high, None, 2 * truth.max())]
     start, end = 0.93 * min(ends), 1.07 * max(ends)
-    axes.set_xscale("log"), axes.set_yscale("log")
-    axes.set_xlim(start, end), axes.set_ylim(start, end)
+    axes.set(xscale="log", yscale="log", xlim=(start, end), ylim=(start, end))
     axes.plot([start, end], [start, end], color="#bbbbbb", lw=0.8, zorder=1)
     x = ((median["seen_before"] + median["seen_after"]) / 2).to_numpy(dtype=float)
     axes.plot(x, median["midpoint"], "x", color=PREDICTORS["median"], ms=3.2, mew=0.8, alpha=0.8, zorder=2)
