@@ -176,7 +176,7 @@ def function(measured: Measured, lifeline: Lifeline, nodes: tuple[Node, ...], *,
         # Judged where the nodes do most: late snapshots tell, a single one would be chosen for its noise.
         late = known[-max(1, len(known) // 4) :]
         p, n = permutation(np.nanmean(value[late], axis=0), places, _pool(names, nodes), seed=seed)
-        note = f"p = {p:.3g} against {n} matched controls (smallest possible {1 / (n + 1):.3g})"
+        note = f"p = {p:.3g} against {n} matched control{'' if n == 1 else 's'} (smallest possible {1 / (n + 1):.3g})"
     return _curve(data.step.values, total, error, parts, None, note)
 
 

@@ -16,7 +16,7 @@ __all__ = ["findings"]
 
 # The definition that leads each sentence: the first of these that the table has.
 MAIN = ("threshold", "half-rise", "logistic", "change-point")
-CONTROLS = re.compile(r"p = (\S+) against (\d+) matched controls \(smallest possible (\S+)\)")
+CONTROLS = re.compile(r"p = (\S+) against (\d+) matched controls? \(smallest possible (\S+)\)")
 SURE = 0.05
 MOST_EVENTS = 6
 
@@ -131,12 +131,13 @@ def _needed(row: Formation, line: Lifeline) -> str:
     text = f"Corrupting {who} hurts the task from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
     if (found := CONTROLS.search(row.status)) is None:
         return f"{text}."
-    p_value, n_controls, smallest = float(found[1]), found[2], found[3]
+    p_value, smallest = float(found[1]), found[3]
+    controls = f"{found[2]} matched control{'' if found[2] == '1' else 's'}"
     if p_value <= SURE:
-        return f"{text}, more than other components do (p = {p_value:.2g} against {n_controls} matched controls)."
+        return f"{text}, more than other components do (p = {p_value:.2g} against {controls})."
     return (
         f"{text}; that it hurts more than corrupting others like {who} cannot be told "
-        f"(p = {p_value:.2g} against {n_controls} matched controls, the smallest possible being {smallest})."
+        f"(p = {p_value:.2g} against {controls}, the smallest possible being {smallest})."
     )
 
 
