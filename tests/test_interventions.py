@@ -9,6 +9,7 @@ from circuits.graph import ModelGraph
 from circuits.model import NativeConfig, native_module, open_module
 from circuits.transformer import Model
 from tracking.interventions import ADJUSTABLE, Condition, Intervention, check_interventions
+from tracking.interventions import PATTERNS as CLAMPS
 from tracking.standins import PATTERNS, Source, ablated, clamped, measured_under, stood_in
 from tracking.surgery import frozen, masked_gradient, own_weights, reinitialise
 
@@ -52,6 +53,10 @@ def interventions(draw: st.DrawFn) -> Intervention:
         None if action in ("graft", "reinitialise") else draw(st.none() | st.integers(1801, 2000)),
         draw(st.none() | conditions),
     )
+
+
+def test_every_pattern_that_a_sentence_may_name_can_be_made() -> None:
+    assert {*CLAMPS} == {*PATTERNS}
 
 
 @settings(deadline=None, max_examples=200)
