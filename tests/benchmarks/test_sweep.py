@@ -161,6 +161,7 @@ def test_processes_that_stay_against_one_a_run(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code.format(plan=one), str(tmp_path / f"one{seed}")], check=True)
     each = cpu_seconds() - start
     print(f"\nCPU seconds a run: {stay / 4:.1f} in two processes that stay, {each / 2:.1f} with a process for each run")
+    assert stay / 4 < 1.1 * each / 2
 
 
 def test_pruning_saves_training() -> None:
