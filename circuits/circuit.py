@@ -180,7 +180,7 @@ def prune(graph: ModelGraph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np
 def jaccard(first: Circuit, second: Circuit) -> float:
     """Shared edges over edges of either; 1 for two empty circuits."""
     if first.graph != second.graph:
-        raise ValueError("expected two circuits of one graph; match them first (tracking.matching)")
+        raise ValueError("expected two circuits of one graph; match them first (tracking.matching.matching)")
     union = (first.kept | second.kept).sum()
     return float((first.kept & second.kept).sum() / union) if union else 1.0
 

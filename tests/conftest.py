@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `formation demo --quick` leaves; made once, and not to be written to."""
-    from tracking.demo import run_demo
+    from tracking.cli.demo import run_demo
 
     folder = tmp_path_factory.mktemp("demo")
     run_demo(folder, quick=True)

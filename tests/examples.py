@@ -7,8 +7,8 @@ them; a new kind of trouble gets a new drawing.
 
 from dataclasses import dataclass
 
-from tracking.history import History
-from tracking.synthetic import history_from_drawing
+from tracking.datasets.synthetic import history_from_drawing
+from tracking.history.history import History
 
 Told = tuple[str, str, str, str]  # event, components before, components after, role after (before, for a death)
 WIRING = {"induction": ["previous-token"]}

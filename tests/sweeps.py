@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tracking.runset import RunSet
+from tracking.comparison.run_set import RunSet
 
 COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]
 COLUMNS += ["interval_before", "interval_after", "censored", "status"]

@@ -11,11 +11,11 @@ from torch import nn
 from circuits.heads import head_scores
 from circuits.model import load_model, save_checkpoint
 from tests.models import CIRCUIT, CONTEXT, INDUCTION, induction_module
-from tracking.cli import run as command
-from tracking.formation import formation_table
-from tracking.history import History
-from tracking.lifelines import link_lifelines
-from tracking.recording import record
+from tracking.cli.cli import run as command
+from tracking.formation.formation import formation_table
+from tracking.history.history import History
+from tracking.lifelines.lifelines import link_lifelines
+from tracking.recording.recording import record
 
 STEPS = tuple(range(0, 1001, 100))
 
@@ -133,10 +133,10 @@ def test_the_function_did_not_change_when_the_heads_did(swap: History) -> None:
 
 def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Ctrl-C in the middle: one sentence, what was recorded stays, and the same command ends the work."""
-    import tracking.walking as walking
+    from tracking.recording import checkpoint_loop
 
     series(tmp_path / "run", lambda step: induction_module(), STEPS[:4])
-    real, calls = walking.measure, []
+    real, calls = checkpoint_loop.measure, []
 
     def interrupted(*arguments):
         calls.append(arguments[0])
@@ -146,7 +146,7 @@ def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mo
 
     options = ["record", str(tmp_path / "run"), "--out", str(tmp_path / "history"), "--n-prompts", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr(walking, "measure", interrupted)
+        patch.setattr(checkpoint_loop, "measure", interrupted)
         assert command(options) == 1
     assert "goes on from there" in capsys.readouterr().err
     kept = {path.name: path.read_bytes() for path in (tmp_path / "history" / "records").glob("*.safetensors")}

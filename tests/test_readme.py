@@ -12,7 +12,7 @@ import pytest
 from circuits.heads import KINDS
 from circuits.tasks.registry import TASKS
 from tests.conftest import SHARED
-from tracking.cli import app, run
+from tracking.cli.cli import app, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

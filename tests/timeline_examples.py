@@ -17,10 +17,10 @@ import pandas as pd
 from circuits.circuit import Circuit, select_top
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
 from tests.conftest import shared_path
-from tracking.history import History
-from tracking.records import Record
-from tracking.results import COLUMNS, RunTimeline, Timeline
-from tracking.timeline import build_timeline
+from tracking.history.history import History
+from tracking.history.records import Record
+from tracking.results.results import COLUMNS, RunTimeline, Timeline
+from tracking.results.timeline import build_timeline
 
 MEASURES = ("previous-token", "induction", "duplicate-token", "first-token", "self")
 STEPS = (0, 1, 2, 4, 8, 16, 25, 40, 55, 70, 85, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230)

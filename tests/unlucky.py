@@ -25,12 +25,12 @@ def killed_once(job: Any) -> Any:
 
     Who came, and who was killed, are empty files beside the history.
     """
-    from tracking import walking
-    from tracking.jobs import work
+    from tracking.recording import checkpoint_loop
+    from tracking.recording.parallel import work
 
     beside = job.folder.parent
     (beside / "came" / str(os.getpid())).touch()
-    write = walking.write_record
+    write = checkpoint_loop.write_record
 
     def write_and_die(*record: Any) -> Path:
         place = write(*record)
@@ -38,16 +38,16 @@ def killed_once(job: Any) -> Any:
             die_once(beside / "killed")
         return place
 
-    walking.write_record = write_and_die
+    checkpoint_loop.write_record = write_and_die
     try:
         return work(job)
     finally:
-        walking.write_record = write
+        checkpoint_loop.write_record = write
 
 
 def killed_by_step_4(job: Any) -> Any:
     """The work of a recorder, which no process outlives at step 4."""
-    from tracking.jobs import work
+    from tracking.recording.parallel import work
 
     if job.checkpoint.step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ def killed_by_step_4(job: Any) -> Any:
 def killed_in_a_sweep(unit: Any) -> Any:
     """The work of a sweep; the first that comes is killed."""
     die_once(Path(unit[0]) / "killed")
-    from tracking.sweep import train_and_record
+    from tracking.experiments.sweep import train_and_record
 
     return train_and_record(unit)
 

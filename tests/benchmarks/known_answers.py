@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tracking.branching import branch
-from tracking.history import History
-from tracking.recording import record
-from tracking.runs import Run
-from tracking.training import TrainingConfig, train
+from tracking.checkpoints.runs import Run
+from tracking.experiments.branching import branch
+from tracking.history.history import History
+from tracking.recording.recording import record
+from tracking.training.training import TrainingConfig, train
 
 SEEDS = range(5)
 STEPS = 800
@@ -35,7 +35,7 @@ BACK, SLOWER, LONGER = 100, 1e-3, 1000
 AWAY, TAKEN = 300, 450
 LAST, NEXT = "a1.h3", "a1.h0"
 FORMED = 0.3
-"""The induction score from which on a head carries the role (`tracking.roles`)."""
+"""The induction score from which on a head carries the role (`tracking.lifelines.roles`)."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.known_answers import BACK, FORMED, LAST, LONGER, NEXT, SEEDS, STEPS, TAKEN, Asked, make
-from tracking.effects import Effects, effect_of
-from tracking.history import History
-from tracking.lifelines import link_lifelines
+from tracking.comparison.effects import Effects, effect_of
+from tracking.history.history import History
+from tracking.lifelines.lifelines import link_lifelines
 
 Answers = list[Mapping[str, Asked]]
 LATE = f"lifeline == 'induction' and step_before >= {TAKEN - 20}"

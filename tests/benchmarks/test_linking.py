@@ -21,16 +21,16 @@ import pytest
 
 from circuits.graph import ModelGraph
 from tests.conftest import shared_path
-from tests.test_formation import coverage
-from tests.test_matching import random_snapshot, shuffled
-from tracking.demo import run_demo
-from tracking.formation import formation_table
-from tracking.history import History
-from tracking.lifelines import link_lifelines
-from tracking.linking import Links, link_detections
-from tracking.matching import match
-from tracking.simulated import LEVELS, count_events, simulate
-from tracking.windows import Detections
+from tests.tracking.formation.test_formation import coverage
+from tests.tracking.matching.test_matching import random_snapshot, shuffled
+from tracking.cli.demo import run_demo
+from tracking.datasets.simulated import LEVELS, count_events, simulate
+from tracking.formation.formation import formation_table
+from tracking.history.history import History
+from tracking.lifelines.lifelines import link_lifelines
+from tracking.lifelines.linking import Links, link_detections
+from tracking.lifelines.windows import Detections
+from tracking.matching.matching import match
 
 SEEDS = range(3000, 3012)
 LEAST = {"easy": 0.95, "default": 0.91, "ambiguous": 0.89, "noisy": 0.86, "hard": 0.87}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tracking.live import Recorder
-from tracking.training import TrainingConfig, TrainingState, reproducible, start_state, training_step
+from tracking.recording.live import Recorder
+from tracking.training.training import TrainingConfig, TrainingState, reproducible, start_state, training_step
 
 STEPS, TURN = 600, 10
 

@@ -36,9 +36,9 @@ from circuits.tasks.induction import repeated_tokens
 from circuits.tasks.registry import make_task
 from circuits.tasks.task import Task
 from tests.benchmarks.test_circuits_speed import forward, forward_and_back
-from tracking.history import History, create_history
-from tracking.recording import record
-from tracking.records import Record, write_record
+from tracking.history.history import History, create_history
+from tracking.history.records import Record, write_record
+from tracking.recording.recording import record
 
 CHECKPOINTS = int(os.environ.get("FORMATION_BENCHMARK_CHECKPOINTS", "4"))
 PROMPTS = int(os.environ.get("FORMATION_BENCHMARK_PROMPTS", "8"))
@@ -161,7 +161,7 @@ def test_the_plain_loop(series: Path, passes: Any, tmp_path: Path) -> None:
 
 READING = """
 import sys, time
-from tracking.history import History
+from tracking.history.history import History
 
 times = [time.perf_counter()]
 history = History.open(sys.argv[1])

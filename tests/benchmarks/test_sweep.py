@@ -20,13 +20,13 @@ import pandas as pd
 import pytest
 
 from tests.sweeps import times
-from tracking.comparison import compare_formation
-from tracking.evidence import Evidence, evidence
-from tracking.exchange import estimate_effect
-from tracking.forecast import forecast_runs
-from tracking.planning import read_sweep
-from tracking.survival import log_rank
-from tracking.sweep import run_sweep
+from tracking.comparison.comparison import compare_formation
+from tracking.comparison.permutation import estimate_effect
+from tracking.comparison.survival import log_rank
+from tracking.experiments.planning import read_sweep
+from tracking.experiments.sweep import run_sweep
+from tracking.forecasting.evidence import Evidence, evidence
+from tracking.forecasting.forecast import forecast_runs
 
 PLAN = {
     "seeds": 6,
@@ -115,8 +115,8 @@ def test_stacking_shares_too_little() -> None:
     import torch
     from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-    from tracking.sequences import batch
-    from tracking.training import TrainingConfig, start_state
+    from tracking.training.sequences import batch
+    from tracking.training.training import TrainingConfig, start_state
 
     config, count = TrainingConfig(), 6
     modules = [start_state(TrainingConfig(seed=seed)).module for seed in range(count)]
@@ -150,7 +150,7 @@ def test_processes_that_stay_against_one_a_run(tmp_path: Path) -> None:
     """CPU seconds, which say on a busy machine what runs an hour are on an idle one."""
     base = {"steps": 800, "checkpoints": "0..800:20"}
     plan = read_sweep({"seeds": 4, "base": base})
-    code = "import sys; from tracking.sweep import run_sweep; run_sweep({plan!r}, sys.argv[1])"
+    code = "import sys; from tracking.experiments.sweep import run_sweep; run_sweep({plan!r}, sys.argv[1])"
 
     start = cpu_seconds()
     run_sweep(plan, tmp_path / "stay", workers=2)
@@ -166,8 +166,8 @@ def test_processes_that_stay_against_one_a_run(tmp_path: Path) -> None:
 
 def test_pruning_saves_training() -> None:
     """On the planted valley of tests/test_design.py: eight searches with and without."""
-    from tests.test_design import SPACE, Valley
-    from tracking.design import design
+    from tests.tracking.experiments.test_design import SPACE, Valley
+    from tracking.experiments.design import design
 
     rows = []
     for seed in range(8):
@@ -198,7 +198,7 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pruning_saves_training_of_real_runs(searches: Path) -> None:
     """The same search of the shortened demo with and without pruning: what it saves, and what the best is worth."""
-    from tracking.design import design
+    from tracking.experiments.design import design
 
     options: dict[str, Any] = dict(budget=16, confirm=3, seed=0)
     found = {
@@ -219,7 +219,7 @@ def test_pruning_saves_training_of_real_runs(searches: Path) -> None:
 
 def test_a_recorded_number_is_moved_at_equal_performance(searches: Path) -> None:
     """Which mixture copies well and yet is the least biased towards copying, where there is nothing to copy?"""
-    from tracking.design import design
+    from tracking.experiments.design import design
 
     base = {"steps": 400, "checkpoints": "0..400:100"}
     space = {"base": base, "space": {"repeat_probability": {"low": 0.3, "high": 0.95}}}

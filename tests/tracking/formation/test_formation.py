@@ -1,0 +1,279 @@
+"""Dates are where the curves rise, intervals hold the truth as often as they say, and what never forms has no date."""
+
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuits.graph import Estimate, Node
+from tests.examples import BY_NAME, EXAMPLES, WIRING, Example
+from tracking.datasets.synthetic import Rise, history_from_drawing, rising_history
+from tracking.formation.clocks import permutation
+from tracking.formation.dating import DEFINITIONS, date, log_steps, rises
+from tracking.formation.formation import FormationTable, describe, formation_table, tokens_at
+from tracking.formation.precedence import order
+from tracking.history.history import History
+from tracking.history.records import Record
+from tracking.lifelines.lifelines import Lifelines, link_lifelines
+
+COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]
+COLUMNS += ["interval_before", "interval_after", "censored", "status"]
+DEFAULT = ("half-rise", "logistic", "change-point")
+RUN = 1000
+
+
+def spaced(share: float) -> list[int]:
+    """Checkpoints a share of the run apart."""
+    return [round(step) for step in np.linspace(0, RUN, round(1 / share) + 1)]
+
+
+def table_of(history: History, **options) -> FormationTable:
+    return formation_table(history, clocks=("form",), **options)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_every_row_is_in_order(example: Example) -> None:
+    """onset <= midpoint <= plateau, low <= midpoint <= high, and the date lies in its interval."""
+    table = formation_table(example.history(wiring=True), definitions=DEFINITIONS, n_resamples=50)
+    assert list(table.to_frame().columns) == COLUMNS
+    for row in table.formations:
+        if row.censored == "no":
+            assert row.onset <= row.midpoint <= row.plateau
+            assert row.low <= row.midpoint <= row.high
+            assert row.interval_before <= row.midpoint <= row.interval_after
+        else:
+            assert np.isnan(row.midpoint)
+            assert np.isnan(row.interval_before if row.censored == "left" else row.interval_after)
+
+
+@cache
+def coverage(share: float, seeds: int, family: int = 5) -> dict[str, tuple[float, float]]:
+    """For each definition how often the 90 % interval holds the truth, and its median width in ln(step).
+
+    Rises of all widths from abrupt to gradual, at a noise of two or five hundredths; `family` of seeds.
+    """
+    held: dict[str, list[bool]] = {name: [] for name in DEFAULT}
+    widths: dict[str, list[float]] = {name: [] for name in DEFAULT}
+    for seed in range(seeds):
+        rng = np.random.default_rng([family, seed])
+        truth, width = rng.uniform(0.2 * RUN, 0.6 * RUN), np.exp(rng.uniform(np.log(0.01), np.log(0.12)))
+        rise = Rise("a1.h0", "induction", truth, width)
+        history = rising_history([rise], spaced(share), noise=(0.02, 0.05)[seed % 2], seed=1000 * family + seed)
+        role = Lifelines(link_lifelines(history, thresholds=0.4).roles, ())
+        table = table_of(history, lifelines=role, definitions=DEFAULT)
+        for name in DEFAULT:
+            row = table["induction", "form", name]
+            held[name].append(row.censored == "no" and row.low <= truth <= row.high)
+            widths[name].append(np.log(row.high / row.low) if row.censored == "no" else np.nan)
+    return {name: (float(np.mean(held[name])), float(np.nanmedian(widths[name]))) for name in DEFAULT}
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+@pytest.mark.parametrize("definition", DEFAULT)
+def test_intervals_hold_the_truth_about_as_often_as_they_say(share: float, definition: str) -> None:
+    """The benchmark does it with 200 seeds and at three spacings."""
+    assert coverage(share, 40)[definition][0] >= 0.8
+
+
+@pytest.mark.parametrize("definition", DEFAULT)
+def test_fewer_checkpoints_widen(definition: str) -> None:
+    assert coverage(0.05, 40)[definition][1] < coverage(0.2, 40)[definition][1]
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_a_thinner_schedule_has_the_interval_of_a_denser_one_inside(definition: str) -> None:
+    rise = Rise("a1.h0", "induction", 330.0, 0.02)
+    intervals = []
+    for share in (0.01, 0.05, 0.1, 0.2):
+        history = rising_history([rise], spaced(share), noise=0.0, n_folds=0)
+        row = table_of(history, thresholds=0.4, definitions=[definition])["induction", "form", definition]
+        intervals.append((row.interval_before, row.interval_after))
+    for (low, high), (wider_low, wider_high) in pairwise(intervals):
+        assert wider_low <= low <= 330 <= high <= wider_high
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_what_never_forms_is_censored_and_not_dated_at_the_end(definition: str) -> None:
+    for seed in range(20):
+        history = rising_history([Rise("a1.h0", "induction", np.inf)], spaced(0.02), noise=0.03, seed=seed)
+        row = table_of(history, definitions=[definition])["induction", "form", definition]
+        assert (row.censored, row.interval_before) == ("right", RUN)
+
+
+def test_what_was_there_from_the_start_is_censored_on_the_left() -> None:
+    history = BY_NAME["there all along"].history()
+    for definition in DEFINITIONS:
+        row = table_of(history, definitions=[definition])["previous-token", "form", definition]
+        assert (row.censored, row.interval_after) == ("left", 0)
+
+
+def test_definitions_agree_on_a_symmetric_rise_and_differ_where_they_should() -> None:
+    history = rising_history([Rise("a1.h0", "induction", 300.0, 0.15)], spaced(0.01), noise=0.01)
+    table = table_of(history, thresholds=0.2, definitions=DEFINITIONS)
+    dates = {name: table["induction", "form", name].midpoint for name in DEFINITIONS}
+    for name in DEFAULT:
+        assert dates[name] == pytest.approx(300, rel=0.03)
+    # .2 is reached where .05 + .8 / (1 + exp(-x / .15)) = .2, x = -.15 ln(4.33)
+    assert dates["threshold"] == pytest.approx(300 * np.exp(-0.15 * np.log(0.65 / 0.15)), rel=0.03)
+
+
+def test_two_rises_are_dated_one_by_one() -> None:
+    rises_ = [
+        Rise("a1.h0", "induction", 150.0, 0.04, height=0.4),
+        Rise("a1.h0", "induction", 700.0, 0.04, baseline=0.0, height=0.4),
+    ]
+    table = table_of(rising_history(rises_, spaced(0.02), noise=0.01), definitions=["half-rise"])
+    rows = [row for row in table.formations if row.lifeline == "induction"]
+    assert [row.definition for row in rows] == ["half-rise", "half-rise, rise 2"]
+    assert [row.midpoint for row in rows] == pytest.approx([150, 700], rel=0.03)
+
+
+def test_a_curve_that_sags_is_dated_at_its_rise() -> None:
+    history = history_from_drawing("a1.h0 induction .....5####997766555444433333", noise=0.01)
+    row = table_of(history, definitions=["half-rise"])["induction", "form", "half-rise"]
+    assert 400 <= row.low <= 500 <= row.high <= 600
+    assert row.definition == "half-rise"
+
+
+def test_the_role_is_dated_through_its_hand_offs_and_each_head_on_its_own() -> None:
+    drawing = "a1.h0 induction .....########............\na1.h1 induction .............############"
+    table = table_of(history_from_drawing(drawing), definitions=["half-rise"])
+    dates = {row.lifeline: (row.interval_before, row.interval_after) for row in table.formations}
+    assert dates == {"induction": (400, 500), "a1.h0": (400, 500), "a1.h1": (1200, 1300)}
+
+
+def test_three_clocks_of_each_head() -> None:
+    """Form by score, function by the effect that leaves the head, behaviour by the task's metric."""
+    drawing = "a0.h0 previous-token ....##############\na1.h0 induction ......############"
+    history = with_metric(history_from_drawing(drawing, wiring=WIRING), [0.0] * 8 + [1.0] * 10)
+    table = formation_table(history, definitions=["half-rise"])
+    for head in ("a0.h0", "a1.h0"):
+        assert [row.clock for row in table.formations if row.lifeline == head] == ["form", "function", "behaviour"]
+    assert table["a1.h0", "behaviour", "half-rise"].interval_after == 800
+    assert table["a0.h0", "form", "half-rise"].interval_after == 400
+    assert "smallest possible" in table["a1.h0", "function", "half-rise"].status
+    assert 0 <= table.false_discovery_rate < 0.01
+
+
+def with_metric(history: History, values: list[float]) -> History:
+    rng = np.random.default_rng(0)
+    records: dict[tuple[int, str], Record] = {}
+    for (key, record), value in zip(history.records.items(), values, strict=True):
+        noisy = Estimate.from_prompts(value + 0.05 * rng.normal(size=64))
+        metrics = {"metric_clean": noisy, "metric_corrupted": Estimate.from_prompts(np.zeros(64))}
+        shown = {"scores": record.scores, "circuit": record.circuit, "metrics": metrics}
+        records[key] = Record(record.step, record.task, record.tokens, **shown)
+    return History(history.name, history.graph, records)
+
+
+def test_a_permutation_p_value_is_never_below_what_the_controls_allow() -> None:
+    effects = np.r_[10.0, np.zeros(24)]
+    assert permutation(effects, [0], list(range(1, 25))) == (1 / 25, 24)
+    p, n = permutation(effects, [0, 1], list(range(2, 25)))
+    assert p == 1 / (n + 1)
+    assert permutation(effects, [5], [0, 1, 2]) == (1.0, 3)
+    rng = np.random.default_rng(0)
+    null = [permutation(rng.normal(size=25), [0], list(range(1, 25)))[0] for _ in range(400)]
+    assert np.mean(np.array(null) <= 0.2) == pytest.approx(0.2, abs=0.06)
+
+
+def test_order_is_told_where_it_can_be() -> None:
+    rises_ = [Rise("a0.h0", "previous-token", 200.0, 0.05), Rise("a1.h0", "induction", 400.0, 0.05)]
+    told = order(rising_history(rises_, spaced(0.02)), "previous-token", "induction")
+    assert told.probability > 0.99
+    assert told.low <= 200 <= told.high
+    assert told.sentence.startswith("previous-token formed ")
+    turned = order(rising_history(rises_, spaced(0.02)), "induction", "previous-token")
+    assert turned.probability == pytest.approx(1 - told.probability, abs=0.02)
+    assert list(told.to_frame().columns[:3]) == ["run", "first", "second"]
+
+
+def test_order_within_one_checkpoint_interval_cannot_be_told() -> None:
+    rises_ = [Rise("a0.h0", "previous-token", 480.0, 0.01), Rise("a1.h0", "induction", 490.0, 0.01)]
+    told = order(rising_history(rises_, spaced(0.2)), "previous-token", "induction")
+    assert 0.3 < told.probability < 0.7
+    assert told.sentence.startswith("The order of previous-token and induction cannot be told")
+
+
+def test_order_against_what_never_forms() -> None:
+    rises_ = [Rise("a0.h0", "previous-token", 480.0), Rise("a1.h0", "induction", np.inf)]
+    history = rising_history(rises_, spaced(0.02))
+    told = order(history, "previous-token", "induction")
+    assert told.probability == 1
+    assert np.isnan(told.lag)
+    with pytest.raises(ValueError, match="no lifeline 'nonsense'"):
+        order(history, "previous-token", "nonsense")
+
+
+def test_the_same_seed_gives_the_same_table() -> None:
+    history = BY_NAME["birth"].history()
+    first, again = (formation_table(history, seed=3).to_frame() for _ in range(2))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+def test_sentences_for_people() -> None:
+    history = BY_NAME["birth"].history()
+    (first, *_) = describe(table_of(history, definitions=["half-rise"]))
+    assert first.startswith("induction by form (half-rise) had not formed by the last checkpoint")
+    named = describe(table_of(history, definitions=["half-rise"]))[1]
+    assert named.startswith("previous-token by form (half-rise) formed at step ")
+    assert "between the checkpoints 400 and 500" in named
+
+
+def test_tokens() -> None:
+    history = BY_NAME["birth"].history()
+    assert tokens_at(history, 150.0) == 150 * 2048
+    frame = history.to_frame().drop(columns="tokens")
+    with pytest.raises(ValueError, match="how many tokens"):
+        tokens_at(History.from_frame(frame), 100.0)
+
+
+def test_log_spaced_checkpoints_are_handled_as_such() -> None:
+    """Between checkpoints the date lies in the middle of the logarithms, not of the steps."""
+    steps = [0, *(2**power for power in range(16))]
+    history = rising_history([Rise("a1.h0", "induction", 700.0, 0.01)], steps, noise=0.0, n_folds=0)
+    row = table_of(history, definitions=["half-rise"])["induction", "form", "half-rise"]
+    assert (row.interval_before, row.interval_after) == (512, 1024)
+    assert row.midpoint == pytest.approx(np.sqrt(512 * 1024))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"definitions": ["halfrise"]}, "expected a list of definitions among"),
+        ({"definitions": "half-rise"}, "expected a list of definitions among"),
+        ({"clocks": ["wall"]}, "expected a list of clocks among"),
+        ({"confidence": 1.5}, "expected a confidence between 0 and 1"),
+        ({"n_resamples": 0}, "expected at least one resample"),
+    ],
+)
+def test_a_wrong_request_gets_a_sentence(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        formation_table(BY_NAME["birth"].history(), **options)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_short_histories_give_honest_rows(columns: int) -> None:
+    history = history_from_drawing("a1.h0 induction " + ".##"[-columns:], noise=0.01)
+    for row in formation_table(history, definitions=DEFINITIONS).formations:
+        assert row.censored in ("left", "right") or columns == 3
+
+
+def test_dating_needs_its_threshold() -> None:
+    curve = np.r_[np.zeros(5), np.ones(5)]
+    steps, noise = np.arange(10.0), np.full(10, 0.01)
+    (rise,) = rises(curve, noise)
+    with pytest.raises(ValueError, match="needs thresholds="):
+        date(curve[None], steps, noise, rise, "threshold")
+    with pytest.raises(ValueError, match="expected a definition among"):
+        date(curve[None], steps, noise, rise, "nonsense")
+    assert log_steps(np.array([0.0, 8.0]))[0] == pytest.approx(np.log(4))
+
+
+def test_a_component_that_is_missing_from_half_of_the_steps() -> None:
+    drawing = "a1.h0 induction ?.?.?.?.?#?#?#?#?#?#"
+    row = table_of(history_from_drawing(drawing), definitions=["half-rise"])["induction", "form", "half-rise"]
+    assert (row.interval_before, row.interval_after) == (700, 900)
+    assert link_lifelines(history_from_drawing(drawing))["induction"].components == (Node.head(1, 0),)

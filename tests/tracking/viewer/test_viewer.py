@@ -1,0 +1,134 @@
+"""The viewer's own functions, one by one: how a number is written, where a step lies, what an address holds."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pages import Opened
+from tests.timeline_examples import two_runs
+from tracking.drawing.drawing import short_number
+from tracking.viewer.page_data import page_data
+from tracking.viewer.report import viewer_script
+
+VIEWER = Path(__file__).parents[3] / "tracking" / "viewer" / "static"
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def call(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    """Call a function of the viewer by name."""
+    names = re.findall(r"^(?:async )?(?:function|const) (\w+)", viewer_script(), flags=re.MULTILINE)
+    place = tmp_path_factory.mktemp("viewer") / "functions.html"
+    script = f'<!doctype html><script type="module">{viewer_script()}\nObject.assign(window, {{ {", ".join(names)} }});'
+    place.write_text(script + "</script>")
+    opened = Opened(browser.new_context().new_page())
+    opened.tab.goto(f"file://{place}")
+    opened.tab.wait_for_function("window.mount !== undefined")
+    yield lambda name, *values: opened.tab.evaluate(f"values => {name}(...values)", list(values))
+    opened.close()
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 0.04567, 1.5, 256, 999.94, 1000, 2048, 12_345, 1_454_000, 2.1e9, 3e12])
+def test_numbers_are_written_as_in_the_figures(call: Call, value: float) -> None:
+    exact = short_number(float(f"{value:.3g}") if abs(value) < 1 else value)
+    assert call("short", value) == exact
+    assert call("short", -value) == ("−" if value else "") + exact
+
+
+def test_what_is_not_known_is_a_dash(call: Call) -> None:
+    assert call("short", None) == "–"
+    assert call("withError", None, 0.1) == "–"
+    assert call("withError", 0.8612, 0.0246) == "0.861 ± 0.025"
+
+
+def test_an_edge_has_a_source_a_target_and_a_slot(call: Call) -> None:
+    assert call("parseEdge", "a0.h1->a1.h0<k>") == {"source": "a0.h1", "target": "a1.h0", "slot": "k"}
+    assert call("parseEdge", "m3->logits") == {"source": "m3", "target": "logits", "slot": None}
+
+
+@pytest.mark.parametrize("kind", ["auto", "log", "linear", "even"])
+@pytest.mark.parametrize("steps", [[7], [0, 1], [0, 1, 2, 4, 8, 1000], [5, 10, 20, 1_000_000]])
+def test_checkpoints_lie_in_order_between_the_ends(call: Call, kind: str, steps: list[int]) -> None:
+    scale = {"automatic": "log1p", "log": "log1p", "constant": 3}
+    run = {"steps": steps, "tokens": None, "scale": {"step": scale, "tokens": None}}
+    axis = "(run, kind) => timeAxis(run, 'step', kind, 40, 640)"
+    places = call(f"((run, kind) => run.steps.map((_, i) => ({axis})(run, kind).x(i)))", run, kind)
+    assert places == sorted(places)
+    assert places[0] == 40
+    assert places[-1] == pytest.approx(640 if len(steps) > 1 else 40)
+    ticks = call(f"((run, kind) => ({axis})(run, kind).ticks.map((tick) => tick.at))", run, kind)
+    assert all(39.9 <= at <= 640.1 for at in ticks)
+    assert all(abs(b - a) > 40 for a, b in zip(sorted(ticks), sorted(ticks)[1:], strict=False))
+
+
+def test_an_address_holds_what_differs_and_nothing_else(call: Call) -> None:
+    initial = {"run": "a b", "step": 100, "here": False, "filter": "", "open": ""}
+    state = {**initial, "step": 5, "here": True, "filter": "x & y=ü"}
+    fragment = call("toFragment", state, initial)
+    assert call("toFragment", initial, initial) == ""
+    assert call("fromFragment", f"#{fragment}", initial) == state
+    assert call("fromFragment", "#step=many&stranger=1", initial) == initial
+
+
+def test_rows_are_filtered_by_words_step_and_component(call: Call) -> None:
+    table = {
+        "columns": ["step", "component", "measure"],
+        "rows": [[1, "a0.h1", "induction"], [2, "a0.h1", "self"], [2, "a0.h10", "self"]],
+    }
+    everything = {"filter": "", "step": None, "component": ""}
+    assert call("filtered", table, everything) == table["rows"]
+    assert call("filtered", table, {**everything, "filter": "SELF h1"}) == table["rows"][1:]
+    assert call("filtered", table, {**everything, "component": "a0.h1"}) == table["rows"][:2]
+    assert call("filtered", table, {**everything, "step": 2, "component": "a0.h1"}) == [table["rows"][1]]
+    assert call("tabSeparated", ["a", "b"], [[1, None], ["x", 2.5]]) == "a\tb\n1\t\nx\t2.5\n"
+
+
+def test_a_match_is_the_same_from_both_sides(call: Call) -> None:
+    page = page_data(two_runs())
+    there = call("matchesIn", page, "demo", "a0.h1", "demo-slow")
+    assert there[0]["confidence"] > 0.9
+    back = call("matchesIn", page, "demo-slow", there[0]["component"], "demo")
+    assert back == [{**there[0], "component": "a0.h1"}]
+    assert call("matchesIn", page, "demo", "a0.h1", "elsewhere") is None
+
+
+def test_dates_are_by_the_definition_asked_for_or_the_first(call: Call) -> None:
+    rows = [{"clock": "form", "definition": name} for name in ("half-rise", "half-rise, rise 2", "logistic")]
+    assert call("dated", rows, "form", "logistic") == rows[2]
+    assert call("dated", rows, "form", "threshold") == rows[0]
+    assert call("dated", rows, "function", "logistic") is None
+
+
+def test_a_list_in_one_text_is_toggled(call: Call) -> None:
+    assert call("toggled", "", "a") == "a"
+    assert call("toggled", "a|b", "a") == "b"
+
+
+def test_a_sentence_is_cut_at_roles_and_nowhere_else(call: Call) -> None:
+    roles = ["previous-token", "induction"]
+    parts = call("pieces", "Induction formed; induction/metric_clean; previous-token.", roles)
+    assert parts == ["", "Induction", " formed; induction/metric_clean; ", "previous-token", "."]
+
+
+def test_types_are_sound() -> None:
+    """TypeScript reads the types out of the comments; it is strict."""
+    compiler = shutil.which("tsc")
+    if compiler is None:
+        pytest.skip("needs TypeScript's tsc on the path (npm install --global typescript)")
+    assert json.loads((VIEWER / "tsconfig.json").read_text())["compilerOptions"]["strict"] is True
+    checked = subprocess.run([compiler, "-p", str(VIEWER)], capture_output=True, text=True, timeout=120)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_module_of_the_viewer_is_checked_and_says_what_it_is_for() -> None:
+    for path in VIEWER.glob("*.js"):
+        first, second = path.read_text().splitlines()[:2]
+        assert first == "// @ts-check", path.name
+        assert re.match(r"// [A-Z].*[.?]$", second), path.name
+        assert path.name in (VIEWER / "README.md").read_text(), path.name

@@ -1,0 +1,1 @@
+"""Checkpoints: where a series of them lies, in which form, and whether it is what it claims to be."""

@@ -1,0 +1,381 @@
+"""Is this series of checkpoints what it claims to be?
+
+Published series are known to carry equal weights under different steps, a step that is really another, or one shard of
+another step.  An audit looks at the files (cheap) and at the weights (a hash, norms and a random projection of every
+tensor: `tracking.checkpoints.sketches`) and says for each finding which steps, what, how sure, and what to do.
+
+A trajectory has its distances in order: for checkpoint x between a and b, the **detour** d(a, x) + d(x, b) - d(a, b) is
+small, and largest (as d(a, x) + d(x, b) = 2 d) where x has nothing to do with its place.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from tracking.checkpoints.formats import entries, weight_files
+from tracking.checkpoints.hub import download
+from tracking.checkpoints.loading import find_config, working_config
+from tracking.checkpoints.runs import Checkpoint, Run
+from tracking.checkpoints.sketches import WeightNote, distance, peek, similarity, weigh
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Audit", "Finding", "audit", "audit_files", "equal_weights"]
+
+Progress = Callable[[str, int, int], None]
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "spiece.model")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    `severity`: `error` makes results wrong, `warning` may be what really happened in training, `note` is for the
+    record.  `confidence` is between 0 and 1.
+    """
+
+    kind: str
+    severity: Literal["error", "warning", "note"]
+    steps: tuple[int, ...]
+    what: str
+    advice: str
+    confidence: float = 1.0
+
+    def __str__(self) -> str:
+        sure = "" if self.confidence >= 0.995 else f" ({self.confidence:.0%} sure)"
+        return f"{self.severity}: {self.what}{sure}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Every finding on one series; `distances` of the checkpoints of `steps` to each other, where weights were read."""
+
+    run: str
+    steps: tuple[int, ...]
+    findings: tuple[Finding, ...]
+    distances: Float[np.ndarray, "step step"] | None = None
+
+    @property
+    def passed(self) -> bool:
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Columns: run, kind, severity, steps, what, advice, confidence."""
+        import pandas as pd
+
+        columns = ["run", "kind", "severity", "steps", "what", "advice", "confidence"]
+        rows = [
+            (self.run, f.kind, f.severity, " ".join(map(str, f.steps)), f.what, f.advice, f.confidence)
+            for f in self.findings
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def audit(
+    source: "str | Path | Run",
+    *,
+    steps: str = "all",
+    config: "str | Path | None" = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Look at every checkpoint's files and weights.
+
+    Args:
+        source: a run, or the folder of one.
+        config: the model's configuration, where none lies with the checkpoints.
+        progress: called with ("auditing", checkpoints done, checkpoints).
+
+    Raises:
+        FileNotFoundError: no such run, or no checkpoints in it.
+    """
+    run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
+    files, found, notes = _Files(config), [], {}
+    for number, checkpoint in enumerate(run.checkpoints):
+        if progress is not None:
+            progress("auditing", number, len(run))
+        with _brought(checkpoint) as place:
+            if not files.look(checkpoint.step, place):
+                continue
+            try:
+                notes[checkpoint.step] = weigh(place)
+            except (ValueError, OSError) as error:
+                found.append(_unreadable(checkpoint.step, error))
+    if progress is not None:
+        progress("auditing", len(run), len(run))
+    found += files.findings() + _missing_steps(run.steps)
+    found = [finding for finding in found if finding.kind != "equal"] + equal_weights(
+        {step: note.digest for step, note in notes.items()}
+    )
+    found += _not_finite(notes) + _partly_equal(notes) + _norms(notes)
+    distances, several = None, [step for step in notes if not _repeats(step, found)]
+    if len(notes) > 1:
+        distances = np.array([[distance(a, b) for b in notes.values()] for a in notes.values()])
+    if len(several) > 2:
+        places = [list(notes).index(step) for step in several]
+        assert distances is not None
+        between = distances[np.ix_(places, places)]
+        misplaced = _misplaced(several, between)
+        wrong = {step for finding in misplaced for step in finding.steps}
+        found += misplaced + _jumps({step: notes[step] for step in several if step not in wrong})
+    order = {"error": 0, "warning": 1, "note": 2}
+    found.sort(key=lambda finding: (order[finding.severity], finding.steps))
+    return Audit(run.name, tuple(notes), tuple(found), distances)
+
+
+def audit_files(run: Run, *, config: "str | Path | None" = None) -> Audit:
+    """The cheap half: configurations, tokenizers, headers, indexes, and a few bytes of every file."""
+    files = _Files(config)
+    for checkpoint in run.checkpoints:
+        with _brought(checkpoint) as place:
+            files.look(checkpoint.step, place)
+    return Audit(run.name, run.steps, tuple(files.findings() + _missing_steps(run.steps)))
+
+
+@contextmanager
+def _brought(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The checkpoint's place; the hub's are downloaded for as long as they are looked at."""
+    if checkpoint.revision is None:
+        yield Path(checkpoint.source)
+        return
+    with TemporaryDirectory(prefix="formation-") as folder:
+        yield download(checkpoint.source, checkpoint.revision, Path(folder))
+
+
+class _Files:
+    """What the files of the checkpoints tell, by step."""
+
+    def __init__(self, config: "str | Path | None") -> None:
+        self.given = config
+        self.found: list[Finding] = []
+        self.configs: dict[int, Any] = {}
+        self.tokenizers: dict[int, Any] = {}
+        self.headers: dict[int, Any] = {}
+        self.peeks: dict[int, str] = {}
+
+    def look(self, step: int, place: Path) -> bool:
+        """Take notes of one checkpoint; whether it can be read."""
+        try:
+            self.found += _index(step, place)
+            self.headers[step] = {entry.name: (entry.shape, entry.dtype) for entry in entries(place)}
+            self.peeks[step] = peek(place)
+        except (ValueError, OSError) as error:
+            self.found.append(_unreadable(step, error))
+            return False
+        try:
+            self.configs[step] = working_config(find_config(place, config=self.given))
+        except (ValueError, OSError):
+            self.configs[step] = None
+        self.tokenizers[step] = _tokenizer(place)
+        return True
+
+    def findings(self) -> list[Finding]:
+        compared = {"configuration": self.configs, "tokenizer": self.tokenizers, "tensors": self.headers}
+        changes = [finding for what, values in compared.items() for finding in _changes(what, values)]
+        return self.found + equal_weights(self.peeks) + changes
+
+
+def _unreadable(step: int, error: Exception) -> Finding:
+    return Finding(
+        "unreadable", "error", (step,), f"step {step} cannot be read: {error}", "fetch that checkpoint again"
+    )
+
+
+def _index(step: int, place: Path) -> list[Finding]:
+    """What an index of shards says that is not so."""
+    found = []
+    for index in sorted(place.glob("*.index.json")) if place.is_dir() else []:
+        about = json.loads(index.read_text())
+        told = dict(about["weight_map"])
+        there = {entry.name: path.name for path in weight_files(place) for entry in entries(path)}
+        wrong = sorted(name for name in {*told, *there} if told.get(name) != there.get(name))
+        if wrong:
+            what = f"step {step}: {index.name} and its shards differ on {wrong[0]}"
+            what += f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            advice = "fetch that checkpoint again; a shard may be of another save"
+            found.append(Finding("index", "error", (step,), what, advice))
+    return found
+
+
+def _tokenizer(place: Path) -> str | None:
+    files = [place / name for name in TOKENIZER if (place / name).is_file()]
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else None
+
+
+def _repeats(step: int, findings: Sequence[Finding]) -> bool:
+    """Whether the step holds the weights of one before it."""
+    return any(f.kind == "equal" and step in f.steps[1:] for f in findings)
+
+
+def equal_weights(digests: Mapping[int, str]) -> list[Finding]:
+    """Steps that share a digest."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for step, digest in digests.items():
+        groups[digest].append(step)
+    return [
+        Finding(
+            "equal",
+            "error",
+            tuple(steps),
+            f"{len(steps)} steps hold the same weights: {_list(steps)}",
+            "at most one of them can be right; fetch them again, or leave them out with steps=",
+        )
+        for steps in groups.values()
+        if len(steps) > 1
+    ]
+
+
+def _list(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps)) if len(steps) < 9 else f"{', '.join(map(str, steps[:6]))}, ... {steps[-1]}"
+
+
+def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
+    """Steps at which something differs from what most steps have."""
+    texts = {step: json.dumps(value, sort_keys=True, default=str) for step, value in values.items()}
+    if len(set(texts.values())) < 2:
+        return []
+    usual = Counter(texts.values()).most_common(1)[0][0]
+    odd = [step for step, text in texts.items() if text != usual]
+    first = values[odd[0]]
+    common = next(values[step] for step, text in texts.items() if text == usual)
+    where = ""
+    if isinstance(first, Mapping) and isinstance(common, Mapping):
+        keys = sorted(key for key in {*first, *common} if first.get(key) != common.get(key))
+        where = f" ({keys[0]}: {first.get(keys[0])} in place of {common.get(keys[0])})"
+    kind = "config" if what == "configuration" else what
+    sentence = (
+        f"the {what} at {'step' if len(odd) == 1 else 'steps'} {_list(odd)} differ{'s' if what != 'tensors' else ''}"
+    )
+    advice = "these are not checkpoints of one model; leave them out, or correct the file"
+    return [Finding(kind, "error", tuple(odd), f"{sentence} from the others'{where}", advice)]
+
+
+def _missing_steps(steps: Sequence[int]) -> list[Finding]:
+    """Gaps in a schedule that is otherwise even."""
+    gaps = [b - a for a, b in pairwise(steps)]
+    if len(gaps) < 4:
+        return []
+    usual, count = Counter(gaps).most_common(1)[0]
+    if count < 0.6 * len(gaps):
+        return []
+    places = [place for place, gap in enumerate(gaps) if gap > usual and gap % usual == 0]
+    even = [p for p in places if all(gaps[q] == usual for q in (p - 1, p + 1) if 0 <= q < len(gaps))]
+    missing = [step for p in even for step in range(steps[p] + usual, steps[p + 1], usual)]
+    if not missing:
+        return []
+    what = f"the steps go by {usual}, and {_list(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return [Finding("missing", "warning", tuple(missing), what, "intervals of formation times are wider there", 0.9)]
+
+
+def _not_finite(notes: Mapping[int, WeightNote]) -> list[Finding]:
+    found = []
+    for step, note in notes.items():
+        if note.not_finite:
+            name = next(name for name, tensor in note.tensors.items() if tensor.not_finite)
+            what = f"step {step} holds {note.not_finite} numbers that are NaN or infinite, first in {name}"
+            found.append(Finding("not-finite", "error", (step,), what, "training had diverged, or the file is damaged"))
+    return found
+
+
+def _norms(notes: Mapping[int, WeightNote]) -> list[Finding]:
+    """Norms unlike those of both neighbours, when these agree with each other."""
+    found, steps = [], list(notes)
+    for place in range(1, len(steps) - 1):
+        before, here, after = (notes[step].norm for step in steps[place - 1 : place + 2])
+        if max(before, after) < 2 * min(before, after) and not min(before, after) / 3 < here < 3 * max(before, after):
+            what = f"the weights' norm at step {steps[place]} is {here:.3g}, between {before:.3g} and {after:.3g}"
+            found.append(Finding("norm", "error", (steps[place],), what, "fetch that checkpoint again", 0.95))
+    return found
+
+
+def _partly_equal(notes: Mapping[int, WeightNote]) -> list[Finding]:
+    """Some tensors of one step, but not all, are exactly those of another step."""
+    homes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for step, note in notes.items():
+        for name, tensor in note.tensors.items():
+            if not tensor.constant:
+                homes[name, tensor.digest].append(step)
+    frozen = {name for (name, _), steps in homes.items() if len(steps) == len(notes)}
+    shared: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for (name, _), steps in homes.items():
+        if len(steps) > 1 and name not in frozen:
+            for first, second in pairwise(steps):
+                shared[first, second].append(name)
+    found = []
+    for (first, second), names in sorted(shared.items()):
+        alike = notes[first].tensors.keys() & notes[second].tensors.keys() - frozen
+        moving = [name for name in alike if not notes[first].tensors[name].constant]
+        if len(names) < len(moving):
+            what = f"{len(names)} of {len(moving)} tensors are the same at steps {first} and {second}, {names[0]} first"
+            advice = "a shard of one may be of the other (or those weights were frozen); fetch both again"
+            found.append(Finding("partly-equal", "error", (first, second), what, advice, 0.95))
+    return found
+
+
+def _misplaced(steps: Sequence[int], between: Float[np.ndarray, "step step"]) -> list[Finding]:
+    """Checkpoints that fit between two others far better than where they stand; the worst first, each taken out."""
+    found, left = [], list(range(len(steps)))
+    while len(left) > 3:
+        worst, where, gain = None, (0, 0), 0.0
+        for place, index in enumerate(left):
+            others = left[:place] + left[place + 1 :]
+            detours = [_detour(between, a, index, b) for a, b in pairwise(others)]
+            best = int(np.argmin(detours))
+            actual = _stands(between, left, place)
+            if best not in (place - 1,) and detours[best] < 0.5 * actual and actual - detours[best] > gain:
+                worst, where, gain = place, (others[best], others[best + 1]), actual - detours[best]
+        if worst is None:
+            break
+        index = left.pop(worst)
+        around = f"between steps {steps[where[0]]} and {steps[where[1]]}"
+        what = f"the weights under step {steps[index]} lie {around} on the way of the others"
+        advice = "that step is probably mislabelled; fetch it again, or leave it out with steps="
+        found.append(Finding("misplaced", "error", (steps[index],), what, advice, 0.95))
+    return found
+
+
+def _detour(between: np.ndarray, a: int, x: int, b: int) -> float:
+    return float(between[a, x] + between[x, b] - between[a, b])
+
+
+def _stands(between: np.ndarray, left: Sequence[int], place: int) -> float:
+    """The detour of a checkpoint where it stands, 0 where it is small beside the way itself.
+
+    At an end, where there is no way through, it is how much nearer the nearest other is than the neighbour, twice.
+    """
+    if 0 < place < len(left) - 1:
+        a, x, b = left[place - 1 : place + 2]
+        detour = _detour(between, a, x, b)
+        return detour if detour > 0.4 * (between[a, x] + between[x, b]) else 0.0
+    x, neighbour = (left[0], left[1]) if place == 0 else (left[-1], left[-2])
+    nearest = min(between[x, other] for other in left if other != x)
+    return 2 * float(between[x, neighbour] - nearest) if nearest < 0.5 * between[x, neighbour] else 0.0
+
+
+def _jumps(notes: Mapping[int, WeightNote]) -> list[Finding]:
+    """Neighbours that have no more in common than two models of different seeds, in a series that has otherwise."""
+    steps = list(notes)
+    alike = [similarity(notes[a], notes[b]) for a, b in pairwise(steps)]
+    found = []
+    for place, here in enumerate(alike):
+        others = alike[:place] + alike[place + 1 :]
+        if here > 0.1 or not others or float(np.median(others)) < 0.5:
+            continue
+        a, b = steps[place], steps[place + 1]
+        if place == 0:
+            what = f"the series does not descend from its first step: {a} and {b} have nothing in common"
+        else:
+            what = f"the trajectory jumps: steps {a} and {b} have nothing in common, their neighbours do"
+        advice = "they are probably of different runs; look where each came from"
+        found.append(Finding("jump", "error", (a, b), f"{what} (cosine {here:.2f})", advice, 0.95))
+    return found

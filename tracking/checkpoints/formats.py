@@ -1,0 +1,347 @@
+"""In which form does a checkpoint lie, and which tensors does it hold?
+
+Every form is read through one door, `entries`: the tensors by name, each read when it is asked for, so that a
+checkpoint of any size can be walked in little memory.  Nothing in a checkpoint is ever executed: pickles are read for
+tensors alone (`weights_only`), the index of a distributed checkpoint by an unpickler that knows its few classes, and an
+archive that would unpack to more than its size is refused.
+
+Forms: `safetensors` (one file, or shards with an index), `torch` (`.pt`, `.pth`, `.bin`, `.ckpt`: a plain state dict,
+Lightning's, nanoGPT's, a DeepSpeed rank's; shards with an index), `distributed` (a `torch.distributed.checkpoint`
+folder).
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tracking.checkpoints.tensor_files import places_in_archive, places_in_safetensors
+
+__all__ = ["Entry", "content_hash", "entries", "facts_inside", "read_tensors", "weight_files"]
+
+# What trainers write beside the weights.
+NOT_WEIGHTS = (
+    "optimizer", "scheduler", "scaler", "rng_state", "random_states", "training_args", "training_state", "trainer_state"
+)  # fmt: skip
+# Where a state dict lies in a larger dictionary, the first that is there.
+HOMES = ("state_dict", "model_state_dict", "model", "module", "params")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint: `whole()`, mapped into memory where that can be, or `part(first, last)` of it,
+    counted along the flattened tensor, which reads and keeps no more than that."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    whole: Callable[[], Any]
+    part: Callable[[int, int], Any]
+
+
+def weight_files(source: "str | Path") -> tuple[Path, ...]:
+    """The files that hold the weights, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there are none, or one that an index names is missing.
+        ValueError: there are several and nothing tells which is meant.
+    """
+    place = Path(source)
+    if place.is_file():
+        return (place,)
+    if not place.is_dir():
+        raise FileNotFoundError(f"no such checkpoint: {place}")
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        if (place / f"{stem}.{suffix}").is_file():
+            return (place / f"{stem}.{suffix}",)
+        if (place / f"{stem}.{suffix}.index.json").is_file():
+            return _shards(place / f"{stem}.{suffix}.index.json")
+    if (place / ".metadata").is_file():
+        return (place / ".metadata", *sorted(place.glob("*.distcp")))
+    if (place / "mp_rank_00_model_states.pt").is_file():
+        return (place / "mp_rank_00_model_states.pt",)
+    found = [
+        path
+        for path in sorted(place.iterdir())
+        if path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt") and not path.stem.startswith(NOT_WEIGHTS)
+    ]
+    if len(found) > 1:
+        raise ValueError(
+            f"{place} holds several files of weights, {found[0].name} and {found[1].name}; name one of them"
+        )
+    if not found:
+        raise FileNotFoundError(f"no weights in {place}: expected model.safetensors, pytorch_model.bin or the like")
+    return tuple(found)
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of shards: {error}") from error
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise FileNotFoundError(f"{index} names {name}, which is not there")
+    return tuple(index.parent / name for name in names)
+
+
+def content_hash(source: "str | Path") -> str:
+    """SHA-256 over the bytes of the weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in weight_files(source):
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def entries(source: "str | Path") -> Iterator[Entry]:
+    """Every tensor of the checkpoint, in the order of names within a file.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: a file is damaged, or holds something other than tensors and plain values.
+    """
+    files = weight_files(source)
+    if files[0].name == ".metadata":
+        yield from _distributed(files[0])
+        return
+    for path in files:
+        yield from _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+
+
+def read_tensors(source: "str | Path") -> dict[str, Any]:
+    """Every tensor by name, on the CPU, as stored."""
+    return {entry.name: entry.whole() for entry in entries(source)}
+
+
+def facts_inside(source: "str | Path") -> dict[str, Any]:
+    """What a checkpoint says of itself beside its tensors: `step`, and nanoGPT's `model_args`; empty where nothing."""
+    place = Path(source)
+    if (place / "trainer_state.json").is_file():
+        try:
+            return {"step": int(json.loads((place / "trainer_state.json").read_text())["global_step"])}
+        except (ValueError, KeyError, TypeError):
+            return {}
+    try:
+        files = weight_files(place)
+        held = _load(files[0]) if len(files) == 1 and files[0].suffix in (".ckpt", ".pt", ".pth", ".bin") else {}
+    except (ValueError, OSError):
+        return {}
+    facts = {}
+    for key in ("global_step", "iter_num", "step"):
+        if isinstance(held.get(key), int):
+            facts["step"] = held[key]
+            break
+    if isinstance(held.get("model_args"), Mapping):
+        facts["model_args"] = dict(held["model_args"])
+    return facts
+
+
+def _safetensors(path: Path) -> Iterator[Entry]:
+    from safetensors import safe_open
+
+    try:
+        file: Any = safe_open(str(path), framework="pt")  # open as long as one of its entries is
+        about = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
+        known = [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in about]
+    except Exception as error:
+        raise ValueError(f"expected a whole safetensors file, but {path} cannot be read: {error}") from error
+
+    places = places_in_safetensors(path)
+    for name, shape, dtype in known:
+        whole = partial(file.get_tensor, name)
+        yield Entry(name, shape, dtype, whole, places[name].read if name in places else _part_of(whole))
+
+
+def _torch(path: Path) -> Iterator[Entry]:
+    import torch
+
+    held: Mapping[str, Any] = _load(path)
+    places = cache(partial(_places, path))
+    for home in HOMES:
+        inner = held.get(home)
+        if isinstance(inner, Mapping) and any(isinstance(value, torch.Tensor) for value in inner.values()):
+            held, places = inner, cache(partial(_places, path, home))
+            break
+    found = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    if not found:
+        raise ValueError(f"expected a state dict in {path}, found no tensors under {', '.join(map(str, held))[:200]}")
+    for name in sorted(found):
+        tensor = found[name].detach()
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+            raise ValueError(f"expected plain tensors in {path}, got {name} with layout {tensor.layout}")
+        dtype, whole = str(tensor.dtype).removeprefix("torch."), partial(_same, tensor)
+        yield Entry(name, tuple(tensor.shape), dtype, whole, partial(_placed_part, places, name, whole))
+
+
+def _same(tensor: Any) -> Any:
+    return tensor
+
+
+def _part_of(whole: Callable[[], Any]) -> Callable[[int, int], Any]:
+    """Parts of a tensor that cannot be read in parts."""
+    return lambda first, last: whole().reshape(-1)[first:last]
+
+
+def _placed_part(places: Callable[[], Mapping[str, Any]], name: str, whole: Callable[[], Any], a: int, b: int) -> Any:
+    place = places().get(name)
+    return _part_of(whole)(a, b) if place is None else place.read(a, b)
+
+
+def _places(path: Path, home: str | None = None) -> Mapping[str, Any]:
+    """Where the tensors of a file of torch lie; empty where that cannot be told."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    found = places_in_archive(path)
+    return {str(name): place for name, place in (found if home is None else found[home]).items()}
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """A pickled dictionary, read for its tensors and plain values alone."""
+    import torch
+
+    archive = zipfile.is_zipfile(path)
+    try:
+        if archive:
+            with zipfile.ZipFile(path) as file:
+                inside = file.infolist()
+                if any(item.compress_type != zipfile.ZIP_STORED for item in inside) or (
+                    sum(item.file_size for item in inside) > path.stat().st_size
+                ):
+                    raise ValueError("its archive would unpack to more than it holds")
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as error:
+        what = str(error).split("\n")[0][:200]
+        raise ValueError(
+            f"{path} is damaged, or holds something other than tensors and plain values, which could run code; it is "
+            f"refused ({what}); save it again as a plain state dict or as safetensors"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"expected a whole file of torch, but {path} cannot be read: {_first(error)}") from error
+    if not isinstance(held, Mapping):
+        raise ValueError(f"expected a state dict in {path}, got {type(held).__name__}")
+    return held
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# -- torch.distributed.checkpoint -----------------------------------------------------------------------------------
+
+LARGE = 64 << 20
+"""Bytes above which a piece is read in parts."""
+
+_KNOWN = {
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("torch.distributed.checkpoint.metadata", "Metadata"),
+    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
+    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
+    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("collections", "OrderedDict"),
+}
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        import torch
+
+        if module_name == "pathlib":
+            return _path_text
+        if module_name == "torch" and isinstance(getattr(torch, global_name, None), torch.dtype | torch.memory_format):
+            return getattr(torch, global_name)
+        if (module_name, global_name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it names {module_name}.{global_name}")
+        return super().find_class(module_name, global_name)
+
+
+def _path_text(*parts: str) -> str:
+    return "/".join(map(str, parts))
+
+
+def _distributed(index: Path) -> Iterator[Entry]:
+    try:
+        about = _IndexUnpickler(io.BytesIO(index.read_bytes())).load()
+        tensors = {name: held for name, held in about.state_dict_metadata.items() if hasattr(held, "chunks")}
+        places = {(key.fqn, tuple(key.offset or ())): held for key, held in about.storage_data.items()}
+    except Exception as error:
+        raise ValueError(
+            f"expected the index of a distributed checkpoint, but {index} is not: {_first(error)}"
+        ) from error
+    chosen = next((f"{home}." for home in HOMES if any(name.startswith(f"{home}.") for name in tensors)), "")
+    for name in sorted(tensors):
+        if name.startswith(chosen):
+            held = tensors[name]
+            dtype = str(held.properties.dtype).removeprefix("torch.")
+            chunks = _Chunks(index.parent, name, held, places)
+            yield Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)
+
+
+class _Chunks:
+    """One tensor of a distributed checkpoint, in pieces; each is an archive of torch within a file."""
+
+    def __init__(self, folder: Path, name: str, held: Any, places: Mapping[Any, Any]) -> None:
+        self.folder, self.name, self.held, self.places = folder, name, held, places
+        self.located = cache(places_in_archive)
+
+    def whole(self) -> Any:
+        return self._rows(0, self.held.size[0] if len(self.held.size) else 1)
+
+    def part(self, first: int, last: int) -> Any:
+        width = prod(self.held.size[1:]) or 1
+        row = first // width
+        found = self._rows(row, -(-last // width)) if len(self.held.size) else self.whole()
+        return found.reshape(-1)[first - row * width : last - row * width]
+
+    def _rows(self, first: int, last: int) -> Any:
+        """Some rows of the first axis (all of a scalar)."""
+        import torch
+
+        size = tuple(self.held.size)
+        out = torch.empty((last - first, *size[1:]) if size else (), dtype=self.held.properties.dtype)
+        try:
+            for chunk in self.held.chunks:
+                low = max(first, chunk.offsets[0]) if size else 0
+                high = min(last, chunk.offsets[0] + chunk.sizes[0]) if size else 1
+                if low < high:
+                    found = self._piece(chunk, low, high)
+                    window = [slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True)]
+                    out[(slice(low - first, high - first), *window[1:]) if size else ()] = found
+        except Exception as error:
+            raise ValueError(
+                f"the distributed checkpoint {self.folder} is damaged at {self.name}: {_first(error)}"
+            ) from error
+        return out
+
+    def _piece(self, chunk: Any, low: int, high: int) -> Any:
+        """Rows of one chunk; a large one is not read whole."""
+        import torch
+
+        place = self.places[self.name, tuple(chunk.offsets)]
+        if Path(place.relative_path).name != place.relative_path:
+            raise ValueError(f"it names {place.relative_path}, which is outside")
+        path, sizes = self.folder / place.relative_path, tuple(chunk.sizes)
+        if place.length > LARGE and (at := self.located(path, place.offset, place.length)) is not None:
+            width = prod(sizes[1:])
+            rows = [(row - chunk.offsets[0]) * width for row in (low, high)]
+            return at.read(*rows).reshape(high - low, *sizes[1:])
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            found = torch.load(io.BytesIO(file.read(place.length)), map_location="cpu", weights_only=True)
+        if tuple(found.shape) != sizes:
+            raise ValueError(f"expected a piece of shape {sizes}, got {tuple(found.shape)}")
+        return found[low - chunk.offsets[0] : high - chunk.offsets[0]] if sizes else found

@@ -1,0 +1,187 @@
+"""Which model is this checkpoint of, and how do its weights get into it?
+
+The configuration lies beside the weights, or is named by the user, or can be told from the checkpoint (nanoGPT).  The
+names of the weights are the model's own, however many wrappers (Lightning, DDP, `torch.compile`) put something in front
+of them.  The model is made once; after that only weights change.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracking.checkpoints.formats import content_hash, facts_inside, read_tensors, weight_files
+
+if TYPE_CHECKING:
+    from circuits.transformer import Model
+
+__all__ = ["Loaded", "find_config", "load_checkpoint", "make_model", "working_config"]
+
+# Keys of config.json that say nothing about what the model computes.
+IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "seed", "init_scale"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One checkpoint in memory: `weights` by the model's own names, `digest` of the files' bytes.
+
+    `folder` is the checkpoint itself where a model can be made from it as it lies, and otherwise None.
+    """
+
+    source: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, Any]
+    digest: str
+    folder: str | None
+
+
+def load_checkpoint(source: "str | Path", *, config: "str | Path | None" = None) -> Loaded:
+    """Read a checkpoint of any form (see `tracking.checkpoints.formats`).
+
+    Args:
+        config: the model's configuration, a `config.json` or a folder with one, where none lies beside the weights.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: the weights cannot be read, or no configuration is known.
+    """
+    place = Path(source)
+    files = weight_files(place)
+    digest = content_hash(place)
+    ready = place.is_dir() and files[0].name.startswith("model") and files[0].suffix == ".safetensors"
+    ready = ready and (place / "config.json").is_file() and config is None
+    facts = {} if ready else facts_inside(place)
+    weights: Mapping[str, Any] = read_tensors(place)
+    if "model_args" in facts and config is None:
+        about, weights = _from_nanogpt(facts["model_args"], weights)
+    else:
+        about = find_config(place, config=config)
+        if not ready:
+            weights = _own_names(weights, about)
+    return Loaded(str(place), about, weights, digest, str(place) if ready else None)
+
+
+def find_config(source: "str | Path", *, config: "str | Path | None" = None) -> dict[str, Any]:
+    """The model's configuration: the one named, or the nearest `config.json` beside or above the weights.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no JSON object.
+    """
+    place = Path(source)
+    homes = [Path(config)] if config is not None else [place, place.parent, place.parent.parent]
+    for home in homes:
+        path = home if home.is_file() and home.suffix == ".json" else home / "config.json"
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"expected JSON in {path}, got something else: {error}") from error
+            if not isinstance(found, dict):
+                raise ValueError(f"expected a JSON object in {path}, got {type(found).__name__}")
+            return found
+    raise FileNotFoundError(
+        f"no config.json for {place}: put the model's configuration beside it, or name a folder that has one (config=)"
+    )
+
+
+def working_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration changes what the model computes."""
+    return {key: value for key, value in config.items() if key not in IDLE_KEYS}
+
+
+def make_model(loaded: Loaded, *, device: str = "cpu", dtype: str | None = None) -> "Model":
+    """A model with the checkpoint's weights.
+
+    Raises:
+        ValueError: the weights do not fit the configuration, or the architecture is not one that can be laid open.
+    """
+    from circuits.checkpoint import write_weights
+    from circuits.model import load_model
+
+    if loaded.folder is not None:
+        return load_model(loaded.folder, device=device, dtype=dtype)
+    with tempfile.TemporaryDirectory(prefix="formation-") as folder:
+        write_weights({name: weight.clone() for name, weight in loaded.weights.items()}, loaded.config, folder)
+        try:
+            return load_model(folder, device=device, dtype=dtype)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(str(error).replace(os.fspath(folder), loaded.source)) from error
+
+
+def _own_names(weights: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights under the model's own names: without the prefix under which most of them are found there."""
+    expected = _expected_names(json.dumps(config, sort_keys=True))
+    prefixes = _prefixes(weights)
+
+    def fitting(prefix: str) -> int:
+        return sum(name.startswith(prefix) and name.removeprefix(prefix) in expected for name in weights)
+
+    best = max(prefixes, key=lambda prefix: (fitting(prefix), -len(prefix)))
+    if not best or not fitting(best):
+        return weights
+    # Whatever else was in the same file (a second model, a loss with weights) lies outside the prefix.
+    return {name.removeprefix(best): weight for name, weight in weights.items() if name.startswith(best)}
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    found = {""}
+    for name in names:
+        parts = name.split(".")
+        found |= {".".join(parts[:depth]) + "." for depth in range(1, min(4, len(parts)))}
+    return sorted(found)
+
+
+@lru_cache(maxsize=4)
+def _expected_names(config: str) -> frozenset[str]:
+    import torch
+
+    values = json.loads(config)
+    if "n_layers" in values and "model_type" not in values:
+        from circuits.model import NativeConfig, native_module
+
+        return frozenset(native_module(NativeConfig.from_dict(values)).state_dict())
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            about = AutoConfig.for_model(**values)
+            return frozenset(AutoModelForCausalLM.from_config(about).state_dict())
+    except Exception as error:
+        raise ValueError(f"the configuration names no causal language model of transformers: {error}") from error
+
+
+def _from_nanogpt(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same model as Hugging Face's GPT-2, whose maps are transposed and always have biases."""
+    import torch
+
+    try:
+        config = {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "n_layer": arguments["n_layer"],
+            "n_head": arguments["n_head"],
+            "n_embd": arguments["n_embd"],
+            "n_positions": arguments["block_size"],
+            "vocab_size": arguments["vocab_size"],
+            "activation_function": "gelu",
+            "tie_word_embeddings": True,
+        }
+    except KeyError as error:
+        raise ValueError(f"the checkpoint's model_args lack {error}; expected those of nanoGPT") from error
+    own = {name.removeprefix("_orig_mod.").removeprefix("module."): weight for name, weight in weights.items()}
+    found: dict[str, Any] = {}
+    for name, weight in own.items():
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            continue
+        turned = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        found[name] = weight.T.contiguous() if turned else weight
+        bias = f"{name.removesuffix('.weight')}.bias"
+        within = name.startswith(("transformer.h.", "transformer.ln_f.")) and name.endswith(".weight")
+        if within and bias not in own:
+            found[bias] = torch.zeros(weight.shape[0], dtype=weight.dtype)
+    return config, found

@@ -1,0 +1,349 @@
+"""What was trained, with which hyperparameters, and where do its checkpoints lie?
+
+A **run** is a series of checkpoints of one training.  On disk it is a folder: `run.json` (name, hyperparameters, tokens
+per step, model), `log.jsonl` (one line a logged step: step, tokens, loss, ...) and `checkpoints/` with one folder or
+file for each checkpoint, whose name holds its step.  A plain folder of checkpoints, or a single checkpoint, is a run
+too, and so are the revisions of a model on the hub.  The step is read from the name, or from what the checkpoint says
+of itself where its name says nothing, and can be corrected.  Nothing here reads weights.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracking.checkpoints.formats import facts_inside
+from tracking.checkpoints.hub import is_hub_id, revisions
+
+__all__ = ["Checkpoint", "Run", "in_order", "parse_step", "parse_tokens", "select_steps"]
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.index.json", ".metadata")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+NAMED_STEP = re.compile(r"(?:^|(?<=[^a-z]))(?:global[_-]?step|step|checkpoint|ckpt|iter(?:ation)?)[=_-]?(\d+)", re.I)
+NAMED_TOKENS = re.compile(r"tokens[=_-]?(\d+(?:\.\d+)?)([KMBT]?)", re.I)
+StepOf = Callable[[str], int | None]
+LOOKED_FOR = "folders or files named with their step, such as checkpoint-500, step1000 or global_step20.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights at one step: `source` is a folder, a file or a hub id; `revision` is the hub's name of the step."""
+
+    step: int
+    source: str
+    tokens: float | None = None
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.revision or Path(self.source).name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its checkpoints in order of step, its hyperparameters, and its log.
+
+    `model` is the architecture as `run.json` tells it (empty where it does not); each entry of `log` has at least
+    `step`.
+    """
+
+    name: str
+    checkpoints: tuple[Checkpoint, ...]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    tokens_per_step: float | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    log: tuple[Mapping[str, Any], ...] = ()
+    source: str = ""
+
+    def __repr__(self) -> str:
+        steps = self.steps
+        span = f"{len(steps)} checkpoints from step {steps[0]} to {steps[-1]}" if steps else "no checkpoint"
+        return f"<Run {self.name}: {span}{f', in {self.source}' if self.source else ''}>"
+
+    @staticmethod
+    def open(
+        source: "str | Path",
+        *,
+        steps: str = "all",
+        step_pattern: str | None = None,
+        steps_per_checkpoint: int = 1,
+        tokens_per_step: float | None = None,
+    ) -> "Run":
+        """The run in a folder (with or without `run.json`), that of a single checkpoint, or that of a hub id.
+
+        Args:
+            steps: which checkpoints (see `select_steps`).
+            step_pattern: regular expression whose first group is the step in a checkpoint's name; names that it does
+                not match are left out.
+            steps_per_checkpoint: what to multiply the number in a name by, where it counts checkpoints.
+            tokens_per_step: in place of what `run.json` and the names say.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or it holds no checkpoint.
+            ValueError: `steps` asks for a step that is not there, two checkpoints have one step, `run.json` is
+                damaged, or the pattern cannot be read.
+        """
+        place, step_of = Path(source), _step_reader(step_pattern, steps_per_checkpoint)
+        if is_hub_id(str(source)):
+            found = _hub_checkpoints(str(source), step_of)
+            per_step = None if tokens_per_step is None else float(tokens_per_step)
+            known = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
+            return Run(str(source), known, tokens_per_step=per_step, source=str(source)).select(steps)
+        if not place.exists():
+            raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
+        about = _read_about(place / "run.json")
+        per_step = None if about.get("tokens_per_step") is None else float(about["tokens_per_step"])
+        found = _find_checkpoints(place, step_of)
+        if tokens_per_step is not None:
+            per_step = float(tokens_per_step)
+            found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
+        checkpoints = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
+        run = Run(
+            name=str(about.get("name") or place.resolve().name),
+            checkpoints=checkpoints,
+            hyperparameters=about.get("hyperparameters", {}),
+            tokens_per_step=per_step,
+            model=about.get("model", {}),
+            log=_read_log(place, checkpoints),
+            source=str(place),
+        )
+        return run.select(steps)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(checkpoint.step for checkpoint in self.checkpoints)
+
+    def select(self, steps: str) -> "Run":
+        """The same run with the checkpoints that `steps` asks for (see `select_steps`)."""
+        try:
+            chosen = set(select_steps(self.steps, steps))
+        except ValueError as error:
+            raise ValueError(f"{error} (run {self.name!r})") from error
+        return replace(self, checkpoints=tuple(c for c in self.checkpoints if c.step in chosen))
+
+    def __getitem__(self, step: int) -> Checkpoint:
+        """The checkpoint of a step.
+
+        Raises:
+            ValueError: there is none; the message names the nearest.
+        """
+        for checkpoint in self.checkpoints:
+            if checkpoint.step == step:
+                return checkpoint
+        raise ValueError(f"{_no_step(self.steps, step)} (run {self.name!r})")
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+
+def select_steps(available: Iterable[int], wanted: str) -> tuple[int, ...]:
+    """The steps that a selection asks for, in order.
+
+    `all`; a list, `0,1000,5000`; a range, `100..900`, open at either end, with a stride, `0..900:100`; `first:5` and
+    `last:5`; `log:20` and `linear:20`, that many spread evenly in log step or in step, the first and last included.
+    Commas join selections.
+
+    >>> select_steps(range(0, 1000, 100), "0,300..500,last:1")
+    (0, 300, 400, 500, 900)
+    >>> select_steps([0, 1, 2, 4, 8, 16, 32, 64], "log:4")
+    (0, 1, 8, 64)
+
+    Raises:
+        ValueError: a step is not there (the message names the nearest), or the selection cannot be read.
+    """
+    known = tuple(sorted(set(available)))
+    chosen: set[int] = set()
+    for part in (part.strip() for part in wanted.split(",")):
+        if part == "all":
+            chosen.update(known)
+        elif part.isdigit():
+            if int(part) not in known:
+                raise ValueError(_no_step(known, int(part)))
+            chosen.add(int(part))
+        elif match := re.fullmatch(r"(first|last|log|linear):(\d+)", part):
+            chosen.update(_some(known, match[1], int(match[2])))
+        elif match := re.fullmatch(r"(\d*)\.\.(\d*)(?::(\d+))?", part):
+            low, high = int(match[1] or 0), int(match[2]) if match[2] else known[-1]
+            inside = {s for s in known if low <= s <= high and (s - low) % max(int(match[3] or 1), 1) == 0}
+            if not inside:
+                raise ValueError(f"no checkpoint has a step in {part}; there are steps from {known[0]} to {known[-1]}")
+            chosen.update(inside)
+        else:
+            raise ValueError(
+                f"cannot read the steps {part!r}; expected all, a list such as 0,1000,5000, a range such as 100..900, "
+                "first:5, last:5, log:20, linear:20, or auto alone"
+            )
+    return tuple(sorted(chosen))
+
+
+def _some(known: tuple[int, ...], how: str, count: int) -> list[int]:
+    if count < 1:
+        raise ValueError(f"expected to select at least one step, got {how}:{count}")
+    if count >= len(known):
+        return list(known)
+    if how in ("first", "last"):
+        return list(known[:count] if how == "first" else known[-count:])
+    from scipy.optimize import linear_sum_assignment
+
+    zero = [0] if how == "log" and known[0] == 0 and count > 1 else []
+    places = np.array([step for step in known if step not in zero], dtype=float)
+    at = np.log(places) if how == "log" and places[0] > 0 else places
+    targets = np.linspace(at[0], at[-1], count - len(zero)) if count - len(zero) > 1 else at[-1:]
+    _, nearest = linear_sum_assignment((targets[:, None] - at[None, :]) ** 2)
+    return zero + [int(places[i]) for i in nearest]
+
+
+def _no_step(known: tuple[int, ...], step: int) -> str:
+    near = " and ".join(map(str, sorted(sorted(known, key=lambda other: abs(other - step))[:2])))
+    return f"no checkpoint at step {step}; the nearest {'are' if 'and' in near else 'is'} {near}"
+
+
+def parse_step(name: str) -> int | None:
+    """The step that the name of a checkpoint tells; None where it tells none.
+
+    >>> [parse_step(n) for n in ("step1000-tokens4B", "checkpoint-500", "epoch=3-step=900.ckpt", "000123", "ckpt.pt")]
+    [1000, 500, 900, 123, None]
+    """
+    if found := NAMED_STEP.findall(name):
+        return int(found[-1])
+    numbers = re.findall(r"\d+", name)
+    return int(numbers[0]) if len(numbers) == 1 else None
+
+
+def parse_tokens(name: str) -> float | None:
+    """The tokens seen that the name of a checkpoint tells; None where it tells none.
+
+    >>> parse_tokens("stage1-step1000-tokens5B"), parse_tokens("step1000")
+    (5000000000.0, None)
+    """
+    if match := NAMED_TOKENS.search(name):
+        return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
+    return None
+
+
+def _step_reader(pattern: str | None, scale: int) -> StepOf:
+    if scale < 1:
+        raise ValueError(f"expected steps_per_checkpoint from 1 on, got {scale}")
+    try:
+        compiled = re.compile(pattern) if pattern is not None else None
+    except re.error as error:
+        raise ValueError(f"cannot read the step_pattern {pattern!r}: {error}") from error
+    if compiled is not None and compiled.groups != 1:
+        raise ValueError(f"expected a step_pattern with one group, such as 'model_(\\d+)', got {pattern!r}")
+
+    def step_of(name: str) -> int | None:
+        if compiled is None:
+            step = parse_step(name)
+        else:
+            match = compiled.search(name)
+            step = int(match[1]) if match and match[1].isdigit() else None
+        return None if step is None else step * scale
+
+    return step_of
+
+
+def _hub_checkpoints(repository: str, step_of: StepOf) -> tuple[Checkpoint, ...]:
+    """The revisions whose names tell a step, and only such as are named for it (`v1.0` and dates are not)."""
+    names = revisions(repository)
+    steps = [
+        (name, step_of(name)) for name in names if step_of(name) is not None and not re.match(r"v?\d+[.-]\d", name)
+    ]
+    found = [Checkpoint(step, repository, parse_tokens(name), name) for name, step in steps if step is not None]
+    if not found:
+        raise FileNotFoundError(
+            f"{repository} has no revision named with its step; it has {', '.join(names[:5])}; step_pattern= may tell"
+        )
+    return in_order(found, repository)
+
+
+def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:
+    folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
+    found = _dated(folder, step_of) if folder.is_dir() else []
+    if not found and (place.is_file() or (_holds_weights(place) and folder == place)):
+        step = step_of(place.name)
+        step = facts_inside(place).get("step", 0) if step is None else step
+        return (Checkpoint(step, str(place), parse_tokens(place.name)),)
+    if not found:
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        there = f"it holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it is empty"
+        raise FileNotFoundError(f"no checkpoints in {folder}: expected {LOOKED_FOR}; {there}")
+    return in_order(found, str(folder))
+
+
+def in_order(found: Iterable[Checkpoint], where: str) -> tuple[Checkpoint, ...]:
+    """Checkpoints by step.
+
+    Raises:
+        ValueError: two of them have one step.
+    """
+    by_step: dict[int, Checkpoint] = {}
+    for checkpoint in sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name)):
+        if (other := by_step.setdefault(checkpoint.step, checkpoint)) is not checkpoint:
+            raise ValueError(
+                f"two checkpoints in {where} have step {checkpoint.step}: {other.name} and {checkpoint.name}; move one "
+                "of them elsewhere, or tell them apart by step_pattern"
+            )
+    return tuple(by_step.values())
+
+
+def _dated(folder: Path, step_of: StepOf) -> list[Checkpoint]:
+    """Entries that are checkpoints by their name alone, or by a number in their name and weights inside."""
+    found = []
+    for entry in folder.iterdir():
+        step = step_of(entry.name)
+        if step is None or entry.name.startswith(".") or entry.name.endswith(".part"):
+            continue
+        a_folder = entry.is_dir() and (NAMED_STEP.search(entry.name) or _holds_weights(entry))
+        a_file = entry.is_file() and entry.suffix in WEIGHT_SUFFIXES and not re.search(r"-of-\d+|mp_rank", entry.name)
+        if a_folder or a_file:
+            found.append(Checkpoint(step, str(entry), parse_tokens(entry.name)))
+    return found
+
+
+def _holds_weights(folder: Path) -> bool:
+    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES)
+
+
+def _with_tokens(checkpoint: Checkpoint, per_step: float | None) -> Checkpoint:
+    if checkpoint.tokens is not None or per_step is None:
+        return checkpoint
+    return replace(checkpoint, tokens=per_step * checkpoint.step)
+
+
+def _read_about(place: Path) -> dict[str, Any]:
+    if not place.is_file():
+        return {}
+    try:
+        about = json.loads(place.read_text())
+    except ValueError as error:
+        raise ValueError(f"{place} is damaged ({error}); expected JSON with the run's name and settings") from error
+    per_step = about.get("tokens_per_step") if isinstance(about, dict) else "no object"
+    if per_step is not None and not isinstance(per_step, int | float):
+        raise ValueError(f"{place} must hold an object whose tokens_per_step is a number, got {per_step!r}")
+    return about
+
+
+def _read_log(place: Path, checkpoints: tuple[Checkpoint, ...]) -> tuple[Mapping[str, Any], ...]:
+    """`log.jsonl`, or what the Hugging Face trainer keeps in the last checkpoint that has it; a line cut short by a
+    killed run is left out."""
+    entries: list[Any] = []
+    if (log := place / "log.jsonl").is_file():
+        for line in log.read_text(errors="replace").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+    else:
+        for checkpoint in reversed(checkpoints):
+            state = Path(checkpoint.source) / "trainer_state.json"
+            if state.is_file():
+                try:
+                    entries = json.loads(state.read_text())["log_history"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+                break
+    return tuple(entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("step"), int))

@@ -1,0 +1,358 @@
+"""What can be asked for on the command line?
+
+Each verb is one call of the Python interface.  Results go to stdout (`--json` for machines), progress and warnings to
+stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracking.cli.many_runs import compare, design, forecast, sweep
+from tracking.cli.outputs import export, match, report, track
+from tracking.cli.terminal import (
+    Json,
+    fail,
+    in_the_way,
+    pairs,
+    print_json,
+    progress_bars,
+    reporter,
+    sentence_of,
+    trouble_with_disk,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from tracking.checkpoints.runs import Run
+
+__all__ = ["app", "main"]
+
+# The base of every wrong option or argument; where it is defined differs between versions of typer.
+_UsageError: Any = typer.BadParameter.__base__
+
+INTERRUPTED = 130
+STOPPED = "stopped; what was finished is on disk, and the same command goes on from there"
+
+app = typer.Typer(
+    name="formation",
+    help="Follow circuits through training: when each component forms, and what takes over from what.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 | first:N | FROM..TO.")]
+Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
+StepPattern = Annotated[
+    str | None, typer.Option("--step-pattern", help="Regular expression; its first group is the step in a name.")
+]
+StepsPerCheckpoint = Annotated[
+    int, typer.Option("--steps-per-checkpoint", min=1, help="Where names count checkpoints, and not steps.")
+]
+TokensPerStep = Annotated[
+    float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; every failure is one sentence on stderr and an exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command."""
+    try:
+        code = int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        # Some versions of typer turn Ctrl-C into this code, others raise Abort.
+        return code if code != INTERRUPTED else fail(STOPPED, 1)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _UsageError as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return fail(STOPPED, 1)
+    except FileNotFoundError as error:
+        return fail(sentence_of(error), 2)
+    except (ValueError, KeyError) as error:
+        return fail(sentence_of(error), 2)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        return fail(f"{in_the_way(error)}; choose another place", 2)
+    except ImportError as error:
+        return fail(f"{error}; `formation doctor` says what is missing", 1)
+    except OSError as error:
+        return fail(trouble_with_disk(error), 1)
+    except (RuntimeError, MemoryError) as error:
+        return fail(f"the work failed: {sentence_of(error) or type(error).__name__}", 1)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run, its history, the timeline and the page.")] = Path(
+        "formation-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the model, the data and the prompts.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps and checkpoints: under half a minute.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small transformer, watch an induction circuit form, and write the timeline and the page.
+
+    Example: `formation demo --out demo`
+    """
+    from tracking.cli.demo import run_demo
+
+    with progress_bars() as progress:
+        result = run_demo(out, seed=seed, quick=quick, progress=reporter(progress))
+    if as_json:
+        return print_json({"files": [str(path) for path in result.files], "sentences": list(result.sentences)})
+    for sentence in result.sentences:
+        typer.echo(sentence)
+    typer.echo("\nWritten:")
+    for path in result.files:
+        typer.echo(f"  {path}")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file of training options.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run; an unfinished run there goes on.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE in place of the file's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small transformer on synthetic data, with dense checkpoints and exact resume.
+
+    Example: `formation train config.toml --out runs/a --set learning_rate=0.001`
+    """
+    from tracking.training.hyperparameters import TrainingConfig
+    from tracking.training.training import train as train_run
+
+    settings = TrainingConfig.from_toml(config, overrides=pairs(changes, "--set"))
+    with progress_bars() as progress:
+        run = train_run(settings, out, progress=reporter(progress))
+    steps = [checkpoint.step for checkpoint in run.checkpoints]
+    if as_json:
+        return print_json({"run": str(out), "name": run.name, "steps": steps})
+    typer.echo(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
+
+
+def branch(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, with checkpoints that keep states.")],
+    at: Annotated[int, typer.Option(help="A step of which there is a checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder for the branch; an unfinished one there goes on.")],
+    intervene: Annotated[
+        list[str] | None, typer.Option(help="A sentence, such as 'ablate a0.h1 until 400'; may be given several times.")
+    ] = None,
+    until: Annotated[int | None, typer.Option(help="The last step; that of the run if not given.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help="Steps to keep, such as 0..800:10.")] = None,
+    inexact: Annotated[
+        bool, typer.Option("--inexact", help="Begin with a new optimiser where the checkpoint keeps no state.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Go on from a checkpoint with one thing changed, beside a control in which nothing is.
+
+    An intervention is one sentence, ending in any of: from STEP, until STEP (the first without), when CONDITION.
+
+    - `ablate a0.h1,a1 mean`: no output (or, with mean, the mean of it); a1 is every head of layer 1, m0 an MLP
+    - `clamp a0.h0 to previous-token` (induction, duplicate-token, or a checkpoint's head: RUN@STEP:a1.h0)
+    - `freeze a1.h0`: its weights stay; `mask-gradient a1.h0`: they get no gradient
+    - `graft a1.h0 with RUN@STEP at 300`: they become those of its match there, or of RUN@STEP:a1.h2
+    - `reinitialise a1.h0 seed 3 at 300`: they are drawn anew
+    - `set learning_rate=0.001` (weight_decay, clip_norm, batch_size), `set repeat_probability=0` (burstiness,
+      zipf_exponent, corrupted_fraction, shortest_period, longest_period); several with spaces between
+    - `reorder repeats-first` (repeats-last, shuffled, reversed): the same sequences in another order
+
+    A condition is a rule over the largest head score or a loss: `when induction<0.2 at 400`; without at, it is looked
+    at every ten steps until it holds. Others: `mean:previous-token>0.5`, `a1.h0:induction>0.3`,
+    `loss_second_half<2`.
+
+    Example: `formation branch runs/a --at 300 --intervene "ablate a1.h2 until 400" --out runs/b`
+    """
+    from tracking.experiments.branching import branch as branch_run
+
+    options = {"until": until, "checkpoints": checkpoints, "inexact": inexact}
+    with progress_bars() as progress:
+        made = branch_run(source, at=at, interventions=intervene or [], out=out, progress=reporter(progress), **options)
+    if as_json:
+        about = {"run": str(out), "control": made.control.source, "parent": made.parent.source, "at": at}
+        about |= {"interventions": [each.spec for each in made.interventions], "exact": made.exact}
+        about |= {"compared": made.compared, "different": made.different, "firings": made.firings}
+        return print_json({**about, "sentences": made.sentences})
+    for sentence in made.sentences:
+        typer.echo(sentence)
+
+
+def audit(
+    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
+    steps: Steps = "all",
+    config: Config = None,
+    step_pattern: StepPattern = None,
+    steps_per_checkpoint: StepsPerCheckpoint = 1,
+    tokens_per_step: TokensPerStep = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
+
+    Example: `formation audit demo/run`
+    """
+    from tracking.checkpoints.audit import audit as audit_run
+
+    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
+    with progress_bars() as progress:
+        found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
+    if as_json:
+        rows = json.loads(found.to_frame().to_json(orient="records"))
+        print_json({"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows})
+    else:
+        verdict = "nothing is wrong" if found.passed else "this series is not what it claims to be"
+        typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
+        for finding in found.findings:
+            typer.echo(str(finding))
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def record(
+    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
+    task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
+    steps: Steps = "all",
+    method: Annotated[
+        str, typer.Option(help="How edges are scored: eap-ig | eap (in half the time) | exact.")
+    ] = "eap-ig",
+    n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16; the checkpoint's own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each process; 1 for small models.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
+    keep_checkpoints: Annotated[
+        int | None, typer.Option("--keep-checkpoints", min=0, help="The hub's checkpoints that stay on disk.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
+    config: Config = None,
+    step_pattern: StepPattern = None,
+    steps_per_checkpoint: StepsPerCheckpoint = 1,
+    tokens_per_step: TokensPerStep = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
+) -> None:
+    """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
+
+    Example: `formation record demo/run --task induction --out recorded`
+    """
+    from tracking.recording.recording import record as record_run
+
+    tasks = tuple(part.strip() for part in task.split(",") if part.strip())
+    options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
+    options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
+    options |= {"shard": shard}
+    options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
+    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
+    with progress_bars() as progress:
+        said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
+        options["events"] = said or (lambda event: progress.console.print(_told(event), highlight=False))
+        summary = record_run(run, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
+    failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
+    counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
+    if as_json:
+        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed}))
+    else:
+        typer.echo(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
+    for step, unit in summary.changed:
+        typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
+    for what, reason in failed.items():
+        typer.echo(f"not recorded: {what}: {reason}", err=True)
+    if failed:
+        raise typer.Exit(3 if summary.done or summary.skipped else 1)
+
+
+def import_(
+    table: Annotated[Path, typer.Argument(help="Scores: CSV, TSV (gzipped or not) or Parquet, one row a score.")],
+    out: Annotated[Path, typer.Option(help="Folder for the history.")],
+    edges: Annotated[Path | None, typer.Option(help="A table of edge scores.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="A table of single numbers (loss, accuracy).")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, or OURS=FACTOR*THEIRS.")] = None,
+    constant: Annotated[list[str] | None, typer.Option(help="OURS=VALUE for every row.")] = None,
+    select: Annotated[list[str] | None, typer.Option(help="THEIRS=VALUE: keep only these rows.")] = None,
+    hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+) -> None:
+    """Make a history from long tables of scores that somebody else computed.
+
+    Example: `formation import scores.csv --out mine --column step=training_step --constant measure=induction`
+    """
+    from tracking.history.importing import import_history
+
+    history = import_history(
+        table,
+        edges=edges,
+        metrics=metrics,
+        columns=pairs(column, "--column"),
+        constants=pairs(constant, "--constant"),
+        select=pairs(select, "--select"),
+        hyperparameters={key: value_of(text) for key, text in pairs(hyperparameter, "--hyperparameter").items()},
+        name=name,
+    )
+    history.save(out)
+    measures = ", ".join(f"{measure} ({task})" for task, measure in history.measures)
+    typer.echo(f"{out}: {len(history)} steps of {history.name}, {len(history.graph.heads)} heads; {measures}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what clashes, which devices there are, and what to do.
+
+    Example: `formation doctor`
+    """
+    from tracking.cli.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        print_json([finding.to_dict() for finding in findings])
+    else:
+        for finding in findings:
+            advice = f"  ({finding.advice})" if finding.advice else ""
+            typer.echo(f"{finding.level:8}{finding.subject}: {finding.text}{advice}")
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _open_run(source: str, step_pattern: str | None, per_checkpoint: int, tokens_per_step: float | None) -> "Run":
+    from tracking.checkpoints.runs import Run
+
+    options: dict[str, Any] = {"step_pattern": step_pattern, "tokens_per_step": tokens_per_step}
+    return Run.open(source, steps_per_checkpoint=per_checkpoint, **options)
+
+
+def _extent(run: "Run") -> str:
+    """How many checkpoints there are, and of which steps and tokens, so that wrongly read names are seen."""
+    first, last = run.checkpoints[0], run.checkpoints[-1]
+    tokens = "" if last.tokens is None else f" ({first.tokens or 0:.3g} to {last.tokens:.3g} tokens)"
+    return f"{len(run)} checkpoints, steps {first.step} to {last.step}{tokens},"
+
+
+def _told(event: Mapping[str, Any]) -> str:
+    """One line a checkpoint, for people."""
+    kinds = {"done": "written", "skipped": "there already", "failed": "failed"}
+    what = ", ".join(f"{len(event[kind])} {word}" for kind, word in kinds.items() if event[kind])
+    rate, left = event["checkpoints_per_second"], timedelta(seconds=round(event["seconds_left"]))
+    return f"step {event['step']}: {what}; {event['number']} of {event['total']}, {rate:.3g} a second, {left} left"
+
+
+# In the order in which a newcomer meets them.
+_VERBS = {
+    "Begin": (demo, doctor),
+    "One run": (train, audit, record, import_, track, match),
+    "Many runs": (sweep, compare, forecast, design, branch),
+    "Results": (report, export),
+}
+for _panel, _verbs in _VERBS.items():
+    for _verb in _verbs:
+        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)

@@ -1,0 +1,218 @@
+"""What can be asked on the command line about many runs: sweep, compare, forecast, design."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracking.cli.terminal import Json, print_json, print_table, progress_bars, reporter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Drawing
+
+    from tracking.history.history import History
+
+__all__ = ["compare", "design", "forecast", "sweep"]
+
+Folders = Annotated[list[Path], typer.Argument(help="Histories' folders, or that of a sweep.")]
+Figure = Annotated[Path | None, typer.Option(help="Also draw it: a .png, .svg or .pdf file.")]
+
+
+def sweep(
+    plan: Annotated[Path, typer.Argument(help="A TOML file: [base], [grid], [[settings]], [random], seeds.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and histories; what is missing there is done.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train and record many runs: a grid, a list or random draws of settings, with seeds as replicates.
+
+    Example: `formation sweep sweep.toml --out rates --workers 2`
+    """
+    from tracking.experiments.sweep import run_sweep
+
+    with progress_bars() as progress:
+        result = run_sweep(plan, out, workers=workers, cluster=cluster, progress=reporter(progress))
+    if as_json:
+        print_json({"histories": [str(folder) for folder in result.folders], "failed": dict(result.failed)})
+    else:
+        then = f"; now: formation compare {out} --by ..." if len(result.done) > 1 else ""
+        typer.echo(f"{out}: {len(result.done)} runs trained and recorded{then}")
+    for name, reason in result.failed.items():
+        typer.echo(f"not done: {name}: {reason}", err=True)
+    if result.failed:
+        raise typer.Exit(3 if result.done else 1)
+
+
+def compare(
+    folders: Folders,
+    by: Annotated[list[str], typer.Option("--by", help="A hyperparameter; may be given several times.")],
+    unit: Annotated[str, typer.Option(help="Compare times in steps or tokens; auto: tokens if steps differ.")] = "auto",
+    definition: Annotated[
+        list[str] | None, typer.Option(help="half-rise | logistic | change-point; may be given several times.")
+    ] = None,
+    figure: Figure = None,
+    as_json: Json = False,
+) -> None:
+    """Say how hyperparameters move formation, run by run, with intervals, and what else shifts.
+
+    Also, where the runs allow it: how formation scales, beside the published law, and what differs in pairs of runs.
+
+    Example: `formation compare rates --by learning_rate --by repeat_probability --figure rates.png`
+    """
+    from tracking.comparison.comparison import compare_formation
+    from tracking.comparison.paired_runs import compare_pairs, describe_pairs
+    from tracking.comparison.run_set import check_names, run_set, settings_of
+    from tracking.comparison.scaling import BATCH_CONTEXT, describe_scaling, scaling_laws
+    from tracking.comparison.traits import describe_shifts, run_traits, trait_shifts
+
+    if unit not in ("auto", "steps", "tokens"):
+        raise ValueError(f"expected --unit auto, steps or tokens, got {unit!r}")
+    _check_figure(figure)
+    histories = _histories(folders)
+    check_names(settings_of(histories), by)
+    runs = run_set(histories, definitions=tuple(definition or ("half-rise",)))
+    found = compare_formation(runs, by=by, unit=unit)
+    shifts = trait_shifts(run_traits(histories, runs), runs.settings, by=by)
+    scaling = scaling_laws(runs)
+    law = scaling[scaling["quantity"].str.contains("law") | scaling["quantity"].str.endswith(BATCH_CONTEXT)]
+    clock = "step" if found.unit == "steps" else "tokens"
+    pairs = compare_pairs(_metrics(histories), runs.settings, by=by, clock=clock)
+    if figure is not None:
+        from tracking.drawing.figures_comparison import plot_comparison
+
+        _save(plot_comparison(runs, by=by, comparison=found), figure)
+    if as_json:
+        tables = {"shifts": shifts, "scaling": scaling, "pairs": pairs}
+        said = {"scaling": describe_scaling(scaling), "pairs": describe_pairs(pairs)}
+        return print_json({**found.to_dict(), **_rows(tables), "further_sentences": said})
+    shown = ["hyperparameter", "contrast", "role", "clock", "definition", "estimate", "low", "high"]
+    shown += ["p_value", "q_value", "n_runs", "n_formed"]
+    print_table(f"Log ratio of formation times ({found.unit})", found.effects[shown])
+    print_table("How many runs form it", found.formed)
+    if len(scaling):
+        print_table("How formation scales, in tokens, with 90% intervals", scaling)
+    if len(pairs):
+        print_table("Pairs of runs alike in all else: mean difference of what was recorded", pairs[PAIR_COLUMNS])
+    for sentence in (*found.sentences, *describe_scaling(law), *describe_shifts(shifts), *_told(pairs)):
+        typer.echo(sentence)
+
+
+PAIR_COLUMNS = ["hyperparameter", "contrast", "name", "n_pairs", "n_higher", "difference", "low", "high"]
+PAIR_COLUMNS += ["p_value", "q_value"]
+
+
+def _told(pairs: "pd.DataFrame") -> list[str]:
+    """What stands in pairs after correction, and how many comparisons there were."""
+    from tracking.comparison.paired_runs import describe_pairs
+
+    if not len(pairs):
+        return []
+    sure = pairs[pairs["q_value"] <= 0.05]
+    count = f"{len(pairs)} recorded numbers were compared in pairs of runs; {len(sure)} differ after correction."
+    return [*describe_pairs(sure), count]
+
+
+def forecast(
+    folders: Folders,
+    seen: Annotated[float, typer.Option(help="Share of each run that may be looked at.")] = 0.2,
+    leave: Annotated[str, typer.Option(help="What is left out when a run is foretold: run | setting.")] = "run",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Also where this number ends; may be given several times.")
+    ] = None,
+    unlike: Annotated[str | None, typer.Option(help="Also which runs leave the others behind in this number.")] = None,
+    figure: Figure = None,
+    as_json: Json = False,
+) -> None:
+    """Foretell from the first part of each run when every role forms, and judge that against the median and the law.
+
+    Example: `formation forecast rates --seen 0.3 --metric training/loss`
+    """
+    from tracking.forecasting.evidence import evidence
+    from tracking.forecasting.forecast import forecast_metric, forecast_runs
+    from tracking.forecasting.outliers import describe_unlike, unlike_the_others
+
+    if leave not in ("run", "setting"):
+        raise ValueError(f"expected --leave run or setting, got {leave!r}")
+    if not 0 < seen < 1:
+        raise ValueError(f"expected --seen between 0 and 1, got {seen}")
+    _check_figure(figure)
+    known = evidence(_histories(folders))
+    found = [forecast_runs(known, seen=seen, leave=leave)]
+    found += [forecast_metric(known, name, seen=seen, leave=leave) for name in metric or []]
+    alarms = None if unlike is None else unlike_the_others(known.series, unlike)
+    sentences = [sentence for one in found for sentence in one.sentences]
+    sentences += [] if alarms is None or unlike is None else describe_unlike(alarms, unlike)
+    if figure is not None:
+        from tracking.drawing.figures_forecast import plot_forecast
+
+        _save(plot_forecast(found[0]), figure)
+    if as_json:
+        tables: dict[str, Any] = {"predictions": found[0].predictions, "scores": found[0].scores}
+        tables |= {f"{name}": one.predictions for name, one in zip(metric or [], found[1:], strict=True)}
+        tables |= {} if alarms is None else {"alarms": alarms}
+        return print_json({**_rows(tables), "sentences": sentences})
+    print_table("Foretold", found[0].predictions)
+    print_table("Judged on what was left out", found[0].scores)
+    for sentence in sentences:
+        typer.echo(sentence)
+
+
+def design(
+    space: Annotated[Path, typer.Argument(help="A TOML file: [base] for all runs, [space] to choose from.")],
+    goal: Annotated[str, typer.Option(help="Such as 'induction midpoint < 300' or 'minimise training/loss'.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs; the same command goes on from what is there.")],
+    budget: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 40,
+    confirm: Annotated[int, typer.Option(min=0, help="Runs of the best setting with fresh seeds.")] = 5,
+    prune: Annotated[bool, typer.Option(help="Stop runs that hardly can be the best, by the forecast.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Search for the settings that bring a formation forward, hold it back, hit a step, or move a recorded number.
+
+    Example: `formation design space.toml --goal "induction midpoint < 300" --budget 10 --out search`
+    """
+    from tracking.experiments.design import design as search
+
+    options = {"budget": budget, "confirm": confirm, "prune": prune, "seed": seed}
+    with progress_bars() as progress:
+        found = search(space, goal, out=out, progress=reporter(progress), **options)
+    if as_json:
+        rows = _rows({"trials": found.trials, "confirmed": found.confirmed})
+        return print_json({"best": dict(found.best), **rows, "saved": found.saved, "sentences": list(found.sentences)})
+    print_table(f"Tried for {found.goal}", found.trials)
+    for sentence in found.sentences:
+        typer.echo(sentence)
+
+
+def _histories(folders: list[Path]) -> "list[History]":
+    from tracking.history.history import open_histories
+
+    return open_histories(*folders)
+
+
+def _metrics(histories: "list[History]") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.concat([history.to_frame("metrics") for history in histories], ignore_index=True)
+
+
+def _rows(tables: "dict[str, pd.DataFrame]") -> dict[str, Any]:
+    return {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+
+
+def _check_figure(place: Path | None) -> None:
+    """Raises:
+    ValueError: no figure can be written as that kind of file, or there is no such folder.
+    """
+    if place is not None and place.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"expected --figure with a name that ends in .png, .svg or .pdf, got {place}")
+    if place is not None and not place.parent.is_dir():
+        raise ValueError(f"no folder {place.parent} to write the figure into; make it first")
+
+
+def _save(drawing: "Drawing", place: Path) -> None:
+    drawing.savefig(place, dpi=200)
+    typer.echo(f"figure: {place}", err=True)

@@ -1,0 +1,145 @@
+"""What can be asked on the command line about what was recorded: track, match, export, report."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracking.cli.terminal import Json, number, pairs, print_json, print_table
+from tracking.results.exports import check_formats
+
+if TYPE_CHECKING:
+    from tracking.results.timeline import Timeline
+
+__all__ = ["export", "match", "report", "track"]
+
+HistoryFolder = Annotated[Path, typer.Argument(help="A history's folder, as `record` or `import` writes it.")]
+HistoryFolders = Annotated[list[Path], typer.Argument(help="Histories' folders, or that of a sweep.")]
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option("--threshold", help="MEASURE=VALUE (or VALUE for all): a component above it plays the role."),
+]
+Task = Annotated[str | None, typer.Option("--task", help="Use the scores of this task or probe only.")]
+MaxGap = Annotated[int, typer.Option("--max-gap", min=0, help="Snapshots that a component may be missing unharmed.")]
+
+
+def track(
+    folder: HistoryFolder,
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+    as_json: Json = False,
+) -> None:
+    """Link components from step to step: lifelines, events, and when each role formed, with intervals.
+
+    Example: `formation track recorded`
+    """
+    timeline = _timeline([folder], threshold, task, max_gap)
+    run = timeline.runs[0]
+    if as_json:
+        tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
+        return print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
+    print_table("Formation", run.formation)
+    print_table("Events", run.events)
+    for sentence in run.sentences:
+        typer.echo(sentence)
+
+
+def match(
+    before: Annotated[Path, typer.Argument(help="A history's folder.")],
+    after: Annotated[Path, typer.Argument(help="The same history, or another run's.")],
+    step: Annotated[
+        list[int] | None, typer.Option("--step", help="Steps of the two, given twice; the last ones if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which component of one snapshot is which of another, and how sure that is.
+
+    Example: `formation match recorded recorded --step 200 --step 240`
+    """
+    from tracking.history.history import History
+    from tracking.matching.matching import match as match_snapshots
+
+    first, second = History.open(before), History.open(after)
+    steps = step or [first.steps[-1], second.steps[-1]]
+    if len(steps) != 2:
+        raise ValueError(f"expected --step twice, one for each history, got {len(steps)}")
+    same_run = before.resolve() == after.resolve()
+    matching = match_snapshots(first[steps[0]], second[steps[1]], same_run=same_run)
+    frame = matching.to_frame()
+    if as_json:
+        pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
+        gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
+        return print_json({"pairs": pairs, **gone})
+    print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
+    typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
+    typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
+
+
+def export(
+    folders: HistoryFolders,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    formats: Annotated[str, typer.Option("--format", help="Formats, with commas between them.")] = "json,csv,parquet",
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+) -> None:
+    """Write everything found as files that other tools read.
+
+    Formats:
+
+    - `json`: everything in one file, as the JSON Schema says
+    - `csv`, `parquet`: one table a file, for anything; for pandas, R and DuckDB
+    - `netcdf`, `zarr`: everything as arrays, for xarray, R and Julia
+    - `gexf`: circuits over time, for Gephi's timeline
+    - `graphml`: the circuit of each step, for networkx, igraph and yEd
+    - `trace`: lifelines as tracks, for Perfetto and Chrome
+    - `tensorboard`, `wandb`: curves and tables; Weights & Biases offline unless WANDB_MODE says otherwise
+
+    Example: `formation export recorded --format csv,parquet --out tables`
+    """
+    wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
+    from tracking.results.timeline import export_timeline
+
+    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
+        typer.echo(path)
+
+
+def report(
+    folders: HistoryFolders,
+    out: Annotated[Path, typer.Option(help="The page, one file that needs no network.")] = Path("report.html"),
+    figure: Annotated[Path | None, typer.Option(help="Also a figure: PNG, SVG or PDF, by its ending.")] = None,
+    threshold: Thresholds = None,
+    task: Task = None,
+    max_gap: MaxGap = 2,
+) -> None:
+    """Make one self-contained page to look at.
+
+    Example: `formation report recorded --out report.html`
+    """
+    from tracking.viewer.report import report as write_report
+
+    timeline = _timeline(folders, threshold, task, max_gap)
+    typer.echo(write_report(timeline, out))
+    if figure is not None:
+        from tracking.drawing.figures import plot
+
+        plot(timeline).savefig(figure)
+        typer.echo(figure)
+
+
+def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
+    from tracking.history.history import open_histories
+    from tracking.results.timeline import build_timeline
+
+    return build_timeline(open_histories(*folders), thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
+
+
+def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:
+    """`["30"]` is 30 for every measure; `["induction=30"]` is for one."""
+    if not given:
+        return None
+    if len(given) == 1 and "=" not in given[0]:
+        return number(given[0], "--threshold")
+    return {measure: number(value, "--threshold") for measure, value in pairs(given, "--threshold").items()}

@@ -1,0 +1,1 @@
+"""Comparison: what moves formation between runs."""

@@ -1,0 +1,353 @@
+"""How do hyperparameters move formation?
+
+A **setting** is one value of a hyperparameter; runs with equal settings are replicates (seeds).  Formation times are
+known to an interval, and a run that never forms a role is data too (`tracking.comparison.survival`).  The run is the
+unit of every
+statement: the components of one run rise and fall together.
+
+`compare` takes histories, `compare_formation` a formation table of many runs and what each run was trained with.  An
+effect is the log ratio of formation times between two settings, or for each doubling of a hyperparameter with more
+than two; the other hyperparameters that vary are taken out, and runs are exchanged only where those are equal.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from tracking.comparison.permutation import Effect, estimate_effect
+from tracking.comparison.run_set import (
+    QUESTION,
+    RunSet,
+    Settings,
+    Unit,
+    by_size,
+    check_names,
+    formation_times,
+    is_number,
+    plain,
+    run_set,
+    settings_of,
+    unit_of,
+    varying,
+)
+from tracking.comparison.survival import log_rank, turnbull
+from tracking.history.history import History
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "compare", "compare_formation", "curves", "other_columns"]
+
+ENOUGH = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found; `effects` and `formed` are tables.
+
+    `effects`: hyperparameter, contrast, role, clock, definition, unit, estimate (log ratio of formation times), low,
+    high, p_value, q_value (Benjamini and Hochberg over the table), log_rank_p, n_runs, n_formed, smallest_p,
+    detectable (the log ratio that would have been seen with probability .8).
+    `formed`: the share of runs that form a role in each setting, with its Wilson interval, and the median time.
+    """
+
+    effects: "pd.DataFrame"
+    formed: "pd.DataFrame"
+    sentences: tuple[str, ...]
+    unit: str
+    confidence: float
+
+    def to_frame(self) -> "pd.DataFrame":
+        return self.effects
+
+    def to_dict(self) -> dict[str, Any]:
+        import json
+
+        tables = {"effects": self.effects, "formed": self.formed}
+        found = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        return {**found, "sentences": list(self.sentences), "unit": self.unit, "confidence": self.confidence}
+
+
+def compare(
+    histories: Sequence[History],
+    *,
+    by: "str | Sequence[str]",
+    definitions: Sequence[str] = ("half-rise",),
+    **options: Any,
+) -> Comparison:
+    """Compare the formation of every role between the settings of one or several hyperparameters.
+
+    Args:
+        histories: one a run.
+        by: a hyperparameter, or several.
+        definitions: of a formation time (see `tracking.formation.formation`); each further one is a further set of
+            comparisons.
+        options: as in `compare_formation`.
+
+    Raises:
+        ValueError: fewer than two runs, two histories of one run, or a hyperparameter that none has or that does not
+            vary.
+    """
+    names = (by,) if isinstance(by, str) else tuple(by)
+    check_names(settings_of(histories), names)
+    return compare_formation(run_set(histories, definitions=definitions), by=names, **options)
+
+
+def compare_formation(
+    runs: RunSet,
+    *,
+    by: "str | Sequence[str]",
+    unit: Unit = "auto",
+    confidence: float = 0.9,
+    n_permutations: int = 1999,
+    seed: int = 0,
+) -> Comparison:
+    """Compare formation times between the settings of one or several hyperparameters.
+
+    Args:
+        runs: formation times and settings.
+        by: a hyperparameter, or several; each is judged with the others that vary taken out.
+        unit: in which times are compared; `auto` is tokens where runs see different numbers of them in a step.
+        confidence: of the intervals.
+        n_permutations, seed: of runs between settings.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    import pandas as pd
+
+    names = (by,) if isinstance(by, str) else tuple(by)
+    check_names(runs.settings, names)
+    measured = unit_of(runs, unit)
+    rows, formed = [], []
+    if not (questions := _questions(runs)):
+        raise ValueError(f"no role is dated in any of {len(runs.runs)} runs; see `formation track` for one of them")
+    for key, part in questions:
+        times = formation_times(runs, part, unit=measured)
+        for name in names:
+            options = {"confidence": confidence, "n_permutations": n_permutations, "seed": seed}
+            rows += [dict(zip(QUESTION, key, strict=True)) | row for row in _effects(runs, times, name, options)]
+            formed += [dict(zip(QUESTION, key, strict=True)) | row for row in _formed(runs, times, name, confidence)]
+    effects = pd.DataFrame(rows)
+    effects.insert(8, "q_value", stats.false_discovery_control(effects["p_value"]))
+    effects["unit"] = measured
+    first = ["hyperparameter", "role", "clock", "definition", "contrast", "unit", "estimate", "low", "high", "p_value"]
+    effects = effects[first + [column for column in effects if column not in first]]
+    sentences = tuple(dict.fromkeys(_sentence(row, confidence) for row in effects.to_dict("records")))
+    sentences += tuple(_warnings(runs, names, effects, pd.DataFrame(formed)))
+    return Comparison(effects, pd.DataFrame(formed), sentences, measured, confidence)
+
+
+def curves(runs: RunSet, *, by: str, unit: Unit = "auto", n_resamples: int = 200, seed: int = 0) -> "pd.DataFrame":
+    """The share of runs that have formed each role by each time (Turnbull), a curve a setting, to the end of the runs.
+
+    Columns: hyperparameter, value, role, clock, definition, time, formed, low, high.  The band is, time by time, the
+    wider of two 90 % intervals: over resampled runs, and Wilson's for a share of so many runs (where all or none have
+    formed it, resampling gives no width at all).
+    """
+    import pandas as pd
+
+    check_names(runs.settings, (by,))
+    measured = unit_of(runs, unit)
+    rng = np.random.default_rng(seed)
+    found = []
+    for key, part in _questions(runs):
+        times = formation_times(runs, part, unit=measured)
+        value = times["run"].map(lambda run: runs.settings[run].get(by))
+        for setting in sorted(value.dropna().unique(), key=by_size):
+            some = times[value == setting]
+            places = np.unique([*some["high"][np.isfinite(some["high"])], some["low"].max()])
+            curve = _formed_by(some, places)
+            names = some["run"].unique()
+            drawn = [_formed_by(_redrawn(some, rng.choice(names, len(names))), places) for _ in range(n_resamples)]
+            low, high = np.quantile([curve, *drawn], (0.05, 0.95), axis=0)
+            wilson = _wilson(curve, len(names))
+            band = {"low": np.minimum(low, wilson[0]), "high": np.maximum(high, wilson[1])}
+            labels = {"hyperparameter": by, "value": setting, **dict(zip(QUESTION, key, strict=True))}
+            found.append(pd.DataFrame({**labels, "time": places, "formed": curve, **band}))
+    columns = ["hyperparameter", "value", *QUESTION, "time", "formed", "low", "high"]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def _wilson(share: np.ndarray, n_runs: int) -> np.ndarray:
+    """Both ends of the 90 % interval of a share of runs."""
+    z = float(stats.norm.ppf(0.95))
+    middle = (share + z**2 / (2 * n_runs)) / (1 + z**2 / n_runs)
+    away = z / (1 + z**2 / n_runs) * np.sqrt(share * (1 - share) / n_runs + z**2 / (4 * n_runs**2))
+    return np.stack([np.maximum(middle - away, 0.0), np.minimum(middle + away, 1.0)])
+
+
+def _formed_by(times: "pd.DataFrame", places: np.ndarray) -> np.ndarray:
+    return turnbull(times["low"].to_numpy(), times["high"].to_numpy(), tolerance=1e-5).formed(places)
+
+
+def _redrawn(times: "pd.DataFrame", names: np.ndarray) -> "pd.DataFrame":
+    by_run = {name: part for name, part in times.groupby("run")}
+    import pandas as pd
+
+    return pd.concat([by_run[name] for name in names], ignore_index=True)
+
+
+# Settings ---------------------------------------------------------------------------------------------------------
+
+
+def _contrasts(values: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """(what is compared, number by run): one for numbers, one a further setting for names."""
+    settings = sorted(set(values.values()), key=by_size)
+    if len(settings) == 2:
+        return [(f"{settings[1]} : {settings[0]}", {run: float(v == settings[1]) for run, v in values.items()})]
+    if all(map(is_number, settings)) and min(settings) > 0:
+        return [("per doubling", {run: math.log2(value) for run, value in values.items()})]
+    if all(map(is_number, settings)):
+        low, high = float(settings[0]), float(settings[-1])
+        scaled = {run: (float(value) - low) / (high - low) for run, value in values.items()}
+        return [(f"{high:g} : {low:g}", scaled)]
+    return [
+        (f"{other} : {settings[0]}", {run: float(v == other) for run, v in values.items() if v in (settings[0], other)})
+        for other in settings[1:]
+    ]
+
+
+def other_columns(settings: Settings, names: Sequence[str], x: np.ndarray, without: str) -> np.ndarray | None:
+    """Columns for the other hyperparameters that vary among these runs and do not merely repeat x or each other."""
+    chosen = {name: settings[name] for name in names}
+    columns: list[np.ndarray] = []
+    for other in varying(chosen):
+        values = [plain(chosen[name].get(other)) for name in names]
+        levels = sorted(set(values), key=by_size)
+        if other == without:
+            continue
+        if len(levels) > 4 and all(map(is_number, levels)):
+            numbers = np.array(values, dtype=float)
+            new = [np.log(numbers) if numbers.min() > 0 else numbers]
+        else:
+            new = [np.array([float(value == level) for value in values]) for level in levels[1:]]
+        for column in new:
+            basis = np.column_stack([np.ones(len(x)), x, *columns])
+            freed = column - basis @ np.linalg.lstsq(basis, column, rcond=None)[0]
+            if np.abs(freed).max() > 1e-6 * (1 + np.abs(column).max()):
+                columns.append(column)
+    return np.column_stack(columns) if columns and len(columns) <= len(names) // 3 else None
+
+
+# One question -----------------------------------------------------------------------------------------------------
+
+
+def _questions(runs: RunSet) -> list[tuple[tuple[str, str, str], "pd.DataFrame"]]:
+    """Each (role, clock, definition); later rises of a curve have no counterpart in every run and are left out."""
+    table = runs.formation[~runs.formation["definition"].str.contains(", rise ", regex=False)]
+    return [((str(a), str(b), str(c)), part) for (a, b, c), part in table.groupby(list(QUESTION), sort=True)]
+
+
+def _effects(runs: RunSet, times: "pd.DataFrame", name: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    present = {run: plain(runs.settings[run].get(name)) for run in times["run"].unique()}
+    for label, by_run in _contrasts({run: value for run, value in present.items() if value is not None}):
+        part = times[times["run"].isin(by_run)]
+        names = list(dict.fromkeys(part["run"]))
+        codes = part["run"].map({run: place for place, run in enumerate(names)}).to_numpy(dtype=np.int64)
+        x = np.array([by_run[run] for run in names])
+        low, high = part["low"].to_numpy(dtype=float), part["high"].to_numpy(dtype=float)
+        formed = {run for run, end in zip(part["run"], high, strict=True) if np.isfinite(end)}
+        row = {"hyperparameter": name, "contrast": label, "n_runs": len(names), "n_formed": len(formed)}
+        if len(names) < 2 or np.ptp(x) == 0 or not formed:
+            found.append(row | _nothing_formed())
+            continue
+        others = other_columns(runs.settings, names, x, name)
+        rest = None if others is None else others[codes]
+        effect = estimate_effect(low, high, x[codes], runs=codes, others=rest, **options)
+        groups = np.unique(x, return_inverse=True)[1].ravel()[codes].astype(np.int64)
+        draws = {key: options[key] for key in ("n_permutations", "seed")}
+        found.append(row | _as_row(effect) | {"log_rank_p": log_rank(low, high, groups=groups, runs=codes, **draws)})
+    return found
+
+
+def _as_row(effect: Effect) -> dict[str, float]:
+    freedom = max(effect.n_runs - 2, 1)
+    needed = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom))
+    return {
+        "estimate": effect.estimate,
+        "low": effect.low,
+        "high": effect.high,
+        "p_value": effect.p_value,
+        "smallest_p": effect.smallest_p,
+        "detectable": needed * effect.std_error if math.isfinite(effect.std_error) else math.inf,
+    }
+
+
+def _nothing_formed() -> dict[str, float]:
+    unknown = {"estimate": math.nan, "low": -math.inf, "high": math.inf}
+    return unknown | {"p_value": 1.0, "smallest_p": 1.0, "detectable": math.inf, "log_rank_p": 1.0}
+
+
+def _formed(runs: RunSet, times: "pd.DataFrame", name: str, confidence: float) -> list[dict[str, Any]]:
+    value = times["run"].map(lambda run: plain(runs.settings[run].get(name)))
+    rows = []
+    for setting in sorted(value.dropna().unique(), key=by_size):
+        part = times[value == setting]
+        by_run = part.groupby("run")["high"].min()
+        count, total = int(np.isfinite(by_run).sum()), len(by_run)
+        ends = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+        median = turnbull(part["low"].to_numpy(), part["high"].to_numpy()).quantile(0.5)
+        row = {"hyperparameter": name, "value": setting, "n_runs": total, "n_formed": count, "share": count / total}
+        rows.append(row | {"low": ends.low, "high": ends.high, "median_time": median})
+    return rows
+
+
+# Sentences --------------------------------------------------------------------------------------------------------
+
+
+def _sentence(row: Mapping[str, Any], confidence: float) -> str:
+    what = f"{row['role']} ({row['clock']}, {row['definition']})"
+    name, contrast, ratio = row["hyperparameter"], row["contrast"], math.exp(min(max(row["estimate"], -50), 50))
+    where = f"{contrast} of {name}" if contrast.startswith("per") else f"{name} {contrast}"
+    if not row["n_formed"]:
+        return f"{what} formed in none of {row['n_runs']} runs, so nothing can be said of what moves it."
+    if row["smallest_p"] > ENOUGH:
+        return (
+            f"Too few runs to tell whether {name} moves {what}: with {row['n_runs']} no p-value below "
+            f"{row['smallest_p']:.2g} is possible; add seeds."
+        )
+    if row["q_value"] <= ENOUGH:
+        later = row["estimate"] > 0
+        side = f"{max(ratio, 1 / ratio):.3g} times {'later' if later else 'earlier'}"
+        if not math.isfinite(row["estimate"]):
+            side = f"{'later' if later else 'earlier'}, by more than can be bounded,"
+        ends = (row["low"], row["high"]) if later else (-row["high"], -row["low"])
+        return (
+            f"{what} forms {side} for {where} ({confidence:.0%} interval {_times(ends[0])} to {_times(ends[1])} times; "
+            f"p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction; {row['n_runs']} runs)."
+        )
+    power = "no effect can be ruled out, for too little forms on one side"
+    if math.isfinite(row["detectable"]):
+        power = f"an effect of more than {math.expm1(row['detectable']):.0%} would have been seen with probability .8"
+    return f"No effect of {name} on {what} seen ({where}: p = {row['p_value']:.2g}, {row['n_runs']} runs); {power}."
+
+
+def _times(log_ratio: float) -> str:
+    return "any number of" if math.isinf(log_ratio) and log_ratio > 0 else f"{math.exp(log_ratio):.3g}"
+
+
+def _warnings(runs: RunSet, names: Sequence[str], effects: "pd.DataFrame", formed: "pd.DataFrame") -> list[str]:
+    somewhere = {key for key, part in formed.groupby(list(QUESTION)) if part["n_formed"].any()}
+    found = [
+        f"{row['role']} ({row['clock']}, {row['definition']}) forms in none of the {row['n_runs']} runs with "
+        f"{row['hyperparameter']} {row['value']}."
+        for row in formed.to_dict("records")
+        if row["n_formed"] == 0 and (row["role"], row["clock"], row["definition"]) in somewhere
+    ]
+    for name in names:
+        alone = {run: {name: values.get(name)} for run, values in runs.settings.items()}
+        for other in set(varying(runs.settings)) - {name}:
+            pairs = {(plain(alone[run][name]), plain(runs.settings[run].get(other))) for run in runs.runs}
+            if len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}):
+                found.append(f"{other} changes wherever {name} does, so their effects cannot be told apart.")
+    return [
+        *found,
+        f"{len(effects)} comparisons; corrected after Benjamini and Hochberg over all of them. Runs are the unit: "
+        "p-values and intervals come from exchanging whole runs between settings.",
+    ]

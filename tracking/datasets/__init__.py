@@ -1,0 +1,1 @@
+"""Datasets: histories whose truth is known."""

@@ -1,0 +1,1 @@
+"""Execution: who does units of work, in one process, several, or on the machines of a cluster."""

@@ -1,0 +1,227 @@
+"""Who does units of work, so that one that fails, or whose process is killed, costs itself and no other?
+
+A **crew** is a number of workers that are started once and then fed, for loading torch takes longer than many a unit.
+Here they are processes of this machine; `tracking.execution.ray_pool` has those of a Ray cluster, and
+`tracking.execution.scheduling` says who does what.  What a unit leaves on disk is its own business.
+"""
+
+import multiprocessing
+import os
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+__all__ = [
+    "Crew",
+    "Hand",
+    "Here",
+    "Outcome",
+    "Processes",
+    "Progress",
+    "Work",
+    "WorkerDiedError",
+    "attempt",
+    "local_device",
+]
+
+Work = Callable[[Any], Any]
+Progress = Callable[[str, int, int], None]
+
+
+class WorkerDiedError(RuntimeError):
+    """The process ended that was at a unit."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a unit gave, or the error that it failed with (then `value` is None)."""
+
+    value: Any = None
+    error: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+    @property
+    def reason(self) -> str:
+        """The error on one line; empty where there was none."""
+        return "" if self.error is None else " ".join(str(self.error).split()) or type(self.error).__name__
+
+
+def attempt(work: Work, unit: Any) -> Outcome:
+    """Call it; its error, if any, is one that another process can read."""
+    try:
+        return Outcome(work(unit))
+    except Exception as error:
+        try:
+            return Outcome(error=pickle.loads(pickle.dumps(error)))
+        except Exception:
+            return Outcome(error=RuntimeError(" ".join(str(error).split()) or type(error).__name__))
+
+
+def local_device(device: str) -> str:
+    """What `auto` comes to on this machine; any other device as it is.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    gpus, expected = torch.cuda.device_count(), "expected cpu, cuda, cuda:1, mps or auto"
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{expected}, got the device {device!r}") from error
+    there = {"cuda": (wanted.index or 0) < gpus, "mps": torch.backends.mps.is_available()}.get(wanted.type, True)
+    if not there:
+        raise ValueError(f"there is no device {device!r} on this machine; {expected}")
+    return device
+
+
+@dataclass
+class Hand:
+    """A worker: whether it has come, what it is at, and what its last unit was about."""
+
+    here: bool = False
+    unit: str | None = None
+    about: Hashable = None
+
+
+class Crew(ABC):
+    """Workers, each known by a number that is never used twice; `device` is the one that their units should use."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.hands: dict[int, Hand] = {}
+        self.hired = 0
+
+    def hire(self) -> None:
+        """Start one more worker; it is heard of when it has come."""
+        self.hired += 1
+        self.start(self.hired)
+        self.hands[self.hired] = Hand()
+
+    def dismiss(self, worker: int) -> None:
+        """End a worker, whatever it is at."""
+        del self.hands[worker]
+        self.end(worker)
+
+    @abstractmethod
+    def places(self) -> int:
+        """How many workers there may be now."""
+
+    @abstractmethod
+    def start(self, worker: int) -> None: ...
+
+    @abstractmethod
+    def give(self, worker: int, unit: Any) -> None:
+        """Let a worker that has come, and is at nothing, do a unit."""
+
+    @abstractmethod
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        """Who has come (`None`), who is done and with what, and who died; waits a few seconds if there is no news."""
+
+    @abstractmethod
+    def end(self, worker: int) -> None: ...
+
+
+class Here(Crew):
+    """This very process, as a crew of one."""
+
+    def __init__(self, work: Work, *, device: str = "cpu") -> None:
+        super().__init__(local_device(device))
+        self.work = work
+        self.news: list[tuple[int, Any, bool]] = []
+
+    def places(self) -> int:
+        return 1
+
+    def start(self, worker: int) -> None:
+        self.news.append((worker, None, False))
+
+    def give(self, worker: int, unit: Any) -> None:
+        self.news.append((worker, unit, True))
+
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        news, self.news = self.news, []
+        return [(worker, attempt(self.work, unit) if given else None) for worker, unit, given in news]
+
+    def end(self, worker: int) -> None:
+        self.news.clear()
+
+
+class Processes(Crew):
+    """Processes of this machine; where they use GPUs and there are several, each process sees one of them."""
+
+    def __init__(self, work: Work, workers: int, *, device: str = "cpu") -> None:
+        super().__init__(local_device(device))
+        self.work, self.workers = work, workers
+        self.processes: dict[int, tuple[Any, Connection]] = {}
+        self.coming: list[int] = []
+
+    def places(self) -> int:
+        return self.workers
+
+    def start(self, worker: int) -> None:
+        # Forked processes would inherit torch's threads in whatever state they are.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        gpu = _gpu(worker) if self.device == "cuda" else None
+        process = context.Process(target=_serve, args=(self.work, theirs, gpu), daemon=True)
+        process.start()
+        theirs.close()
+        self.processes[worker] = (process, ours)
+        self.coming.append(worker)
+
+    def give(self, worker: int, unit: Any) -> None:
+        with suppress(ConnectionError):  # it has died, and will be heard of
+            self.processes[worker][1].send(unit)
+
+    def hear(self) -> list[tuple[int, Outcome | None]]:
+        if self.coming:
+            come, self.coming = self.coming, []
+            return [(worker, None) for worker in come]
+        ready = wait([pipe for _, pipe in self.processes.values()], timeout=5)
+        return [(worker, _heard(*one)) for worker, one in self.processes.items() if one[1] in ready]
+
+    def end(self, worker: int) -> None:
+        process, pipe = self.processes.pop(worker)
+        pipe.close()
+        process.terminate()
+        process.join(10)
+
+
+def _gpu(worker: int) -> str:
+    """The GPUs that this process may see, in turn."""
+    import torch
+
+    known = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = known.split(",") if known else [str(number) for number in range(torch.cuda.device_count())]
+    return names[worker % len(names)]
+
+
+def _heard(process: Any, pipe: Connection) -> Outcome:
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionError):
+        process.join(10)
+        code = process.exitcode
+        how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+        return Outcome(error=WorkerDiedError(f"its process {how}"))
+
+
+def _serve(work: Work, pipe: Connection, gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with suppress(EOFError, KeyboardInterrupt):
+        while True:
+            pipe.send(attempt(work, pipe.recv()))

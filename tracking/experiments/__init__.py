@@ -1,0 +1,1 @@
+"""Experiments: make more runs, by branching, by sweeping and by search."""

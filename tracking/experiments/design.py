@@ -1,0 +1,312 @@
+"""Which run next, to bring a formation forward, hold it back, hit a step, or move a recorded number?
+
+A search proposes settings (Optuna's tree-structured Parzen estimator), runs each with a seed of its own, and learns
+from what came of it.  A run is trained to a **cut** first; where the forecast from the completed runs gives it hardly a
+chance to beat the best so far, it is stopped there (**pruned**).  At the end the best setting is run again with seeds
+that the search has not seen: the best of many is partly luck, fresh seeds tell what it is worth.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from scipy import stats
+
+from tracking.comparison.run_set import RunSet
+from tracking.execution.pool import Progress
+from tracking.experiments.goals import Goal, parse_goal
+from tracking.experiments.planning import Range, Space, check_recording, read_space
+from tracking.forecasting.evidence import Evidence, evidence, join_evidence, series_of
+from tracking.forecasting.forecast import foretell_date, foretell_end
+from tracking.forecasting.ridge import Prediction
+from tracking.history.history import History
+from tracking.lifelines.lifelines import ROLE_THRESHOLDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DesignResult", "Experiment", "TrainAndRecord", "design"]
+
+FIRST = 6
+"""Whole runs before anything is pruned."""
+FRESH = 1_000
+"""Seeds from here on confirm; the search uses those below."""
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """What runs a setting: `steps` is how long a whole run is."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> Evidence:
+        """The run of that name, from its start (or where it stands) to `until`; dated where that is its end."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainAndRecord:
+    """The experiment that trains the embedded default into `folder` and records it."""
+
+    space: Space
+    folder: Path
+
+    @property
+    def steps(self) -> int:
+        return int(self.space.base.get("steps", 600))
+
+    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> Evidence:
+        from tracking.recording.recording import record
+        from tracking.training.training import train
+
+        config = self.space.config(setting, seed=seed)
+        train(config, self.folder / "runs" / name, until=until)
+        record(self.folder / "runs" / name, self.folder / "histories" / name, **dict(self.space.recording))
+        history = History.open(self.folder / "histories" / name)
+        if until >= self.steps:
+            return evidence([history])
+        nothing = RunSet(_empty_formation(), {history.name: dict(history.hyperparameters)})
+        return Evidence(nothing, series_of(history))
+
+
+@dataclass(frozen=True)
+class DesignResult:
+    """What was tried, and what the best of it is worth.
+
+    `trials`: trial, the chosen options, seed, state (whole or pruned), value (of the goal's quantity; NaN if pruned),
+    cost, chance (foretold, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met.
+    """
+
+    goal: Goal
+    trials: "pd.DataFrame"
+    best: Mapping[str, Any]
+    confirmed: "pd.DataFrame"
+    steps_spent: int
+    steps_whole: int
+    sentences: tuple[str, ...] = field(default=())
+
+    @property
+    def saved(self) -> float:
+        """Share of the training of the search that pruning saved."""
+        return 1 - self.steps_spent / self.steps_whole
+
+    def to_frame(self) -> "pd.DataFrame":
+        return self.trials
+
+
+def design(
+    space: "Space | str | Path | Mapping[str, Any]",
+    goal: "Goal | str",
+    *,
+    budget: int = 40,
+    out: "str | Path" = "design",
+    prune: bool = True,
+    cut: float = 0.4,
+    least_chance: float = 0.1,
+    confirm: int = 5,
+    seed: int = 0,
+    experiment: Experiment | None = None,
+    progress: Progress | None = None,
+) -> DesignResult:
+    """Search a space for the setting that serves a goal best, and confirm it on fresh seeds.
+
+    Args:
+        space: as `tracking.experiments.planning` reads it.
+        goal: as `tracking.experiments.goals` reads it.
+        budget: settings to try.
+        out: folder of the runs; the same call again goes on.
+        prune: stop hopeless runs at `cut` (a share of their steps), where their chance to beat the best so far is
+            foretold to be below `least_chance`.
+        confirm: runs of the best setting with fresh seeds.
+        seed: of the search.
+        experiment: what runs a setting; the embedded trainer where not given.
+        progress: called with ("design", settings tried, budget).
+
+    Raises:
+        ImportError: Optuna is not installed.
+        ValueError: the space or goal cannot be read, or is about a role or number that does not exist.
+    """
+    space = space if isinstance(space, Space) else read_space(space)
+    goal = goal if isinstance(goal, Goal) else parse_goal(goal, roles=list(ROLE_THRESHOLDS))
+    if budget < 1 or confirm < 0 or not 0 < cut < 1:
+        raise ValueError(f"expected a budget of 1 or more and a cut between 0 and 1, got {budget} and {cut}")
+    if experiment is None:
+        rng = np.random.default_rng(seed)
+        drawn = {name: choice.draw(rng) for name, choice in space.choices.items()}
+        check_recording([space.config(drawn, seed=0)], space.recording)
+    run = experiment or TrainAndRecord(space, Path(out))
+    study, distributions = _study(space, seed)
+    search = _Search(goal, run, cut if prune else 1.0, least_chance)
+    show = progress or (lambda what, done, total: None)
+    for number in range(budget):
+        show("design", number, budget)
+        trial = study.ask(distributions)
+        row = search.attempt(number, dict(trial.params))
+        trial.report(row["cost"], 0)
+        if row["state"] == "pruned":
+            study.tell(trial, state=_states().PRUNED)
+        else:
+            study.tell(trial, row["cost"])
+    show("design", budget, budget)
+    return _result(search, space, budget, confirm)
+
+
+@dataclass
+class _Search:
+    goal: Goal
+    run: Experiment
+    cut: float
+    least_chance: float
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    whole: list[Evidence] = field(default_factory=list)
+    best: float = math.inf
+
+    def attempt(self, number: int, setting: dict[str, Any]) -> dict[str, Any]:
+        name, steps = f"trial{number:03d}", self.run.steps
+        row: dict[str, Any] = {"trial": number, **setting, "seed": number, "chance": math.nan}
+        if self.cut < 1 and len(self.whole) >= FIRST:
+            until = round(self.cut * steps)
+            part = self.run(setting, seed=number, name=name, until=until)
+            row["chance"], foretold = self._chance(part, float(until))
+            if row["chance"] < self.least_chance:
+                row |= {"state": "pruned", "value": math.nan, "cost": foretold, "steps": until}
+                self.rows.append(row)
+                return row
+        found = self.run(setting, seed=number, name=name, until=steps)
+        value, cost = self.judge(found)
+        self.whole.append(found)
+        self.best = min(self.best, cost)
+        row |= {"state": "whole", "value": value, "cost": cost, "steps": steps}
+        self.rows.append(row)
+        return row
+
+    def judge(self, found: Evidence) -> tuple[float, float]:
+        """The goal's value and cost of a whole run; each condition that is not kept costs more than anything else."""
+        steps = float(self.run.steps)
+        value = self.goal.value(found.runs.formation, found.series)
+        if math.isnan(value):
+            names = ", ".join(sorted(found.series["name"].unique()))
+            raise ValueError(f"no run records {self.goal.subject!r}; there are {names}")
+        broken = 0
+        for condition in self.goal.conditions:
+            held = condition.value(found.runs.formation, found.series)
+            broken += not condition.met(held)
+        return value, self.goal.cost(value, last_step=steps) + 100.0 * broken
+
+    def _chance(self, part: Evidence, until: float) -> tuple[float, float]:
+        """The probability of beating the best so far, and the cost that is foretold."""
+        run = next(iter(part.runs.settings))
+        known = join_evidence([*self.whole, part])
+        goal = self.goal
+        if goal.is_date:
+            said = foretell_date(known, run, role=goal.subject, clock=goal.clock, cut=until)
+        else:
+            said = foretell_end(known, run, name=goal.subject, cut=until)
+        if said is None:
+            return 1.0, self.best
+        return _beats(said, goal, self.best), _foretold(said, goal)
+
+
+def _beats(said: Prediction, goal: Goal, best: float) -> float:
+    """The probability that the goal's cost is below the best."""
+    if best >= 50.0:
+        return 1.0  # nothing has kept the conditions yet
+    if goal.direction == "below":
+        return said.below(best)
+    if goal.direction == "above":
+        return 1 - said.below(-best)
+    target = math.log(goal.target) if goal.is_date else goal.target
+    return said.below(target + best) - said.below(target - best)
+
+
+def _foretold(said: Prediction, goal: Goal) -> float:
+    if goal.direction == "at":
+        return abs(said.mean - (math.log(goal.target) if goal.is_date else goal.target))
+    return said.mean if goal.direction == "below" else -said.mean
+
+
+def _result(search: _Search, space: Space, budget: int, confirm: int) -> DesignResult:
+    import pandas as pd
+
+    trials = pd.DataFrame(search.rows)
+    whole = trials[trials["state"] == "whole"]
+    first = whole.loc[whole["cost"].idxmin()]
+    best = {name: first[name] for name in space.choices}
+    best = {name: value.item() if isinstance(value, np.generic) else value for name, value in best.items()}
+    rows = []
+    for number in range(confirm):
+        seed = FRESH + number
+        found = search.run(best, seed=seed, name=f"confirm{number:02d}", until=search.run.steps)
+        value, cost = search.judge(found)
+        kept = cost < 50.0
+        rows.append({"seed": seed, "value": value, "kept": kept, "met": search.goal.met(value) and kept})
+    confirmed = pd.DataFrame(rows, columns=["seed", "value", "kept", "met"])
+    spent, everything = int(trials["steps"].sum()), budget * search.run.steps
+    result = DesignResult(search.goal, trials, best, confirmed, spent, everything)
+    return DesignResult(search.goal, trials, best, confirmed, spent, everything, tuple(_sentences(result)))
+
+
+def _sentences(result: DesignResult) -> list[str]:
+    goal, setting = result.goal, ", ".join(f"{name} {value}" for name, value in result.best.items())
+    said = [f"Best of {len(result.trials)} settings for {goal}: {setting}."]
+    values = result.confirmed["value"].to_numpy(dtype=float)
+    if len(values) > 1 and np.isfinite(values).all():
+        y = np.log(values) if goal.is_date else values
+        away = float(y.std(ddof=1)) * float(stats.t.ppf(0.95, len(y) - 1)) / math.sqrt(len(y))
+        ends = [float(y.mean()) + side * away for side in (-1, 0, 1)]
+        low, middle, high = (math.exp(end) if goal.is_date else end for end in ends)
+        what = f"{goal.subject} {goal.quantity}" if goal.is_date else goal.subject
+        said.append(
+            f"On {len(values)} fresh seeds: {what} {middle:.4g} on average (90% interval {low:.4g} to {high:.4g}; "
+            f"single runs from {values.min():.4g} to {values.max():.4g})."
+        )
+    elif len(values):
+        said.append(f"On {len(values)} fresh seeds: it forms in {int(np.isfinite(values).sum())} of them.")
+    if len(values) and math.isfinite(goal.target):
+        count = int(result.confirmed["met"].sum())
+        ends = stats.binomtest(count, len(values)).proportion_ci(0.9, method="wilson")
+        said.append(f"The goal is met in {count} of {len(values)} (90% interval {ends.low:.0%} to {ends.high:.0%}).")
+    if len(values) and goal.conditions:
+        said.append(f"What it is subject to is kept in {int(result.confirmed['kept'].sum())} of {len(values)}.")
+    pruned = int((result.trials["state"] == "pruned").sum())
+    said.append(
+        f"{pruned} of {len(result.trials)} runs were stopped early; that saved {result.saved:.0%} of all steps."
+    )
+    return said
+
+
+def _study(space: Space, seed: int) -> tuple[Any, dict[str, Any]]:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError("a design needs Optuna: pip install 'circuit-formation-tracker[design]'") from error
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions: dict[str, Any] = {}
+    for name, choice in space.choices.items():
+        if not isinstance(choice, Range):
+            distributions[name] = optuna.distributions.CategoricalDistribution(choice.values)
+        elif choice.whole:
+            low, high = round(choice.low), round(choice.high)
+            distributions[name] = optuna.distributions.IntDistribution(low, high, log=choice.scale == "log")
+        else:
+            ends = (choice.low, choice.high)
+            distributions[name] = optuna.distributions.FloatDistribution(*ends, log=choice.scale == "log")
+    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)), distributions
+
+
+def _states() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState
+
+
+def _empty_formation() -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = ["run", "role", "clock", "definition", "interval_before", "interval_after", "censored"]
+    return pd.DataFrame(columns=columns)

@@ -1,0 +1,265 @@
+"""Which runs does a sweep ask for, and what may a search choose from?
+
+A sweep is written in TOML:
+
+    seeds = 6                                   # or a list of them: replicates of every setting
+    tasks = ["induction"]
+
+    [base]                                      # options of every run, as in `formation train`
+    steps = 800
+
+    [grid]                                      # every combination
+    learning_rate = [0.001, 0.003]
+    repeat_probability = [0.5, 0.9]
+
+    [[settings]]                                # and these as they stand
+    learning_rate = 0.01
+
+    [random]                                    # and this many drawn
+    draws = 8
+    learning_rate = {low = 1e-4, high = 1e-2, scale = "log"}
+    n_heads = [2, 4, 8]
+
+The space of a search has `[base]` and `[space]`, whose entries are as those of `[random]`.
+"""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracking.training.hyperparameters import TrainingConfig
+
+__all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
+
+SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "base", "grid", "settings", "random")
+SPACE_KEYS = ("tasks", "n_prompts", "base", "space")
+OPTIONS = tuple(option.name for option in fields(TrainingConfig))
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included, spread evenly on the scale (`linear` or `log`)."""
+
+    low: float
+    high: float
+    scale: str = "linear"
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or self.scale not in ("linear", "log") or (self.scale == "log" and self.low <= 0):
+            raise ValueError(
+                f"expected low < high, and a scale linear or log (above 0), got {self.low} to {self.high}, {self.scale}"
+            )
+
+    def draw(self, rng: np.random.Generator) -> float | int:
+        if self.scale == "log":
+            value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            value = rng.uniform(self.low, self.high)
+        # Four digits: settings are read and typed by people.
+        return round(value) if self.whole else float(f"{value:.4g}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep: `setting` is what was chosen for it, `config` all of its options."""
+
+    name: str
+    setting: Mapping[str, Any]
+    config: TrainingConfig
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The runs of a sweep, and how they are recorded."""
+
+    runs: tuple[PlannedRun, ...]
+    recording: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search chooses from; `base` are the options that all runs share."""
+
+    choices: Mapping[str, "Range | Choice"]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    recording: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self, setting: Mapping[str, Any], *, seed: int) -> TrainingConfig:
+        return TrainingConfig.from_dict({**self.base, **setting, "seed": seed})
+
+
+def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
+    """The runs that a sweep file, or the same as a dictionary, asks for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key or option is unknown (the message names the nearest), or nothing varies.
+    """
+    given = _read(source, SWEEP_KEYS, "sweep")
+    base = _section(given, "base")
+    settings = given.get("settings", [])
+    if not isinstance(settings, list) or not all(isinstance(setting, Mapping) for setting in settings):
+        raise ValueError(f"expected [[settings]], one section for each setting, got settings = {settings!r}")
+    settings = _combinations(_section(given, "grid")) + [dict(setting) for setting in settings]
+    settings += _drawn(_section(given, "random"))
+    for setting in settings or [{}]:
+        check_options([*base, *setting])
+    seeds = _seeds(given.get("seeds", 1))
+    if not settings and len(seeds) < 2:
+        raise ValueError("expected a sweep of at least two runs: give [grid], [[settings]], [random] or several seeds")
+    runs = [
+        _planned({**base, **setting, "seed": seed}, setting, seed) for setting in settings or [{}] for seed in seeds
+    ]
+    if twice := sorted({run.name for run in runs if sum(run.name == other.name for other in runs) > 1}):
+        raise ValueError(f"expected every run of the sweep once, but {twice[0]} stands in it more than once")
+    return SweepPlan(tuple(runs), _recording(given))
+
+
+def read_space(source: "str | Path | Mapping[str, Any]") -> Space:
+    """The space that a file, or the same as a dictionary, describes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as `read_sweep`, or there is nothing to choose.
+    """
+    given = _read(source, SPACE_KEYS, "space")
+    choices = {name: _choice(name, value) for name, value in _section(given, "space").items()}
+    if not choices:
+        raise ValueError(
+            "expected a [space] with at least one option to choose, such as learning_rate = [0.001, 0.003]"
+        )
+    base = _section(given, "base")
+    check_options([*base, *choices])
+    return Space(choices, base, _recording(given))
+
+
+def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, Any]) -> None:
+    """Before anything is trained: can these models be recorded like this?
+
+    Raises:
+        ValueError: a task is unknown, or does not fit a model's vocabulary or context.
+    """
+    from circuits.model import native_module, open_module
+    from tracking.recording.measuring import Settings, make_tasks
+
+    options: dict[str, Any] = {key: tuple(value) if key == "tasks" else value for key, value in recording.items()}
+    settings = Settings(**options)
+    for model in {replace(config.model, seed=0) for config in configs}:
+        make_tasks(settings, open_module(native_module(model)))
+
+
+def check_options(names: list[str]) -> None:
+    """Raises:
+    ValueError: one is no training option; the message names the nearest.
+    """
+    for name in names:
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.4)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
+            raise ValueError(f"no training option {name!r}; {meant}")
+
+
+def _read(source: "str | Path | Mapping[str, Any]", keys: tuple[str, ...], what: str) -> Mapping[str, Any]:
+    if isinstance(source, Mapping):
+        given = source
+    else:
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"no such file: {source}; expected a TOML file of a {what}")
+        try:
+            given = tomllib.loads(Path(source).read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{source} is no TOML: {error}") from error
+    for key in given:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
+            option = f"an option of training belongs under [base] or [{keys[-2] if what == 'sweep' else keys[-1]}]"
+            meant = option if key in OPTIONS else f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+            raise ValueError(f"a {what} has no {key!r}; {meant}")
+    return given
+
+
+def _recording(given: Mapping[str, Any]) -> dict[str, Any]:
+    recording = {key: given[key] for key in ("tasks", "n_prompts") if key in given}
+    if isinstance(tasks := recording.get("tasks"), str):
+        recording["tasks"] = [tasks]
+    if not all(isinstance(task, str) for task in recording.get("tasks", [])):
+        raise ValueError(f'expected tasks = ["induction"], a list of names, got {recording["tasks"]!r}')
+    if not _is_count(recording.get("n_prompts", 1)):
+        raise ValueError(f"expected n_prompts = 64, a number of prompts, got {recording['n_prompts']!r}")
+    return recording
+
+
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = given.get(name, {})
+    if not isinstance(section, Mapping):
+        raise ValueError(f"expected a section [{name}] with options of training, got {name} = {section!r}")
+    return dict(section)
+
+
+def _seeds(given: Any) -> list[int]:
+    if _is_count(given):
+        return list(range(given))
+    if isinstance(given, list) and given and all(isinstance(seed, int) and seed >= 0 for seed in given):
+        return given
+    raise ValueError(f"expected seeds = 6, the number of replicates, or a list of seeds, got {given!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _combinations(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    levels = [value if isinstance(value, list) else [value] for value in grid.values()]
+    for name, values in zip(grid, levels, strict=True):
+        if not values:
+            raise ValueError(f"expected at least one value of {name} under [grid], got an empty list")
+    return [dict(zip(grid, values, strict=True)) for values in product(*levels)] if grid else []
+
+
+def _drawn(random: dict[str, Any]) -> list[dict[str, Any]]:
+    count, seed = random.pop("draws", 0), random.pop("seed", 0)
+    if random and not _is_count(count):
+        raise ValueError(f"expected draws = N under [random], the number of settings to draw, got {count!r}")
+    rng = np.random.default_rng(seed)
+    choices = {name: _choice(name, value) for name, value in random.items()}
+    return [{name: choice.draw(rng) for name, choice in choices.items()} for _ in range(count)]
+
+
+def _choice(name: str, value: Any) -> "Range | Choice":
+    if isinstance(value, list) and value:
+        return Choice(tuple(value))
+    if isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "scale", "whole"}:
+        ends = value["low"], value["high"]
+        if all(isinstance(end, int | float) for end in ends):
+            whole = bool(value.get("whole", all(isinstance(end, int) for end in ends)))
+            return Range(float(ends[0]), float(ends[1]), str(value.get("scale", "linear")), whole)
+    raise ValueError(
+        f'expected {name} to be a list of values, or {{low = .., high = .., scale = "log"}}, got {value!r}'
+    )
+
+
+def _planned(options: Mapping[str, Any], setting: Mapping[str, Any], seed: int) -> PlannedRun:
+    parts = [f"{key}-{value}" for key, value in setting.items()] + [f"seed-{seed}"]
+    name = "_".join(parts).replace("/", "-").replace(" ", "")
+    try:
+        return PlannedRun(name, setting, TrainingConfig.from_dict({**options, "name": name}))
+    except ValueError as error:
+        raise ValueError(f"the run {name} cannot be trained: {error}") from error

@@ -1,0 +1,1 @@
+"""Forecasting: formation told early, judged on runs that were left out."""

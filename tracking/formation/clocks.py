@@ -1,0 +1,248 @@
+"""Which curve does each clock of a lifeline read?
+
+- **form**: does it look like one?  The score of the role; for a role lifeline that of its strongest carrier.
+- **function**: does the model need it?  The effect of corrupting the carriers: a node measure where one was recorded
+  (`FUNCTION_MEASURES`), else the sum of the edges that leave them.
+- **behaviour**: can the model do the task?  The task's metric, clean minus corrupted where both are there
+  (`BEHAVIOUR_METRICS`).
+
+A curve keeps its prompt folds, so that its dates can be resampled over prompts, with the same draw at every checkpoint
+and for every curve.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from circuits.graph import Node
+from tracking.history.history import History
+from tracking.lifelines.intervals import noise_of, spans_decades
+from tracking.lifelines.lifelines import Lifeline
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Curve", "Measured"]
+__all__ += ["behaviour", "form", "function", "permutation"]
+
+Clock = Literal["form", "function", "behaviour"]
+CLOCKS: tuple[Clock, ...] = ("form", "function", "behaviour")
+FUNCTION_MEASURES = ("ablation", "patching", "attribution")
+# (metric, metric to take off or None, sign): losses fall as the model learns.
+BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
+    ("metric_clean", "metric_corrupted", 1),
+    ("metric_clean", None, 1),
+    ("accuracy", None, 1),
+    ("in_context_learning", None, 1),
+    ("loss_second_half", "loss_first_half", -1),
+    ("loss_second_half", None, -1),
+    ("loss", None, -1),
+)
+N_CONTROLS = 199
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number over steps, higher being more formed; snapshots that were not measured are left out.
+
+    `noise` is the standard deviation of each value and `std_error` the part of it that is due to prompts; `bar` is the
+    threshold on the curve's own scale, where there is one.
+    """
+
+    steps: Float[np.ndarray, "step"]
+    value: Float[np.ndarray, "step"]
+    std_error: Float[np.ndarray, "step"]
+    noise: Float[np.ndarray, "step"]
+    folds: Float[np.ndarray, "fold step"]
+    bar: float | None = None
+    note: str = ""
+
+    @property
+    def has_error(self) -> bool:
+        return len(self.folds) > 1 or bool(np.isfinite(self.std_error).any())
+
+    def resampled(
+        self, weights: Float[np.ndarray, "resample fold"], rng: np.random.Generator, confidence: float
+    ) -> Float[np.ndarray, "resample step"]:
+        """The curve on resampled prompts.
+
+        Fold means are drawn with replacement, widened for the number of folds as Student's t is, and noise that the
+        series shows beyond its prompts is added.
+        """
+        n_folds = len(self.folds)
+        if n_folds > 1 and weights.shape[1] == n_folds:
+            wider = np.sqrt(n_folds / (n_folds - 1)) * _small_sample(n_folds, confidence)
+            curves = self.value + wider * (weights @ self.folds - self.value)
+        else:
+            curves = self.value + np.nan_to_num(self.std_error) * rng.normal(size=(len(weights), len(self.value)))
+        # A quarter more than the prompts explain may be chance: both are estimates.
+        extra = np.sqrt(np.maximum(self.noise**2 - (1.25 * np.nan_to_num(self.std_error)) ** 2, 0))
+        return curves + extra * rng.normal(size=curves.shape)
+
+
+def _small_sample(n_folds: int, confidence: float) -> float:
+    tail = 0.5 + confidence / 2
+    return float(stats.t.ppf(tail, n_folds - 1) / stats.norm.ppf(tail))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A history whose arrays, once asked for, are kept: every clock of every lifeline reads the same few."""
+
+    history: History
+    kept: dict[tuple[str, str], "xr.Dataset | None"] = field(default_factory=dict)
+
+    def score(self, measure: str, task: str) -> "xr.Dataset":
+        if (task, measure) not in self.kept:
+            self.kept[task, measure] = self.history.score(measure, task=task)
+        found = self.kept[task, measure]
+        assert found is not None
+        return found
+
+    def effects(self, task: str) -> "xr.Dataset | None":
+        """Node effects of a task: a recorded measure, or the sum of what its edges carry."""
+        if (task, "") not in self.kept:
+            self.kept[task, ""] = _effects(self.history, task)
+        return self.kept[task, ""]
+
+    def task_of(self, role: str) -> str | None:
+        """The task on which a role's function and behaviour are read: one that its name begins with, or the first."""
+        tasks = [name for name in self.history.tasks if self.effects(name) is not None]
+        tasks = tasks or sorted({name.rpartition("/")[0] for name in self.history.metrics})
+        named = [name for name in tasks if name.startswith(role) or role.startswith(name)]
+        return (named or tasks or [None])[0]
+
+
+def form(measured: Measured, lifeline: Lifeline, *, node: Node | None = None) -> Curve | None:
+    """The score of a role lifeline's strongest carrier, or of one component, whose role `lifeline` is."""
+    if not lifeline.measure:
+        return _plain(lifeline)
+    data = measured.score(lifeline.measure, lifeline.task)
+    names = data.component.values.tolist()
+    wanted = [node] if node is not None else (lifeline.components or tuple(Node.parse(name) for name in names))
+    places = [names.index(one.name) for one in wanted if one.name in names]
+    if not places:
+        return None
+    value, error, folds = (data[name].values[..., places] for name in ("value", "std_error", "folds"))
+    value = np.where(np.isfinite(value), value, np.nan)
+    bar = lifeline.threshold
+    if spans_decades(data.value.values):
+        error, value, folds = error / (1 + value), np.log1p(value), np.log1p(np.maximum(folds, 0))
+        bar = float(np.log1p(bar))
+    best = np.nan_to_num(value, nan=-np.inf).argmax(axis=1)
+    rows = np.arange(len(best))
+    return _curve(data.step.values, value[rows, best], error[rows, best], folds[:, rows, best], bar)
+
+
+def _plain(lifeline: Lifeline) -> Curve | None:
+    """A lifeline without a measure has its strength alone."""
+    strength = np.array(lifeline.strength)
+    return _curve(
+        np.array(lifeline.steps), strength, np.full(len(strength), np.nan), np.empty((0, len(strength))), None
+    )
+
+
+def _curve(
+    steps: np.ndarray, value: np.ndarray, error: np.ndarray, folds: np.ndarray, bar: float | None, note: str = ""
+) -> Curve | None:
+    known = np.isfinite(value)
+    if not known.any():
+        return None
+    value, error, folds = value[known], error[known], folds[:, known]
+    folds = folds[np.isfinite(folds).all(axis=1)]
+    noise = noise_of(value[:, None], error[:, None])[:, 0]
+    return Curve(steps[known].astype(float), value, error, noise, folds, bar, note)
+
+
+def function(measured: Measured, lifeline: Lifeline, nodes: tuple[Node, ...], *, seed: int = 0) -> Curve | None:
+    """The joint effect of corrupting the nodes, with its p-value against as many other components at a time."""
+    task = measured.task_of(lifeline.role)
+    data = measured.effects(task) if task else None
+    if data is None or not nodes:
+        return None
+    names = data.component.values.tolist()
+    places = [names.index(node.name) for node in nodes if node.name in names]
+    if not places:
+        return None
+    value, folds = data.value.values, data.folds.values
+    total, parts = value[:, places].sum(axis=1), folds[..., places].sum(axis=2)
+    error = _error(parts) if len(parts) > 1 else np.sqrt((data.std_error.values[:, places] ** 2).sum(axis=1))
+    note = ""
+    known = np.flatnonzero(np.isfinite(total))
+    if len(known):
+        # Judged where the nodes do most: late snapshots tell, a single one would be chosen for its noise.
+        late = known[-max(1, len(known) // 4) :]
+        p, n = permutation(np.nanmean(value[late], axis=0), places, _pool(names, nodes), seed=seed)
+        note = f"p = {p:.3g} against {n} matched control{'' if n == 1 else 's'} (smallest possible {1 / (n + 1):.3g})"
+    return _curve(data.step.values, total, error, parts, None, note)
+
+
+def _effects(history: History, task: str) -> "xr.Dataset | None":
+    for measure in FUNCTION_MEASURES:
+        if (task, measure) in history.measures:
+            return history.score(measure, task=task)
+    if not any(record.circuit for (_, name), record in history.records.items() if name == task):
+        return None
+    edges = history.edge_scores(task)
+    summed = edges[["value", "folds"]].sum("reader", skipna=False).rename(writer="component")
+    error = np.sqrt((edges.std_error**2).sum("reader")).rename(writer="component")
+    keep = [name not in ("input",) for name in summed.component.values.tolist()]
+    return summed.assign(std_error=error).isel(component=np.flatnonzero(keep))
+
+
+def _pool(names: list[str], nodes: tuple[Node, ...]) -> list[int]:
+    """Components like those in question: of their layers if there are enough, else anywhere; never themselves."""
+    taken, kinds, layers = set(nodes), {node.kind for node in nodes}, {node.layer for node in nodes}
+    others = [(place, Node.parse(name)) for place, name in enumerate(names)]
+    others = [(place, node) for place, node in others if node not in taken and node.kind in kinds]
+    near = [place for place, node in others if node.layer in layers]
+    return near if len(near) >= 19 else [place for place, _ in others]
+
+
+def permutation(
+    effects: Float[np.ndarray, "component"], chosen: list[int], pool: list[int], *, seed: int = 0
+) -> tuple[float, int]:
+    """(p-value, number of controls): how often as many components from the pool have at least the effect of the chosen.
+
+    p = (1 + #{controls with at least that effect}) / (1 + controls), which is never below 1 / (1 + controls).
+    """
+    size = min(len(chosen), len(pool))
+    if size == 0:
+        return 1.0, 0
+    if size == 1:
+        controls = np.array([effects[place] for place in pool])
+    else:
+        rng = np.random.default_rng(seed)
+        sets = {tuple(sorted(rng.choice(pool, size, replace=False).tolist())) for _ in range(N_CONTROLS)}
+        controls = np.array([effects[list(some)].sum() for some in sorted(sets)])
+    effect = effects[chosen].sum()
+    return float((1 + (controls >= effect).sum()) / (1 + len(controls))), len(controls)
+
+
+def behaviour(measured: Measured, lifeline: Lifeline) -> Curve | None:
+    """The metric of the lifeline's task; that of the task its scores were taken on, where the other has none."""
+    history = measured.history
+    known = set(history.metrics)
+    for task in dict.fromkeys((measured.task_of(lifeline.role), lifeline.task)):
+        for name, less, sign in BEHAVIOUR_METRICS:
+            if f"{task}/{name}" in known and (less is None or f"{task}/{less}" in known):
+                return _metric(history, f"{task}/{name}", f"{task}/{less}" if less else None, sign)
+    return None
+
+
+def _metric(history: History, name: str, less: str | None, sign: int) -> Curve | None:
+    data = history.metric(name)
+    value, error, folds = data.value.values, data.std_error.values, data.folds.values
+    if less is not None:
+        other = history.metric(less)
+        value, folds = value - other.value.values, folds - other.folds.values
+        error = _error(folds) if len(folds) > 1 else np.sqrt(error**2 + other.std_error.values**2)
+    note = name if less is None else f"{name} minus {less}"
+    return _curve(data.step.values, sign * value, error, sign * folds, None, note)
+
+
+def _error(folds: np.ndarray) -> np.ndarray:
+    return folds.std(axis=0, ddof=1) / np.sqrt(len(folds))

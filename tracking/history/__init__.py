@@ -1,0 +1,1 @@
+"""Histories: what was measured at every step, the files it lies in, and tables made elsewhere."""

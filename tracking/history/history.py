@@ -1,0 +1,446 @@
+"""What was measured of every component, at every step, with what error?
+
+A **snapshot** is every record of one step (`tracking.history.records`); a **history** is all snapshots of one run.
+Everything to the right of this module works from a history alone and needs no model.  On disk a history is a folder:
+`history.json` (the run's name, graph, hyperparameters and how it was recorded) and `records/<step>.<task>.safetensors`.
+
+Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.graph import Estimate, ModelGraph
+from tracking.history.records import (
+    EDGE_PARTS,
+    SCHEMA_VERSION,
+    Record,
+    RecordFile,
+    edges_frame,
+    metrics_frame,
+    read_record,
+    scores_frame,
+    write_beside,
+    write_record,
+)
+from tracking.history.tables import check_tables, infer_graph, records_from_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "open_histories", "tool_version"]
+
+log = logging.getLogger(__name__)
+
+
+def tool_version() -> str:
+    try:
+        return version("circuit-formation-tracker")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All records of one step, by task."""
+
+    step: int
+    tokens: float | None
+    records: Mapping[str, Record]
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of step {self.step}: {', '.join(self.records)}>"
+
+    def circuit(self, task: str) -> Circuit | None:
+        return self.records[task].circuit if task in self.records else None
+
+
+@dataclass(frozen=True)
+class History:
+    """All snapshots of one run.
+
+    `records` maps (step, task) to its record and reads it when it is asked for.  `hyperparameters` are those of the
+    run; `settings` are those of the recording (prompts, seed, method, versions).
+    """
+
+    name: str
+    graph: ModelGraph
+    records: Mapping[tuple[int, str], Record]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        graph, steps = self.graph, self.steps
+        span = f"{len(steps)} checkpoints from step {steps[0]} to {steps[-1]}" if steps else "no checkpoint"
+        tasks = ", ".join(sorted({task for _, task in self.records})) or "nothing measured"
+        return f"<History {self.name}: {span}; {graph.n_layers} layers × {graph.n_heads} heads; {tasks}>"
+
+    @staticmethod
+    def open(folder: "str | Path") -> "History":
+        """A history from disk; records are read when they are asked for.
+
+        Raises:
+            FileNotFoundError: the folder does not exist or holds no history.
+            ValueError: it was written by a later version of this tool.
+        """
+        import xarray  # noqa: F401  # a quarter of a second: better here than in the first series that is asked for
+
+        folder = Path(folder)
+        about = _read_about(folder)
+        records = _FolderRecords(folder / "records")
+        graph = ModelGraph(**about["graph"])
+        return History(about["name"], graph, records, about["hyperparameters"], about["settings"])
+
+    @staticmethod
+    def from_frame(
+        scores: "pd.DataFrame",
+        *,
+        edges: "pd.DataFrame | None" = None,
+        metrics: "pd.DataFrame | None" = None,
+        name: str | None = None,
+        graph: ModelGraph | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> "History":
+        """A history from long tables with the columns of `to_frame`.
+
+        `run`, `tokens`, `task` and `std_error` may be absent.  Edges listed in `edges` are the circuit, unless a
+        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.  The
+        tables do not say whether a task was done, or a checkpoint failed: every status is `unknown` (exported timelines
+        keep it, see `tracking.results.timeline`).
+
+        Raises:
+            ValueError: a column is missing, a value is not a number, a row stands twice, or there are several runs.
+        """
+        tables = check_tables({"scores": scores, "edges": edges, "metrics": metrics})
+        runs = {str(run) for table in tables.values() if "run" in table for run in table["run"].unique()}
+        if len(runs) > 1:
+            raise ValueError(f"expected the rows of one run, got {len(runs)}: {', '.join(sorted(runs))}; select one")
+        graph = graph or infer_graph(tables)
+        records = records_from_tables(tables, graph)
+        return History(name or next(iter(runs), "imported"), graph, records, hyperparameters or {})
+
+    def save(self, folder: "str | Path") -> None:
+        """Write every record; the folder must not hold another history."""
+        create_history(folder, self.name, self.graph, hyperparameters=self.hyperparameters, settings=self.settings)
+        for record in self.records.values():
+            write_record(folder, record)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps with at least one record, failed ones included, in order."""
+        return tuple(sorted({step for step, _ in self.records}))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(sorted({task for _, task in self.records}))
+
+    @property
+    def tokens(self) -> dict[int, float | None]:
+        """Tokens seen at each step; None where unknown."""
+        known: dict[int, float | None] = dict.fromkeys(self.steps)
+        for (step, _), record in self.records.items():
+            known[step] = record.tokens if record.tokens is not None else known[step]
+        return known
+
+    @property
+    def failures(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records.values() if record.status == "failed")
+
+    @property
+    def damaged(self) -> tuple[Record, ...]:
+        """Those among the failures whose file cannot be read; recording again measures them again."""
+        return tuple(record for record in self.failures if record.provenance.get("damaged"))
+
+    @property
+    def measures(self) -> tuple[tuple[str, str], ...]:
+        """(task, measure) of every node score that some record holds."""
+        return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.measures}))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all single numbers, as `task/name`."""
+        return tuple(sorted({f"{r.task}/{name}" for r in self.records.values() for name in r.metric_names}))
+
+    def __getitem__(self, step: int) -> Snapshot:
+        """The snapshot of a step.
+
+        Raises:
+            KeyError: there is none; the message names the nearest.
+        """
+        if step not in self.steps:
+            near = sorted(self.steps, key=lambda other: abs(other - step))[:2]
+            raise KeyError(f"no snapshot at step {step} in history {self.name!r}; the nearest are {near}")
+        records = {task: record for (at, task), record in self.records.items() if at == step}
+        return Snapshot(step, self.tokens[step], records)
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self[step] for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def score(self, measure: str, *, task: str | None = None) -> "xr.Dataset":
+        """One measure of all components over all steps: `value`, `std_error` (step, component), `folds`
+        (fold, step, component); NaN where it was not measured.  `task` may be left out where only one has it.
+
+        Raises:
+            KeyError: no task, or more than one, has that measure.
+        """
+        task = self._task_of(measure, task)
+        names = tuple(node.name for node in self.graph.writers)
+
+        def row(record: Record) -> Estimate | None:
+            if measure not in record.scores:
+                return None
+            found = record.scores[measure]
+            places = [self.graph.writer_index[node] for node in found.nodes]
+            return _spread(found.estimate, len(names), places)
+
+        data = self._stack(task, row, {"component": names})
+        present = data.value.notnull().any("step").values
+        return data.isel(component=np.flatnonzero(present)).assign_attrs(task=task, measure=measure)
+
+    def edge_scores(self, task: str) -> "xr.Dataset":
+        """Edge scores over all steps: `value`, `std_error`, `kept` (step, writer, reader), `folds` (fold, ...).
+
+        Of a history on disk nothing is read until it is selected: `edge_scores(task).value.sel(writer="a0.h1")` reads
+        no more than it gives.
+        """
+        import xarray as xr
+
+        from tracking.history.edge_series import EdgeArray, lazily
+
+        axes = {
+            "writer": tuple(node.name for node in self.graph.writers),
+            "reader": tuple(reader.name for reader in self.graph.readers),
+        }
+        steps = [step for step, known in sorted(self.records) if known == task]
+        records = [self.records[step, task] for step in steps]
+        files: list[RecordFile | None] = [record.__dict__.get("file") for record in records]
+        if any(file is None and record.circuit is not None for file, record in zip(files, records, strict=True)):
+            data = self._stack(task, lambda record: record.circuit.scores.estimate if record.circuit else None, axes)
+            empty = np.zeros(self.graph.edge_mask.shape, dtype=bool)
+            kept = [record.circuit.kept if record.circuit else empty for record in records]
+            return data.assign(kept=xr.DataArray(np.array(kept), dims=("step", *axes))).assign_attrs(task=task)
+        files = [file if file is not None and "circuit" in file.header else None for file in files]
+        n_folds = max((file.n_folds for file in files if file is not None), default=0)
+        data = self._stack(task, lambda record: None, {}).drop_vars(["value", "std_error", "folds"])
+        parts = {}
+        for part in EDGE_PARTS:
+            dims = ("fold", "step", *axes) if part == "folds" else ("step", *axes)
+            parts[part] = xr.Variable(dims, lazily(EdgeArray(files, self.graph, part, n_folds)))
+        return (
+            data.assign(parts)
+            .assign_coords({axis: list(names) for axis, names in axes.items()})
+            .assign_attrs(task=task)
+        )
+
+    def metric(self, name: str) -> "xr.Dataset":
+        """One number over all steps, by `task/name`: `value`, `std_error` (step) and `folds` (fold, step).
+
+        Raises:
+            KeyError: no record has it; the message names those there are.
+        """
+        if name not in self.metrics:
+            raise KeyError(f"no metric {name!r} in history {self.name!r}; it has {', '.join(self.metrics) or 'none'}")
+        task, _, short = name.rpartition("/")
+        return self._stack(task, lambda record: record.metrics.get(short), {}).assign_attrs(task=task, name=short)
+
+    def circuit(self, step: int, task: str) -> Circuit:
+        """The circuit of a task at a step.
+
+        Raises:
+            KeyError: it was not recorded.
+        """
+        found = self[step].circuit(task)
+        if found is None:
+            raise KeyError(f"no circuit of task {task!r} at step {step} in history {self.name!r}")
+        return found
+
+    def to_frame(self, table: Literal["scores", "edges", "metrics"] = "scores") -> "pd.DataFrame":
+        """One of the long tables of this history.
+
+        `scores`: run, step, tokens, component, task, measure, value, std_error;
+        `edges`: run, step, task, source, target, slot, score, std_error, in_circuit;
+        `metrics`: run, step, tokens, name, value, std_error.
+        """
+        import pandas as pd
+
+        rows = {"scores": scores_frame, "edges": edges_frame, "metrics": metrics_frame}[table]
+        frames = [rows(self.records[key]) for key in sorted(self.records)]
+        frames = [frame for frame in frames if len(frame)] or [rows(Record(0, ""))]
+        frame = pd.concat(frames, ignore_index=True)
+        frame.insert(0, "run", self.name)
+        return frame
+
+    def _task_of(self, measure: str, task: str | None) -> str:
+        having = [name for name, known in self.measures if known == measure and task in (None, name)]
+        if len(having) == 1:
+            return having[0]
+        known = ", ".join(f"{measure} (task {name})" for name, measure in self.measures) or "none"
+        if not having:
+            asked = measure if task is None else f"{measure} on task {task}"
+            raise KeyError(f"no measure {asked!r} in history {self.name!r}; it has {known}")
+        raise KeyError(f"measure {measure!r} was taken on several tasks, {', '.join(having)}; say which with task=")
+
+    def _stack(self, task: str, row: Callable[[Record], Estimate | None], axes: dict[str, tuple[str, ...]]):
+        """A dataset over the steps of one task from one estimate a record (NaN where there is none)."""
+        import xarray as xr
+
+        steps = [step for step, known in sorted(self.records) if known == task]
+        rows = [row(self.records[step, task]) for step in steps]
+        shape = tuple(len(names) for names in axes.values())
+        n_folds = max((len(found.folds) for found in rows if found is not None), default=0)
+        value, error = np.full((len(steps), *shape), np.nan), np.full((len(steps), *shape), np.nan)
+        folds = np.full((n_folds, len(steps), *shape), np.nan)
+        for index, found in enumerate(rows):
+            if found is not None:
+                value[index], error[index] = found.value, found.std_error
+                folds[: len(found.folds), index] = found.folds
+        tokens = [self.records[step, task].tokens for step in steps]
+        coords = {"step": steps, "tokens": ("step", np.array([np.nan if t is None else t for t in tokens]))}
+        dims = ("step", *axes)
+        return xr.Dataset(
+            {"value": (dims, value), "std_error": (dims, error), "folds": (("fold", *dims), folds)},
+            {**coords, **{axis: list(names) for axis, names in axes.items()}},
+        )
+
+
+def _spread(estimate: Estimate, size: int, places: list[int]) -> Estimate:
+    """The estimate on a longer axis, NaN where it says nothing."""
+    value, error = np.full(size, np.nan), np.full(size, np.nan)
+    folds = np.full((len(estimate.folds), size), np.nan)
+    value[places], error[places], folds[:, places] = estimate.value, estimate.std_error, estimate.folds
+    return Estimate(value, error, folds, estimate.n_prompts)
+
+
+def open_histories(*folders: "str | Path") -> list[History]:
+    """The histories in some folders; the folder of a sweep stands for all of its histories.
+
+    A run is named by its folder, so those of several seeds may share a name; they are then called by as much of their
+    path as tells them apart, `seed0/early` and `seed1/early`.
+
+    Raises:
+        FileNotFoundError: a folder holds no history.
+    """
+    places: list[Path] = []
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("histories/*/history.json"))
+        places += inside or [folder]
+    found = [History.open(place) for place in places]
+    full = [place.resolve().parts for place in places]
+    return [replace(history, name=_told_apart(index, found, full)) for index, history in enumerate(found)]
+
+
+def _told_apart(index: int, found: Sequence[History], paths: Sequence[tuple[str, ...]]) -> str:
+    own, name = paths[index], found[index].name
+    others = {path for path, other in zip(paths, found, strict=True) if other.name == name and path != own}
+    if not others:
+        return name
+    return "/".join(own[-next(n for n in range(1, len(own) + 1) if all(own[-n:] != path[-n:] for path in others)) :])
+
+
+def create_history(
+    folder: "str | Path",
+    name: str,
+    graph: ModelGraph,
+    *,
+    hyperparameters: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Make the folder of a history, or check that it is already there with the same graph and settings.
+
+    `settings["tasks"]` may grow, since a task changes nothing of the others, and `settings["versions"]` may differ.
+
+    Raises:
+        ValueError: the folder holds a history of another run or one recorded otherwise.
+    """
+    folder = Path(folder)
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "name": name,
+        "graph": asdict(graph),
+        "hyperparameters": dict(hyperparameters or {}),
+        "settings": dict(settings or {}),
+    }
+    (folder / "records").mkdir(parents=True, exist_ok=True)
+    place = folder / "history.json"
+    if place.exists():
+        known, asked = _read_about(folder), json.loads(json.dumps(about))
+        for key in ("name", "graph", "settings"):
+            for part, there, here in _differing(known[key], asked[key]):
+                what = f"{key} {part}" if part else key
+                raise ValueError(
+                    f"{folder} holds a history with {what} {there!r}, and this one has {here!r}; "
+                    "choose another folder, or the same settings"
+                )
+        if more := [task for task in asked["settings"].get("tasks", []) if task not in known["settings"]["tasks"]]:
+            known["settings"]["tasks"] += more
+            write_beside(place, json.dumps(known, indent=2, sort_keys=True).encode())
+        return
+    write_beside(place, json.dumps(about, indent=2, sort_keys=True).encode())
+
+
+def _differing(known: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(known, dict) and isinstance(asked, dict)):
+        known, asked = {"": known}, {"": asked}
+    may_differ = {"versions", "tasks"} if "tasks" in known and "tasks" in asked else {"versions"}
+    for part in sorted({*known, *asked} - may_differ):
+        if known.get(part) != asked.get(part):
+            yield part, known.get(part), asked.get(part)
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    place = folder / "history.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}; expected a history, as `formation record` writes it")
+    if not place.is_file():
+        raise FileNotFoundError(f"{folder} holds no history (no history.json); make it with `formation record`")
+    try:
+        about = json.loads(place.read_text())
+        newer = about["schema_version"] > SCHEMA_VERSION
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{place} is damaged ({error}); delete it, and the same `formation record` as before makes it anew"
+        ) from error
+    if newer:
+        raise ValueError(f"{folder} was written by version {about['tool_version']} of this tool; install that or later")
+    return about
+
+
+class _FolderRecords(Mapping[tuple[int, str], Record]):
+    """The records of a folder, each read when it is asked for and then kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[tuple[int, str], Path] = {}
+        for place in sorted(folder.glob("*.safetensors")):
+            step, _, task = place.name.removesuffix(".safetensors").partition(".")
+            if step.isdigit():
+                self._places[int(step), task] = place
+        self._read: dict[tuple[int, str], Record] = {}
+
+    def __getitem__(self, key: tuple[int, str]) -> Record:
+        if key not in self._read:
+            try:
+                self._read[key] = read_record(self._places[key])
+            except ValueError as error:  # one damaged file costs that record, not the history
+                if not any(record.provenance.get("damaged") for record in self._read.values()):
+                    log.warning("%s; it is left out, and so is any other record that is damaged", error)
+                self._read[key] = Record(*key, status="failed", reason=str(error), provenance={"damaged": True})
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

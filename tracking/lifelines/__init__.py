@@ -1,0 +1,1 @@
+"""Lifelines: what becomes of each role and component through training, and what happens to them."""

@@ -1,0 +1,1 @@
+"""Matching: which component of one snapshot is which of another."""

@@ -1,0 +1,1 @@
+"""Recording: measures every checkpoint of a run into a history."""

@@ -1,0 +1,418 @@
+"""How is a history recorded from inside somebody else's training loop, without touching the training?
+
+    with Recorder("histories/mine") as recorder:
+        for step, batch in enumerate(batches):
+            recorder(step, model, loss=loss)
+            ...
+
+Every call decides whether this step is worth measuring (`tracking.recording.schedules`).  What is measured is a copy:
+the first call makes one, in evaluation mode and without hooks and gradients, and later calls write the current weights
+into it. So the training's weights, gradients, modes, hooks and random states are never touched, and training gives bit
+for bit the same weights with and without a recorder.  The records are those of `tracking.recording.recording`, in an
+ordinary history.
+
+A training that was stopped and goes on may call with steps that were recorded already: where the weights are the same
+the record stands; where they are not, everything from that step on is set aside, in a folder beside the records.
+
+A request that cannot be met is refused at the first call.  From then on nothing that goes wrong with a recording (a
+full disk, a sink whose server is away, weights that are no longer finite) ends the training: it is said once, in a
+warning, the step is left out, and the next one is tried again.
+"""
+
+import copy
+import hashlib
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from circuits.model import open_module, save_module
+from circuits.transformer import Model
+from tracking.checkpoints.runs import Checkpoint
+from tracking.history.history import History, create_history
+from tracking.history.records import Record, write_record
+from tracking.interventions.activations import measured_under
+from tracking.interventions.interventions import Intervention
+from tracking.recording.measuring import PROBE, Settings, make_tasks, measure
+from tracking.recording.schedules import Pace, Schedule
+
+__all__ = ["Recorder", "Sink"]
+
+LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.recording.measuring")
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Takes the step and numbers by name; called in order of step."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The weights of one step, copied."""
+
+    step: int
+    tokens: float | None
+    weights: Mapping[str, Tensor]
+
+
+class Recorder:
+    """Records a history from inside a training loop; call it once a step, in one process only.
+
+    Beside the training it needs the memory of one more copy of the weights, and of `Schedule.lookback` copies of states
+    between two measurements, all on the model's own device.
+
+    Args:
+        folder: of the history; one that this recorder began goes on.
+        tasks: tasks whose circuit is found at every measurement; by default only head scores and losses are measured,
+            which takes a few milliseconds on a small model.
+        name: of the run; that of the folder unless said.
+        n_prompts, seed: the prompts, the same at every step.
+        method: how edges are scored, as in `find_circuit`.
+        schedule: how often to measure; by default at most a tenth of the training's own time goes into it.
+        checkpoints: a folder, into which the weights are saved where something moved.
+        sinks: where to send the numbers besides (`tracking.recording.sinks`).
+        hyperparameters: of the run, for comparing runs.
+        tokens_per_step: to tell the tokens seen, where calls do not.
+        clock: gives the time in seconds.
+
+    Raises:
+        ValueError: a task is named twice, or there are too few prompts.
+    """
+
+    def __init__(
+        self,
+        folder: "str | Path",
+        *,
+        tasks: Sequence[str] = (),
+        name: str | None = None,
+        n_prompts: int = 32,
+        seed: int = 0,
+        method: str = "eap-ig",
+        schedule: Schedule | None = None,
+        checkpoints: "str | Path | None" = None,
+        sinks: Sequence[Sink] = (),
+        hyperparameters: Mapping[str, Any] | None = None,
+        tokens_per_step: int | float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.folder = Path(folder)
+        self.pace = Pace(schedule or Schedule())
+        tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
+        self._settings = Settings(tasks or ("induction",), n_prompts, seed, method)
+        self._units = (PROBE, *tasks)
+        self._name, self._hyperparameters = name or self.folder.resolve().name, dict(hyperparameters or {})
+        self._checkpoints = None if checkpoints is None else Path(checkpoints)
+        self._sinks, self._tokens_per_step, self._clock = tuple(sinks), tokens_per_step, clock
+        self._model: Model | None = None
+        self._tasks: dict[str, Any] = {}
+        self._left: float | None = None
+        self._known: dict[int, str] = {}
+        self._warned: set[str] = set()
+        self._before: tuple[int, dict[str, float]] | None = None
+        self._between: list[State] = []
+        for module in LOADED:  # now, and not in the middle of the training
+            import_module(module)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the copy and of the states that were kept; a later call begins anew."""
+        self._model, self._left, self._between = None, None, []
+
+    @property
+    def history(self) -> History:
+        """What was recorded so far."""
+        return History.open(self.folder)
+
+    def __call__(
+        self,
+        step: int,
+        model: nn.Module,
+        *,
+        loss: "float | Tensor | None" = None,
+        tokens: int | float | None = None,
+        force: bool = False,
+        interventions: Sequence[Intervention] = (),
+    ) -> bool:
+        """Measure the model now, if now is the time for it; says whether it was.
+
+        Args:
+            step: updates done so far.
+            model: native or Hugging Face, as it is or wrapped for several devices (data parallel) or by the compiler.
+            loss: of the training, in nats; a fall calls for a measurement.  On an accelerator it is looked at every
+                tenth step only, since to look is to wait for the device.
+            tokens: seen so far.
+            force: measure whatever the schedule says.
+            interventions: ablations and clamps that stand around this training, to be measured under.
+
+        Raises:
+            ValueError: at the first call, the parts of the model cannot be told apart, its weights are spread over
+                processes, or the folder holds another history; at any, a step below 0 or an intervention on a
+                component that the model does not have.
+            OSError: at the first call, the folder cannot be written to.
+        """
+        if step != int(step) or step < 0:
+            raise ValueError(f"expected the number of updates done so far as step, got {step}")
+        entered, step = self._clock(), int(step)
+        if self._left is not None:
+            self.pace.training += entered - self._left
+        with untouched():
+            if tokens is None and self._tokens_per_step is not None:
+                tokens = step * self._tokens_per_step
+            tokens = None if tokens is None else float(tokens)
+            due = force or step in self._known or self.pace.due(step, _level(loss, step))
+            if due:
+                due = self._try_to_measure(step, tokens, unwrapped(model), interventions)
+            else:
+                self._keep(step, tokens, model)
+        self._left = self._clock()
+        self.pace.spent += self._left - entered
+        return due
+
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def _try_to_measure(
+        self, step: int, tokens: float | None, module: nn.Module, interventions: Sequence[Intervention]
+    ) -> bool:
+        """Measure; from the second time on, what goes wrong is the recording's loss and not the training's."""
+        first = self._model is None
+        if self._model is None:
+            self._model = self._begin(module)
+        for each in interventions:
+            each.nodes(self._model.graph)
+        try:
+            self._measure(State(step, tokens, module.state_dict()), interventions)
+        except Exception as error:
+            if first:
+                self._model = None
+                raise
+            self._between.clear()
+            self.pace.measured(step, None)
+            self._warn(type(error).__name__, f"step {step} was not recorded in {self.folder}: {error}")
+            return False
+        return True
+
+    def _warn(self, kind: str, what: str) -> None:
+        """Once for everything of one kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{what} (the training goes on; this is said once)", RuntimeWarning, stacklevel=2)
+
+    def _measure(self, now: State, interventions: Sequence[Intervention]) -> None:
+        found = [self._record(now, interventions)]
+        before, values = self._before, found[0][1]
+        movement = None if before is None else _movement(before[1], values)
+        if before is not None and movement is not None and movement > self.pace.schedule.moved:
+            found += self._look_back(before, (now.step, values), interventions)
+        self.pace.measured(now.step, movement)
+        self._between.clear()
+        last = before[1] if before is not None else None
+        for state, each in sorted(found, key=lambda pair: pair[0].step):
+            moved = last is not None and _movement(last, each) > self.pace.schedule.moved
+            if moved and self._checkpoints is not None:
+                self._save(state)
+            self._send(state.step, {**each, "moved": float(moved)})
+            last = each
+        self._before = (now.step, values)
+
+    def _send(self, step: int, values: Mapping[str, float]) -> None:
+        for number, sink in enumerate(self._sinks):
+            try:
+                sink(step, values)
+            except Exception as error:
+                name = getattr(sink, "__qualname__", type(sink).__name__).partition(".")[0]
+                self._warn(f"sink {number}", f"the numbers of step {step} did not go to {name}: {error}")
+
+    def _record(self, state: State, interventions: Sequence[Intervention]) -> tuple[State, dict[str, float]]:
+        """One measurement, written unless it is there; gives its numbers."""
+        assert self._model is not None
+        entered = self._clock()
+        digest = _write_into(self._model.module, state.weights)
+        if self._known.get(state.step, digest) != digest:
+            self._set_aside(state.step)
+        if state.step in self._known:
+            records = self.history[state.step].records.values()
+            return state, {name: value for record in records for name, value in _numbers(record).items()}
+        standing = [each.spec for each in interventions]
+        provenance: dict[str, Any] = {"weights": digest, "live": True}
+        provenance |= {"interventions": standing} if standing else {}
+        here, values = Checkpoint(state.step, "", state.tokens), {}
+        with measured_under(self._model, interventions):
+            for unit in self._units:
+                record = measure(unit, self._model, self._tasks, self._settings, here, provenance)
+                write_record(self.folder, record)
+                values |= _numbers(record)
+        self.pace.costs.append(self._clock() - entered)
+        return state, values
+
+    def _look_back(
+        self,
+        before: tuple[int, dict[str, float]],
+        now: tuple[int, dict[str, float]],
+        interventions: Sequence[Intervention],
+    ) -> list[tuple[State, dict[str, float]]]:
+        """Measure what was kept between two measurements, halving the gap that moved most, while it can be paid."""
+        found: list[tuple[State, dict[str, float]]] = []
+        places = [before, now]
+        kept = list(self._between)
+        while kept and self.pace.affordable(len(found) + 2):
+            gaps = []
+            for left, right in pairwise(places):
+                inside = [state for state in kept if left[0] < state.step < right[0]]
+                if inside:
+                    gaps.append((_movement(left[1], right[1]), inside))
+            movement, inside = max(gaps, key=lambda gap: gap[0], default=(0.0, []))
+            if movement <= self.pace.schedule.moved:
+                break
+            state = inside[len(inside) // 2]
+            kept.remove(state)
+            found.append(self._record(state, interventions))
+            places = sorted([*places, (state.step, found[-1][1])], key=lambda place: place[0])
+        return found
+
+    def _keep(self, step: int, tokens: float | None, model: nn.Module) -> None:
+        """Copy the weights of a step between two measurements, evenly spread over the gap."""
+        lookback = self.pace.schedule.lookback
+        if not lookback or self.pace.last is None:
+            return
+        spacing = max(1, self.pace.gap // (lookback + 1))
+        last = self._between[-1].step if self._between else self.pace.last
+        if step - last >= spacing:
+            weights = {name: weight.detach().clone() for name, weight in unwrapped(model).state_dict().items()}
+            self._between = [*self._between, State(step, tokens, weights)][-lookback:]
+
+    # -- beginning and going on -----------------------------------------------------------------------------------
+
+    def _begin(self, module: nn.Module) -> Model:
+        model = open_module(_replica(module))
+        self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
+        settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
+        create_history(self.folder, self._name, model.graph, hyperparameters=self._hyperparameters, settings=settings)
+        found: dict[int, dict[str, str]] = {}
+        for (step, unit), record in self.history.records.items():
+            found.setdefault(step, {})[unit] = str(record.provenance.get("weights"))
+        # A process that was killed may have written some units of its last step and not the others.
+        whole = {step: digests for step, digests in found.items() if set(self._units) <= set(digests)}
+        self._known = {step: digests[PROBE] for step, digests in whole.items()}
+        return model
+
+    def _set_aside(self, step: int) -> None:
+        """Records from `step` on belong to a training that went another way."""
+        number = len(list(self.folder.glob("set-aside-*")))
+        place = self.folder / f"set-aside-{number}"
+        place.mkdir()
+        for file in sorted((self.folder / "records").glob("*.safetensors")):
+            if int(file.name.partition(".")[0]) >= step:
+                file.rename(place / file.name)
+        self._known = {known: digest for known, digest in self._known.items() if known < step}
+
+    def _save(self, state: State) -> None:
+        assert self._model is not None
+        assert self._checkpoints is not None
+        _write_into(self._model.module, state.weights)
+        save_module(self._model.module, self._checkpoints / f"step{state.step:06d}")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside of what several devices or the compiler need around it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or (getattr(model, "module", None) if _is_wrapper(model) else None)
+        if inner is None:
+            return model
+        model = inner
+
+
+def _is_wrapper(model: nn.Module) -> bool:
+    return isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+
+
+def _level(loss: "float | Tensor | None", step: int) -> float | None:
+    """The loss as a number; the mean where several devices give one each."""
+    if not isinstance(loss, Tensor):
+        return loss
+    return None if loss.device.type != "cpu" and step % 10 else float(loss.detach().float().mean())
+
+
+def _replica(module: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the module: no hooks, no gradients, in evaluation mode."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"expected a PyTorch module to record, got {type(module).__name__}")
+    wrapped = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
+    # `fully_shard` and tensor parallelism leave DTensors, ZeRO-3 parameters of its own.
+    if wrapped or any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in module.parameters()):
+        raise ValueError(
+            f"the weights of this {type(module).__name__} are spread over processes, and a recorder needs them whole; "
+            "save checkpoints and record those with `formation record`"
+        )
+    replica = copy.deepcopy(module)
+    for part in replica.modules():
+        part.__dict__.pop("forward", None)  # what other libraries wrap around it on this one object
+        for name, hooks in part.__dict__.items():
+            if "hooks" in name and isinstance(hooks, dict):
+                hooks.clear()
+    return replica.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _write_into(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Copy every weight; gives a digest of at most a few thousand entries of each."""
+    digest, held = hashlib.sha256(), module.state_dict()
+    if held.keys() != weights.keys():
+        raise ValueError("this is another model than at the first call; one recorder records one model")
+    for name, own in held.items():
+        given = weights[name]
+        own.copy_(given)
+        entries = given.detach().flatten()[:: max(1, given.numel() // 4096)]
+        digest.update(name.encode() + entries.to("cpu", torch.float64).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever draws random numbers within, the caller's random states are as they were."""
+    python, legacy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    kind = "cuda" if devices else "cpu"
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.autocast(kind, enabled=False),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
+def _numbers(record: Record) -> dict[str, float]:
+    """The scores of every head and the metrics, by name."""
+    found = {
+        f"{name}/{node}": float(value)
+        for name, scores in record.scores.items()
+        for node, value in zip(scores.nodes, scores.values, strict=True)
+    }
+    return found | {name: float(estimate.value) for name, estimate in record.metrics.items()}
+
+
+def _movement(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """The largest change: of head scores as they are, of losses relatively."""
+    changes = [0.0]
+    for name in before.keys() & after.keys():
+        if name.startswith("loss_"):
+            changes.append(abs(after[name] - before[name]) / max(abs(before[name]), 1e-9))
+        elif "/" in name and not name.startswith("attribution/"):
+            changes.append(abs(after[name] - before[name]))
+    return max(change for change in changes if change == change)

@@ -1,0 +1,165 @@
+"""What is measured of one checkpoint?
+
+One **unit** of recording is one checkpoint and one task or probe, and gives one `Record`:
+
+- the probe `repeated-tokens`: scores of every head, and the losses on the first and the repeated half;
+- a task: node attribution, edge scores with the circuit chosen from them, its faithfulness, and how well the model
+  does the task (the metric on clean and on corrupted prompts);
+- `training`: what the training's own log says at that step.
+
+The prompts depend on `Settings` alone and are the same at every checkpoint.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from circuits.graph import Estimate
+from tracking.checkpoints.runs import Checkpoint, Run
+from tracking.history.records import Record
+
+if TYPE_CHECKING:
+    from circuits.tasks.task import Task
+    from circuits.transformer import Model
+
+__all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "training_record"]
+
+PROBE, TRAINING = "repeated-tokens", "training"
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every checkpoint is measured.
+
+    Node effects are first order (`attribution`) and, in models of up to `exact_nodes` components, exact as well
+    (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.
+    """
+
+    tasks: tuple[str, ...] = ("induction",)
+    n_prompts: int = 64
+    seed: int = 0
+    method: str = "eap-ig"
+    target: float = 0.85
+    dtype: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    exact_nodes: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or {PROBE, TRAINING} & set(self.tasks):
+            raise ValueError(f"expected one or more different tasks, got {', '.join(self.tasks) or 'none'}")
+        if self.n_prompts < 2:
+            raise ValueError(f"expected at least 2 prompts, so that there is a standard error, got {self.n_prompts}")
+        if self.dtype not in (None, *DTYPES):
+            raise ValueError(f"expected a dtype among {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not 0 < self.target <= 1:
+            raise ValueError(f"expected a target faithfulness above 0 and up to 1, got {self.target}")
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Everything that is measured of a checkpoint's weights."""
+        return (PROBE, *self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "tasks": list(self.tasks), "options": dict(self.options)}
+
+
+def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
+    """The prompts of every task.
+
+    Raises:
+        ValueError: a task or the method is unknown, or a task does not fit the model's vocabulary or context.
+    """
+    from circuits.discovery import SCORING
+    from circuits.tasks.registry import make_task
+
+    if settings.method not in SCORING:
+        raise ValueError(f"expected a method among {', '.join(SCORING)}, got {settings.method!r}")
+    made = {}
+    for name in settings.tasks:
+        made[name] = make_task(name, model, n_prompts=settings.n_prompts, seed=settings.seed)
+        made[name].check(model)
+    return made
+
+
+def measure(
+    unit: str,
+    model: "Model",
+    tasks: "Mapping[str, Task]",
+    settings: Settings,
+    checkpoint: Checkpoint,
+    provenance: Mapping[str, Any],
+) -> Record:
+    """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training."""
+    from tracking.interventions.activations import measured_under, standing_at
+
+    if standing := standing_at(checkpoint):
+        provenance = {**provenance, "interventions": [each.spec for each in standing]}
+    with measured_under(model, standing):
+        if unit == PROBE:
+            return _probe(model, settings, checkpoint, provenance)
+        return _task(model, tasks[unit], settings, checkpoint, provenance)
+
+
+def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Record:
+    from circuits.heads import scores_and_losses
+
+    scores, losses = scores_and_losses(model, n_prompts=settings.n_prompts, seed=settings.seed)
+    return Record(
+        checkpoint.step,
+        PROBE,
+        checkpoint.tokens,
+        scores=scores,
+        metrics=losses,
+        status="unknown",
+        provenance=provenance,
+    )
+
+
+def _task(
+    model: "Model", task: "Task", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]
+) -> Record:
+    from circuits.attribution import attribution_patching
+    from circuits.discovery import examine
+    from circuits.patching import activation_patching
+
+    method: Any = settings.method
+    found = examine(model, task, method=method, target=settings.target, **settings.options)
+    circuit = found.circuit
+    metrics = {
+        "metric_clean": Estimate.from_prompts(found.clean),
+        "metric_corrupted": Estimate.from_prompts(found.corrupted),
+        "n_edges": Estimate.exact(float(circuit.n_edges)),
+    }
+    if circuit.faithfulness is not None:
+        metrics["faithfulness"] = circuit.faithfulness
+    scores = {}
+    if task.metric.differentiable:
+        scores["attribution"] = found.nodes if found.nodes is not None else attribution_patching(model, task)
+    if len(model.graph.components) <= settings.exact_nodes:
+        scores["patching"] = activation_patching(model, task)
+    return Record(
+        checkpoint.step, task.name, checkpoint.tokens, scores, circuit, metrics, circuit.status, provenance=provenance
+    )
+
+
+def training_record(run: Run, checkpoint: Checkpoint) -> Record | None:
+    """What the run's log says at the checkpoint's step; None where it says nothing."""
+    values: dict[str, float] = {}
+    for entry in run.log:
+        if entry["step"] == checkpoint.step:
+            values |= {str(key): float(value) for key, value in entry.items() if _is_measured(key, value)}
+    if not values:
+        return None
+    metrics = {name: Estimate.exact(value) for name, value in sorted(values.items())}
+    return Record(checkpoint.step, TRAINING, checkpoint.tokens, metrics=metrics)
+
+
+def _is_measured(key: object, value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number and key not in ("step", "tokens", "epoch")
+
+
+def failed_record(unit: str, checkpoint: Checkpoint, reason: str, provenance: Mapping[str, Any]) -> Record:
+    return Record(checkpoint.step, unit, checkpoint.tokens, status="failed", reason=reason, provenance=provenance)

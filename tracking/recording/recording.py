@@ -1,0 +1,160 @@
+"""How does a history get filled from a run, and how does it go on after it was stopped?
+
+Recording walks the checkpoints of a run in order of step: one model per architecture, its weights swapped, every unit
+(`tracking.recording.measuring`) written as soon as it is there.  What is on disk is not done again, so the same command
+goes on where the last one stopped, and ends with the same files.  A checkpoint that cannot be read or measured becomes
+records with the status `failed` and the reason, is tried again the next time, and never stops the others.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tracking.checkpoints.audit import audit_files, equal_weights
+from tracking.checkpoints.hub import Downloads, weight_digests
+from tracking.checkpoints.runs import Run
+from tracking.execution.pool import local_device
+from tracking.history.history import History
+from tracking.recording.adaptive_steps import budget_of, first_steps, next_steps
+from tracking.recording.checkpoint_loop import Events, Progress, RecordingSummary, Walk
+from tracking.recording.measuring import PROBE, TRAINING, Settings
+from tracking.recording.model_slot import Bench
+from tracking.recording.parallel import record_together
+
+__all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
+
+SUMMARISED = ("done", "skipped", "failed", "changed")
+
+
+def record(
+    source: "str | Path | Run",
+    folder: "str | Path",
+    *,
+    tasks: Sequence[str] = ("induction",),
+    steps: str = "all",
+    n_prompts: int = 64,
+    seed: int = 0,
+    method: str = "eap-ig",
+    target: float = 0.85,
+    device: str = "cpu",
+    dtype: str | None = None,
+    threads: int | None = None,
+    config: "str | Path | None" = None,
+    keep_checkpoints: int | None = None,
+    force: bool = False,
+    shard: str | None = None,
+    workers: int = 1,
+    cluster: str | None = None,
+    progress: Progress | None = None,
+    events: Events | None = None,
+    **options: Any,
+) -> RecordingSummary:
+    """Measure the checkpoints of a run into a history, or go on with it.
+
+    Args:
+        source: a run, or the folder of one (see `Run.open`).
+        folder: of the history; one that holds another run, or other settings, is refused.
+        tasks: names of tasks; more may be added to a history later.
+        steps: which checkpoints (see `tracking.checkpoints.runs.select_steps`); `auto`, or `auto:N`, takes a few at
+            first and then more where something changes (see `tracking.recording.adaptive_steps`), up to 40 or N.
+        n_prompts, seed: the prompts, the same at every checkpoint.
+        method, target, options: how edges are scored and which faithfulness the circuit must reach; what
+            `circuits.discovery.find_circuit` takes.
+        device: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.
+        threads: of torch in each process; by default one for small models, since it is faster there, and for others
+            what the machine has (on a cluster four).  Sums over other numbers of threads may differ in the last digit.
+        config: the model's configuration, a `config.json` or a folder with one, where none lies with the checkpoints.
+        keep_checkpoints: how many of the hub's checkpoints stay on disk after they were measured; 0 keeps the one in
+            use and the next alone, None leaves all to the hub's own cache.
+        force: record a series whose files fail the audit (see `tracking.checkpoints.audit`), too.
+        shard: "i/n" for the i-th of n parts of the checkpoints; n such calls on one folder make the whole history.
+        workers: processes on this machine; with several GPUs each process has one.
+        cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here); the
+            folder and the checkpoints must be seen by all of its machines.  Each checkpoint and task is a unit of its
+            own there, as it is with several workers; a unit whose worker dies is done by another.
+        progress: called with ("recording", checkpoints done, checkpoints).
+        events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
+
+    Several recorders may work on one folder at once; each takes the checkpoints that no other is at.
+
+    Raises:
+        FileNotFoundError: no such run, or no checkpoints in it.
+        ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, no checkpoint at all
+            that can be read, or a series that is not what it claims to be.
+    """
+    if (budget := budget_of(steps)) is not None:
+        given = {key: value for key, value in locals().items() if key not in ("source", "folder", "steps", "budget")}
+        return _where_it_changes(source, folder, budget, given | given.pop("options"))
+    run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
+    settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
+    if not force:
+        _refuse_false_series(run, config)
+    run, place, progress, events = part_of(run, shard), Path(folder), progress or _silent, events or _silent
+    if not run.checkpoints:  # more shards than checkpoints
+        return RecordingSummary(str(place))
+    if workers < 1:
+        raise ValueError(f"expected at least one worker, got {workers}")
+    if cluster is None:
+        local_device(device)
+    if workers > 1 or cluster is not None:
+        return record_together(
+            run, place, settings, workers=workers, cluster=cluster, device=device, threads=threads, config=config,
+            keep=keep_checkpoints, progress=progress, events=events,
+        )  # fmt: skip
+    bench = Bench(settings, device=device, threads=threads, config=config)
+    with closing(Downloads(place, keep_checkpoints)) as downloads:
+        return Walk(run, place, bench, downloads=downloads).walk(progress, events)
+
+
+def _where_it_changes(
+    source: "str | Path | Run", folder: "str | Path", budget: int, options: dict[str, Any]
+) -> RecordingSummary:
+    """Coarse first, then denser where the scores move, until the budget of checkpoints is spent."""
+    run = source if isinstance(source, Run) else Run.open(source)
+    steps, parts, progress = first_steps(run.steps, budget), [], options.pop("progress") or _silent
+    taken: set[int] = set()
+    while steps:
+        taken |= {*steps}
+        progress("recording", len(taken) - len(steps), min(budget, len(run)))
+        parts.append(record(run, folder, steps=",".join(map(str, steps)), **options))
+        steps = next_steps(History.open(folder), run.steps, budget, taken=taken)
+    progress("recording", len(taken), len(taken))
+    units = {name: tuple(unit for part in parts for unit in getattr(part, name)) for name in SUMMARISED}
+    return RecordingSummary(str(folder), **units)
+
+
+def _refuse_false_series(run: Run, config: "str | Path | None") -> None:
+    """A checkpoint that cannot be read costs itself alone; one that is not of this series makes the others wrong."""
+    if run.checkpoints and run.checkpoints[0].revision is not None:
+        digests = {c.step: " ".join(weight_digests(c.source, c.revision or "")) for c in run.checkpoints}
+        findings = equal_weights({step: digest for step, digest in digests.items() if digest})
+    else:
+        findings = list(audit_files(run, config=config).findings)
+    found = [f for f in findings if f.kind in ("equal", "config", "tokenizer")]
+    if found:
+        more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
+        raise ValueError(
+            f"{run.name!r} is not what it claims to be: {found[0].what}{more}; `formation audit` says more, steps= "
+            "leaves checkpoints out, and force=True (--force) records it as it is"
+        )
+
+
+def part_of(run: Run, shard: str | None) -> Run:
+    """Every n-th checkpoint of a run, from the i-th on, for `shard` = "i/n" with i from 1 to n.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if shard is None:
+        return run
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"expected a shard such as 1/4 (the first of four) to 4/4, got {shard!r}")
+    return replace(run, checkpoints=run.checkpoints[int(match[1]) - 1 :: int(match[2])])
+
+
+def _silent(*_: object) -> None:
+    pass

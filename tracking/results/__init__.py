@@ -1,0 +1,1 @@
+"""Results: everything found, as tables, sentences and files that other tools read."""

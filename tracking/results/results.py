@@ -1,0 +1,209 @@
+"""What was found in one run or in several, as one value, and what do its tables hold?
+
+A **timeline** is everything there is to say about some runs: each run's history, the lifelines and events found in it,
+its formation table, and the findings in words.  Its six tables have the same columns everywhere: here, in Parquet, in
+CSV and in JSON.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tracking.history.history import SCHEMA_VERSION, History, tool_version
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["COLUMNS", "MEASURED", "TABLES", "RunTimeline", "Timeline", "file_name", "kind_of", "typed", "versions"]
+
+Kind = Literal["text", "integer", "number", "flag"]
+MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
+TABLES = (*MEASURED, "lifelines", "events", "formation")
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    table: tuple(columns.split())
+    for table, columns in {
+        "scores": "run step tokens component task measure value std_error",
+        "edges": "run step task source target slot score std_error in_circuit",
+        "metrics": "run step tokens name value std_error",
+        "lifelines": "run lifeline role step component strength confidence",
+        "events": "run lifeline event step_before step_after role_before role_after components_before components_after "
+        "confidence",
+        "formation": "run lifeline role component clock definition onset midpoint plateau low high interval_before "
+        "interval_after censored status",
+    }.items()
+}
+# A step is a whole number; a time that was interpolated or resampled is not.
+WHOLE = ("step", "step_before", "step_after")
+NUMBERS = ("tokens", "value", "std_error", "score", "strength", "confidence", "onset", "midpoint", "plateau")
+NUMBERS += ("low", "high", "interval_before", "interval_after")
+PART = 1 << 18
+"""Rows of a table that are made at a time."""
+
+
+def kind_of(column: str) -> Kind:
+    """What a column of any of the tables holds."""
+    if column in WHOLE:
+        return "integer"
+    return "number" if column in NUMBERS else "flag" if column == "in_circuit" else "text"
+
+
+def versions() -> dict[str, Any]:
+    """What every file says of the program that wrote it."""
+    return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
+
+
+def file_name(name: str) -> str:
+    """The name with everything but letters, digits, dots and dashes as an underscore."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+@dataclass(frozen=True)
+class RunTimeline:
+    """One run: what was measured, what was found in it, and the findings as sentences.
+
+    `analysis` says how it was found: thresholds by lifeline, definitions, confidence, seed.
+    """
+
+    history: History
+    lifelines: "pd.DataFrame"
+    events: "pd.DataFrame"
+    formation: "pd.DataFrame"
+    sentences: tuple[str, ...] = ()
+    analysis: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("lifelines", "events", "formation"):
+            expected, got = list(COLUMNS[name]), list(getattr(self, name).columns)
+            if missing := [column for column in expected if column not in got]:
+                raise ValueError(
+                    f"expected a table of {name} with the columns {', '.join(expected)}; {', '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} not among {', '.join(map(str, got)) or 'none'}"
+                )
+
+    def __repr__(self) -> str:
+        return f"<RunTimeline of {self.history!r}: {len(self.lifelines)} lifeline rows, {len(self.events)} events>"
+
+    @property
+    def name(self) -> str:
+        return self.history.name
+
+    def parts(self, name: str) -> "Iterator[pd.DataFrame]":
+        """The rows of a table, in order, in as many tables as it takes to hold few of them in memory.
+
+        A run of many checkpoints has millions of edges; every other table is one part.
+        """
+        if name != "edges":
+            yield self.table(name)
+            return
+        history, waiting, size = self.history, {}, 0
+        for key in sorted(history.records):
+            waiting[key] = record = history.records[key]
+            size += 0 if record.circuit is None else int(record.circuit.graph.edge_mask.sum())
+            if size >= PART:
+                yield replace(self, history=replace(history, records=waiting)).table(name)
+                waiting, size = {}, 0
+        if waiting:
+            yield replace(self, history=replace(history, records=waiting)).table(name)
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of the six tables of this run, its columns in order and of one type each.
+
+        Raises:
+            ValueError: there is no such table.
+        """
+        if name not in TABLES:
+            raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}")
+        frame = self.history.to_frame(name) if name in MEASURED else getattr(self, name)
+        if name == "scores":
+            place = {node.name: index for node, index in self.history.graph.writer_index.items()}
+            frame = frame.assign(place=frame["component"].map(place)).sort_values(["step", "task", "measure", "place"])
+        if name == "metrics":
+            frame = frame.sort_values(["step", "name"], kind="stable")
+        return typed(frame, name)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Everything found in some runs."""
+
+    runs: tuple[RunTimeline, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("expected at least one run, got none")
+        names = [run.name for run in self.runs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two runs are called {twice[0]!r}; rename one, so that the tables tell them apart")
+
+    def __repr__(self) -> str:
+        return f"<Timeline of {', '.join(run.name for run in self.runs)}>"
+
+    def plot(self, **options: Any) -> "Figure":
+        """One figure of everything found in a run: `tracking.drawing.figures.plot` with these options."""
+        return import_module("tracking.drawing.figures").plot(self, **options)
+
+    def __getitem__(self, name: str) -> RunTimeline:
+        """The run of that name.
+
+        Raises:
+            KeyError: there is none; the message names those there are.
+        """
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise KeyError(f"no run {name!r} in this timeline; it has {', '.join(run.name for run in self.runs)}")
+
+    def parts(self, name: str) -> "Iterator[pd.DataFrame]":
+        """The rows of a table, run after run, as `RunTimeline.parts` gives them."""
+        for run in self.runs:
+            yield from run.parts(name)
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of the six tables, run after run."""
+        import pandas as pd
+
+        tables = [run.table(name) for run in self.runs]
+        return tables[0] if len(tables) == 1 else typed(pd.concat(tables, ignore_index=True), name)
+
+
+def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
+    """The frame with exactly the table's columns; no text is None, as CSV cannot tell it from empty, no number NaN."""
+    import pandas as pd
+
+    columns = {}
+    for name in COLUMNS[table]:
+        column, kind = frame[name], kind_of(name)
+        if kind == "text":
+            columns[name] = pd.Series(_texts(column), dtype=object)
+        elif kind == "flag":
+            columns[name] = column.astype(bool).reset_index(drop=True)
+        else:
+            numbers = pd.to_numeric(column).astype("float64").reset_index(drop=True)
+            whole = kind == "integer" and not numbers.isna().any()
+            columns[name] = numbers.astype("int64") if whole else numbers
+    return pd.DataFrame(columns)
+
+
+def _texts(column: "pd.Series") -> np.ndarray:
+    """Every value as text; where all are texts, each different one is looked at once."""
+    import pandas as pd
+
+    if pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return np.array([_text(value) for value in column.tolist()], dtype=object)
+    codes, different = pd.factorize(column)
+    return np.array([*map(_text, different.tolist()), None], dtype=object)[codes]  # the code of what is missing is -1
+
+
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ",".join(str(part) for part in value) or None
+    return str(value) or None

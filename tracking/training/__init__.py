@@ -1,0 +1,1 @@
+"""Training: the embedded trainer, its data and its options."""

@@ -1,0 +1,179 @@
+"""What can be chosen about a training of the embedded default, and how is it written down?
+
+Options come from a TOML file, from text on a command line, or from Python; an option that does not exist is answered
+with the one that was probably meant.
+"""
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from circuits.model import NativeConfig
+from tracking.checkpoints.runs import select_steps
+from tracking.training.sequences import Repeats
+
+__all__ = ["TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What is trained, how, and on what; every field but `name` is a hyperparameter of the run.
+
+    `name` is the run's; without one it is that of its folder.
+    `checkpoints` says at which steps the state is kept, in the language of `tracking.checkpoints.runs.select_steps`
+    over the steps 0 to `steps`; the last step is always kept.  `seed` draws the weights, `data_seed` (`seed` where it
+    is not given) the data.  `schedule` is that of the learning rate after the warm-up: constant, or falling to zero at
+    `steps`.
+    """
+
+    name: str = ""
+    steps: int = 600
+    checkpoints: str = "0..180:20,180..330:5,330..600:30"
+    seed: int = 0
+    data_seed: int | None = None
+
+    n_layers: int = 2
+    d_model: int = 64
+    n_heads: int = 4
+    attn_only: bool = True
+    positions: Literal["rotary", "standard"] = "rotary"
+    normalization: Literal["LN", "RMS", "LNPre", "RMSPre", "none"] = "LN"
+    init_scale: float | None = None
+
+    batch_size: int = 64
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    warmup_steps: int = 100
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float | None = None
+
+    vocabulary: int = 64
+    context_length: int = 32
+    repeat_probability: float = 0.9
+    shortest_period: int = 4
+    longest_period: int = 16
+    corrupted_fraction: float = 0.0
+    zipf_exponent: float = 0.0
+    burstiness: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "n_layers", "n_heads", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"expected a d_model that {self.n_heads} heads divide, got {self.d_model}")
+        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.d_model // self.n_heads}")
+        self.sequences  # noqa: B018
+        self.checkpoint_steps  # noqa: B018
+
+    @staticmethod
+    def from_toml(path: "str | Path", overrides: Mapping[str, Any] | None = None) -> "TrainingConfig":
+        """The options of a TOML file; sections are allowed and mean nothing; `overrides` come last.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is no TOML, or an option is unknown or of the wrong kind.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no such file: {path}; expected a TOML file of training options")
+        try:
+            given = tomllib.loads(Path(path).read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no TOML: {error}") from error
+        flat = {key: value for key, value in given.items() if not isinstance(value, dict)}
+        for section in given.values():
+            flat |= section if isinstance(section, dict) else {}
+        return TrainingConfig.from_dict({**flat, **(overrides or {})})
+
+    @staticmethod
+    def from_dict(options: Mapping[str, Any]) -> "TrainingConfig":
+        """The configuration with these options, which may be text as on a command line.
+
+        Raises:
+            ValueError: an option is unknown (the message names the nearest) or of the wrong kind.
+        """
+        kinds = get_type_hints(TrainingConfig)
+        return TrainingConfig(**{key: _converted(key, value, kinds) for key, value in options.items()})
+
+    @property
+    def model(self) -> NativeConfig:
+        return NativeConfig(
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_head=self.d_model // self.n_heads,
+            d_vocab=self.vocabulary,
+            n_ctx=self.context_length,
+            attn_only=self.attn_only,
+            normalization=None if self.normalization == "none" else self.normalization,
+            positions=self.positions,
+            init_scale=self.init_scale,
+            seed=self.seed,
+        )
+
+    @property
+    def sequences(self) -> Repeats:
+        chosen = {field.name for field in fields(Repeats)} - {"length"}
+        return Repeats(length=self.context_length, **{name: getattr(self, name) for name in chosen})
+
+    @property
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        try:
+            return tuple(sorted({*select_steps(range(self.steps + 1), self.checkpoints), self.steps}))
+        except ValueError as error:
+            raise ValueError(
+                f"checkpoints={self.checkpoints!r} does not suit {self.steps} steps ({error}); give others, such as "
+                f"checkpoints='0..{self.steps}:{max(self.steps // 30, 1)}'"
+            ) from error
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.context_length
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of the update that leads from `step` to the next."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        left = 1 - max(0.0, step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        fall = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
+        return self.learning_rate * warm * fall[self.schedule]
+
+
+def _converted(key: str, value: Any, kinds: Mapping[str, Any]) -> Any:
+    if key not in kinds:
+        near = difflib.get_close_matches(key, kinds, n=1, cutoff=0.4)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+        raise ValueError(f"no training option {key!r}; {meant}")
+    kind = kinds[key]
+    options = get_args(kind)
+    if type(None) in options:
+        if value is None or value == "none":
+            return None
+        kind = options[0]
+    elif options:
+        if value not in options:
+            raise ValueError(f"expected {key} to be one of {', '.join(options)}, got {value!r}")
+        return value
+    if kind is bool and value in (True, False, "true", "false"):
+        return value in (True, "true")
+    if isinstance(value, str) and kind is not str:
+        with suppress(ValueError):
+            value = json.loads(value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+    if kind is int and whole:
+        return int(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ValueError(f"expected {key} to be {names[kind]}, got {value!r}")

@@ -1,0 +1,304 @@
+"""How does the embedded default get its runs: small transformers, trained on repeats, that can be stopped anywhere?
+
+The state after step s is the weights after s updates; the log's entry of step s is the loss of those weights on batch
+s.  A checkpoint holds beside the weights everything that the next step depends on (optimiser, random state, position
+in the data), so a run that was stopped and resumed, or continued elsewhere as a branch, is bit for bit the run that
+went on.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from circuits.model import NativeConfig, native_module, save_checkpoint
+from tracking.checkpoints.runs import Run, parse_step
+from tracking.history.history import tool_version
+from tracking.history.records import SCHEMA_VERSION, write_beside
+from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.sequences import batch
+
+__all__ = [
+    "AroundStep",
+    "StepPlan",
+    "TrainingConfig",
+    "TrainingState",
+    "begin_run",
+    "load_state",
+    "reproducible",
+    "save_state",
+    "start_state",
+    "train",
+    "training_step",
+]
+
+Progress = Callable[[str, int, int], None]
+STATE = "training_state.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that the steps after `step` depend on."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """How one step is done: with these options, and on these tokens instead of the next ones."""
+
+    config: TrainingConfig
+    tokens: Int[Tensor, "batch pos"] | None = None
+
+
+AroundStep = Callable[[TrainingState, TrainingConfig], AbstractContextManager[StepPlan]]
+"""Stands around each step: it may change the state before, and says how the step is done."""
+
+
+def start_state(config: TrainingConfig, *, device: str = "cpu") -> TrainingState:
+    """The state before the first update, drawn from the seed alone; sets torch's random state."""
+    torch.manual_seed(config.seed)
+    module = native_module(config.model).to(device).requires_grad_(True).train()
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(module.parameters(), config.learning_rate, 0.9, weight_decay=config.weight_decay)
+    else:
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(module.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+    return TrainingState(module, optimizer)
+
+
+def training_step(
+    state: TrainingState,
+    config: TrainingConfig,
+    *,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    update: bool = True,
+) -> tuple[TrainingState, float]:
+    """One step: the loss (mean cross-entropy of the next token, in nats) before the update, and the state after it.
+
+    `tokens` is the batch at the state's position in the data unless given.
+    """
+    device = next(state.module.parameters()).device
+    if tokens is None:
+        data_seed = config.seed if config.data_seed is None else config.data_seed
+        tokens = torch.from_numpy(batch(config.sequences, config.batch_size, seed=data_seed, index=state.step))
+    tokens = tokens.to(device)
+    logits = state.module(tokens)
+    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    if not update:
+        return state, loss.item()
+    for group in state.optimizer.param_groups:
+        group["lr"], group["weight_decay"] = config.learning_rate_at(state.step), config.weight_decay
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if config.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm)
+    state.optimizer.step()
+    return TrainingState(state.module, state.optimizer, state.step + 1), loss.item()
+
+
+def save_state(state: TrainingState, config: NativeConfig, folder: Path) -> None:
+    """Write a checkpoint from which training goes on exactly; the folder appears whole or not at all."""
+    from safetensors.torch import save
+
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        save_checkpoint(state.module, config, beside)
+        names = {id(weight): name for name, weight in state.module.named_parameters()}
+        tensors = {"random_state": torch.get_rng_state()}
+        for weight, entries in state.optimizer.state.items():
+            tensors |= {f"{names[id(weight)]}/{key}": value.cpu().contiguous() for key, value in entries.items()}
+        header = {"step": state.step, "data_position": state.step, "optimizer": type(state.optimizer).__name__}
+        write_beside(beside / STATE, save(tensors, {"training": json.dumps(header, sort_keys=True)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "cpu") -> TrainingState:
+    """The state that a checkpoint keeps.
+
+    Raises:
+        FileNotFoundError: the checkpoint has no optimiser state, so training cannot go on from it exactly.
+        ValueError: a file is damaged or of another model or optimiser.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    place = Path(folder) / STATE
+    if not place.is_file():
+        raise FileNotFoundError(
+            f"{folder} keeps no optimiser state ({STATE}), so training cannot go on from it exactly"
+        )
+    state = start_state(config, device=device)
+    try:
+        with safe_open(str(place), framework="pt") as file:
+            header = json.loads(file.metadata()["training"])
+            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["optimizer"] != type(state.optimizer).__name__:
+            raise ValueError(f"it was trained with {header['optimizer']}")
+        state.module.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        by_parameter: dict[int, dict[str, torch.Tensor]] = {}
+        numbers = {name: number for number, (name, _) in enumerate(state.module.named_parameters())}
+        for name, value in kept.items():
+            if name != "random_state":
+                parameter, _, key = name.rpartition("/")
+                by_parameter.setdefault(numbers[parameter], {})[key] = value
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        torch.set_rng_state(kept["random_state"])
+    except Exception as error:
+        raise ValueError(f"cannot go on from {folder}: {error}") from error
+    return TrainingState(state.module, state.optimizer, header["step"])
+
+
+def train(
+    config: TrainingConfig,
+    folder: "str | Path",
+    *,
+    until: int | None = None,
+    around_step: AroundStep | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Run:
+    """Train, or go on with, the run in `folder`; the run is the same however often it was stopped.
+
+    Args:
+        until: the last step, where that is before `config.steps`; its state is kept.
+        around_step: what stands around every step (see `tracking.experiments.branching`).
+        about: further entries of `run.json`; its `hyperparameters` come beside the configuration's.
+        progress: called with ("training", step, steps).
+
+    Raises:
+        ValueError: the folder holds a run with another configuration, or the loss is not finite.
+    """
+    folder, end = Path(folder), config.steps if until is None else until
+    plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
+    with reproducible():
+        begin_run(config, folder, about or {})
+        kept = {*config.checkpoint_steps, end}
+        state = _latest_state(config, folder, device)
+        log = _Log(folder / "log.jsonl", state.step, config)
+        saved = _place(folder, state.step).is_dir()
+        while True:
+            if state.step in kept and not saved:
+                log.flush()
+                save_state(state, config.model, _place(folder, state.step))
+            saved, last, step = False, state.step >= end, state.step
+            with plan(state, config) as planned:
+                state, loss = training_step(state, planned.config, tokens=planned.tokens, update=not last)
+            if not math.isfinite(loss):
+                log.flush()
+                raise ValueError(f"the loss is {loss} at step {step}; try a smaller learning rate, or set clip_norm")
+            log.add(step, loss, planned.config)
+            if progress is not None:
+                progress("training", step, end)
+            if last:
+                log.flush()
+                return Run.open(folder)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step{step:06d}"
+
+
+def _latest_state(config: TrainingConfig, folder: Path, device: str) -> TrainingState:
+    """The state of the last checkpoint that keeps one; what a killed process left half done is removed."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    for part in (folder / "checkpoints").glob(".*.part"):
+        shutil.rmtree(part, ignore_errors=True)
+    places = [entry for entry in (folder / "checkpoints").iterdir() if entry.is_dir()]
+    for place in sorted(places, key=lambda entry: parse_step(entry.name) or 0, reverse=True):
+        try:
+            return load_state(config, place, device=device)
+        except (ValueError, FileNotFoundError):
+            continue
+    return start_state(config, device=device)
+
+
+def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> None:
+    """Write `run.json`, or check that the folder holds this very run.
+
+    Raises:
+        ValueError: it holds another.
+    """
+    place = folder / "run.json"
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "torch_version": torch.__version__,
+        "name": config.name or folder.resolve().name,
+        "hyperparameters": {key: value for key, value in asdict(config).items() if key != "name"},
+        "tokens_per_step": config.tokens_per_step,
+        "model": asdict(config.model),
+    }
+    about |= {**more, "hyperparameters": about["hyperparameters"] | dict(more.get("hyperparameters", {}))}
+    if place.is_file():
+        try:
+            known = json.loads(place.read_text())["hyperparameters"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{place} is damaged ({error}); choose another folder") from error
+        asked = about["hyperparameters"]
+        if differing := sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key)):
+            there = ", ".join(f"{key} {known.get(key)!r} (asked: {asked.get(key)!r})" for key in differing)
+            raise ValueError(f"{folder} holds a run with {there}; choose another folder, or the same options")
+        return
+    if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir()):
+        raise ValueError(f"{folder} holds checkpoints of some other training; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_beside(place, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
+
+
+class _Log:
+    """`log.jsonl` from `step` on: later lines, which a killed process may have left, are dropped."""
+
+    def __init__(self, place: Path, step: int, config: TrainingConfig) -> None:
+        self._place, self._waiting = place, []
+        lines = place.read_text(errors="replace").splitlines() if place.is_file() else []
+        known = [line for line in lines[:step] if line.endswith("}")]
+        write_beside(place, "".join(line + "\n" for line in known).encode())
+        sizes = [json.loads(line).get("batch_size", config.batch_size) for line in known]
+        self._usual, self._tokens = config, config.context_length * sum(sizes)
+
+    def add(self, step: int, loss: float, config: TrainingConfig) -> None:
+        """What the step was done with; `tokens` are those seen before it."""
+        entry = {"step": step, "tokens": self._tokens, "loss": loss, "learning_rate": config.learning_rate_at(step)}
+        if config.batch_size != self._usual.batch_size:
+            entry["batch_size"] = config.batch_size
+        self._tokens += config.tokens_per_step
+        self._waiting.append(json.dumps(entry) + "\n")
+        if len(self._waiting) >= 100:
+            self.flush()
+
+    def flush(self) -> None:
+        with open(self._place, "a") as file:
+            file.write("".join(self._waiting))
+        self._waiting.clear()
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """One thread (models this small are slower on two, and their number changes the last digits), and a random state
+    of its own: the caller's is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)

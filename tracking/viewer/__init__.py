@@ -1,0 +1,1 @@
+"""Viewer: the page, in a browser and in a notebook."""
