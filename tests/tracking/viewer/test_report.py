@@ -16,7 +16,7 @@ from tests.timeline_examples import demo_timeline, published_timeline, two_runs
 from tracking.lifelines.alignment import align_runs
 from tracking.matching.matching import match
 from tracking.results.results import Timeline
-from tracking.viewer import page_data
+from tracking.viewer import page_data as pages_data
 from tracking.viewer.page_data import _numbers, main_roles, page_data, page_title
 from tracking.viewer.report import MODULES, report, viewer_script, viewer_style
 
