@@ -344,7 +344,7 @@ def test_a_worker_reads_a_checkpoint_once_unless_it_changed(
 ) -> None:
     read, load = [], model_slot.load_checkpoint
     monkeypatch.setattr(
-        bench, "load_checkpoint", lambda source, **options: read.append(source) or load(source, **options)
+        model_slot, "load_checkpoint", lambda source, **options: read.append(source) or load(source, **options)
     )
     shutil.copytree(run, tmp_path / run.name)
     opened, how = Run.open(tmp_path / run.name), Settings(n_prompts=8)

@@ -16,7 +16,6 @@ from tests.timeline_examples import demo_timeline, published_timeline, two_runs
 from tracking.lifelines.alignment import align_runs
 from tracking.matching.matching import match
 from tracking.results.results import Timeline
-from tracking.viewer import page_data as pages_data
 from tracking.viewer.page_data import _numbers, main_roles, page_data, page_title
 from tracking.viewer.report import MODULES, report, viewer_script, viewer_style
 
@@ -124,7 +123,7 @@ def test_the_page_knows_which_component_of_one_run_is_which_of_another() -> None
 
 
 def test_of_a_large_model_only_components_with_a_role_are_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_data, "FEW_COMPONENTS", 4)
+    monkeypatch.setattr("tracking.viewer.page_data.FEW_COMPONENTS", 4)
     timeline = two_runs()
     (between,) = page_data(timeline)["counterparts"]["between"]
     roles = [{node.name for node in main_roles(run)} for run in timeline.runs]
@@ -134,7 +133,7 @@ def test_of_a_large_model_only_components_with_a_role_are_matched(monkeypatch: p
 
 
 def test_of_many_runs_each_is_matched_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_data, "ENOUGH", 0.1)
+    monkeypatch.setattr("tracking.viewer.page_data.ENOUGH", 0.1)
     demo, slow = two_runs().runs
     third = replace(slow, history=replace(slow.history, name="third"))
     found = page_data(Timeline((demo, slow, third)))["counterparts"]
