@@ -1,3 +1,6 @@
+from .architectures import NativeConfig as NativeConfig
+from .architectures import as_bridge as as_bridge
+from .architectures import native_module as native_module
 from .attribution import attribution_patching as attribution_patching
 from .attribution import edge_attribution_patching as edge_attribution_patching
 from .checkpoint import checkpoint_hash as checkpoint_hash
@@ -31,12 +34,10 @@ from .graph import Node as Node
 from .graph import NodeScores as NodeScores
 from .heads import head_scores as head_scores
 from .heads import sequence_losses as sequence_losses
+from .loading import load_model as load_model
+from .loading import save_checkpoint as save_checkpoint
 from .metrics import Metric as Metric
-from .model import NativeConfig as NativeConfig
-from .model import as_bridge as as_bridge
-from .model import load_model as load_model
-from .model import native_module as native_module
-from .model import save_checkpoint as save_checkpoint
+from .model import Model as Model
 from .patching import activation_patching as activation_patching
 from .patching import edge_patching as edge_patching
 from .patching import path_patching as path_patching
@@ -61,7 +62,6 @@ from .tasks.registry import make_task as make_task
 from .tasks.subject_verb_agreement import subject_verb_agreement_task as subject_verb_agreement_task
 from .tasks.task import Task as Task
 from .tasks.task import task_values as task_values
-from .transformer import Model as Model
 
 __all__ = [
     "GIM",

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from circuits.gradients import add_reads, check_gradient, contract, forward_and_back, gradients_at_reads
 from circuits.graph import EdgeScores, NodeScores
+from circuits.model import Model
 from circuits.moments import Moments
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
-from circuits.transformer import Model
 from circuits.writes import Baseline, BothRuns, Recorder, Trace, baseline_trace, differences, mean_trace, record
 
 __all__ = ["Attributed", "attribute", "attribution_patching", "edge_attribution_patching"]

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Estimate, NodeScores
-from circuits.transformer import Model
+from circuits.model import Model
 
 __all__ = ["composition_scores", "copying_scores"]
 

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from circuits.circuit import Circuit
 from circuits.evaluation import Judge
 from circuits.graph import Estimate, Node
+from circuits.model import Model
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 
 __all__ = ["ControlTest", "compare_with_controls", "matched_control"]
 

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from circuits.circuit import Circuit, select_top
 from circuits.evaluation import Judge
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph
+from circuits.model import Model
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 
 if TYPE_CHECKING:
     import pandas as pd

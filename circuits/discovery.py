@@ -19,9 +19,9 @@ from circuits.attribution import attribute, edge_attribution_patching
 from circuits.circuit import Circuit, prune, select_top
 from circuits.evaluation import Judge, ratio_of_means
 from circuits.graph import EdgeScores, Estimate, NodeScores
+from circuits.model import Model
 from circuits.patching import edge_patching
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 
 __all__ = ["Examined", "acdc", "examine", "find_circuit", "task_is_performed"]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from circuits.circuit import Circuit
 from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate
+from circuits.model import Model
 from circuits.patching import run_circuit
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 from circuits.writes import Baseline, BothRuns, Trace, baseline_trace, mean_trace, record
 
 __all__ = ["Judge", "completeness", "faithfulness", "minimality", "ratio_of_means"]

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.graph import EdgeScores, NodeScores
+from circuits.model import Model
 from circuits.moments import Moments
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 from circuits.writes import Trace, differences, record
 
 __all__ = ["direct_logit_attribution", "information_flow_routes"]

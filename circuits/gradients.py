@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.graph import SLOTS, Reader, Slot
+from circuits.model import Model, Tap
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
-from circuits.transformer import Model, Tap
 from circuits.writes import Recorder, Trace, differences, record
 
 __all__ = ["Gradients", "SlotGradient", "add_reads", "check_gradient", "contract", "forward_and_back"]

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Estimate, NodeScores
+from circuits.model import WATCHES_PATTERN, Model
 from circuits.tasks.induction import repeated_tokens
-from circuits.transformer import WATCHES_PATTERN, Model
 
 __all__ = ["KINDS", "head_scores", "scores_and_losses", "sequence_losses"]
 

@@ -1,317 +1,295 @@
-"""How is a checkpoint, local or on a hub, turned into a `Model` with its reads and writes laid open?
+"""What does this transformer read and write at each place, and what comes out if that is changed?
 
-Loading names the parts through TransformerLens's table for the architecture; the forward pass (`circuits.transformer`)
-then goes through the model's own modules.  Loading ends with a comparison to the model's own forward pass: an
-architecture for which the two differ is refused by name, never scored wrongly.
+A `Model` is one checkpoint ready to run, every read and write laid open.  Its forward pass goes through the model's own
+modules (`circuits.parts`), so that there is no second copy of any weight to go stale when weights are swapped.
 
-This is the only module that imports transformer_lens, and it does so when a model is wanted, since that takes seconds.
+Axes: `batch pos d_model` the residual stream; `batch pos head d_head` queries, keys, values and head outputs.
 """
 
-import copy
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.checkpoint import (
-    LEFT_OVER,
-    checkpoint_hash,
-    copy_weights,
-    locate,
-    read_config,
-    read_weights,
-    refuse_unreadable,
-    write_weights,
-)
-from circuits.layout import hugging_face_facts, lay_out, native_facts
+from circuits.checkpoint import copy_weights, locate, read_weights
+from circuits.graph import SLOTS, ModelGraph
 from circuits.parts import Parts
-from circuits.transformer import Model, check_fidelity
+from circuits.rules import Rules
 
-__all__ = [
-    "Model",
-    "NativeConfig",
-    "as_bridge",
-    "checkpoint_hash",
-    "drawn_anew",
-    "load_model",
-    "native_module",
-    "open_module",
-    "save_checkpoint",
-    "save_module",
-]
+__all__ = ["WATCHES_PATTERN", "Model", "Tap", "check_fidelity"]
 
-NATIVE = "TransformerLensNative"
+Stream = Float[Tensor, "batch pos d_model"]
+Tap = Callable[[str, int, Tensor], Tensor]
+"""Sees a tensor at a named place of a layer, and returns what shall go on: `resid_pre`, `q`, `k`, `v` (before head
+norms and rotation), `scores`, `pattern`, `z`, `attn_out`, `mlp_in` (the MLP's read alone), `mlp_out`, and `final` (the
+stream before the last norm, layer `n_layers`)."""
+WATCHES_PATTERN = frozenset({"scores", "pattern"})
 
 
-@dataclass(frozen=True)
-class NativeConfig:
-    """A small transformer that TransformerLens builds itself, attention-only unless said otherwise.
+class Model:
+    """One checkpoint of a transformer, ready to run. Made by `load_model`; its weights may be swapped in place."""
 
-    `init_scale` is the standard deviation of the initial weights; `None` is 0.8 / sqrt(d_model).
-    """
+    def __init__(self, module: nn.Module, parts: Parts, source: Path) -> None:
+        self.module, self.parts, self.source = module, parts, source
+        self._tokenizer: Any = None
 
-    n_layers: int = 2
-    d_model: int = 64
-    n_heads: int = 4
-    d_head: int = 16
-    d_vocab: int = 64
-    n_ctx: int = 64
-    attn_only: bool = True
-    d_mlp: int | None = None
-    act_fn: str = "gelu"
-    gated_mlp: bool = False
-    n_key_value_heads: int | None = None
-    normalization: Literal["LN", "RMS", "LNPre", "RMSPre"] | None = "LN"
-    positions: Literal["rotary", "standard"] = "rotary"
-    init_scale: float | None = None
-    seed: int = 0
+    def __repr__(self) -> str:
+        return f"<Model of {self.source}: {self.graph.n_layers} layers × {self.graph.n_heads} heads>"
 
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "NativeConfig":
-        """The configuration in `config.json`, other keys left out.
+    @property
+    def graph(self) -> ModelGraph:
+        return self.parts.graph
+
+    @property
+    def d_vocab(self) -> int:
+        return int(self.parts.embed.weight.shape[0])  # type: ignore[union-attr]
+
+    @property
+    def n_ctx(self) -> int:
+        config = self.module.config if hasattr(self.module, "config") else self.module.cfg
+        return int(getattr(config, "n_ctx", None) or config.max_position_embeddings)  # type: ignore[union-attr]
+
+    @property
+    def d_model(self) -> int:
+        return self.parts.d_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.embed.weight.device  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parts.embed.weight.dtype  # type: ignore[return-value]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer.
 
         Raises:
-            ValueError: a key of the configuration is missing.
+            ValueError: the checkpoint has none.
         """
-        known = {field.name for field in fields(NativeConfig)}
-        needed = ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx")
-        if missing := [key for key in needed if key not in values]:
-            raise ValueError(f"expected {missing[0]!r} in the config of a native model; it is not there")
-        return NativeConfig(**{key: value for key, value in values.items() if key in known})
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self.source)
+            except Exception as error:
+                raise ValueError(f"expected a tokenizer beside the weights, found none in {self.source}") from error
+        return self._tokenizer
+
+    def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """The tokens on the model's device.
+
+        Raises:
+            ValueError: there are none, one is outside the vocabulary, or the prompts are longer than the context.
+        """
+        if tokens.numel() == 0:
+            raise ValueError(f"expected at least one prompt of at least one token, got shape {tuple(tokens.shape)}")
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.d_vocab:
+            wrong = low if low < 0 else high
+            raise ValueError(f"expected tokens from 0 to {self.d_vocab - 1}, the model's vocabulary, got {wrong}")
+        if tokens.shape[1] > self.n_ctx:
+            raise ValueError(f"expected at most {self.n_ctx} tokens, the model's context, got {tokens.shape[1]}")
+        return tokens.to(self.device)
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Stream:
+        """What `input` writes: the token embedding, without position."""
+        return self.parts.embed(self.check_tokens(tokens))
+
+    def position_table(self, n_positions: int) -> Float[Tensor, "pos d_model"] | None:
+        table = self.parts.positions
+        return None if table is None else table(torch.arange(n_positions, device=self.device))
+
+    def stream(self, embedded: Stream) -> Stream:
+        """The residual stream at the first layer."""
+        positions = self.position_table(embedded.shape[1])
+        return embedded if positions is None else embedded + positions
+
+    def block(
+        self,
+        layer: int,
+        x: Stream,
+        tap: Tap | None = None,
+        watches: frozenset[str] = frozenset(),
+        rules: Rules | None = None,
+    ) -> Stream:
+        """One layer. `watches` names the places that `tap` cares for where seeing them costs something; `rules`
+        change what flows back."""
+        if rules is not None:
+            return self._block_by_rules(layer, x, tap or _pass_on, rules)
+        attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
+        see = tap or _pass_on
+        x = see("resid_pre", layer, x)
+        q, k, v = attention.project(attention.norm(x) if attention.norm else x)
+        q, k, v = see("q", layer, q), see("k", layer, k), see("v", layer, v)
+        q, k, v = attention.finish("q", q), attention.finish("k", k), attention.finish("v", v)
+        if watches & WATCHES_PATTERN:
+            pattern = attention.pattern(see("scores", layer, attention.scores(q, k)))
+            z = attention.weigh(see("pattern", layer, pattern), v)
+        else:
+            z = attention.mix(q, k, v)
+        written = see("attn_out", layer, attention.write(see("z", layer, z)))
+        if mlp is None:
+            return x + written
+        read = see("mlp_in", layer, x if self.graph.parallel else x + written)
+        out = see("mlp_out", layer, mlp(mlp.norm(read) if mlp.norm else read))
+        return x + written + out
+
+    def _block_by_rules(self, layer: int, x: Stream, see: Tap, rules: Rules) -> Stream:
+        attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
+        x = see("resid_pre", layer, x)
+        q, k, v = attention.project(rules.norm(attention.norm, x) if attention.norm else x, rules.norm)
+        q, k, v = see("q", layer, q), see("k", layer, k), see("v", layer, v)
+        q, k, v = (
+            rules.operand(slot, attention.finish(slot, part, rules.norm))
+            for slot, part in zip(SLOTS, (q, k, v), strict=True)
+        )
+        pattern = rules.pattern(see("scores", layer, attention.scores(q, k)))
+        z = see("z", layer, attention.weigh(see("pattern", layer, pattern), v))
+        written = see("attn_out", layer, attention.write(z, rules.norm))
+        if mlp is None:
+            return x + written
+        read = see("mlp_in", layer, x if self.graph.parallel else x + written)
+        out = rules.mlp(mlp, rules.norm(mlp.norm, read) if mlp.norm else read)
+        out = see("mlp_out", layer, rules.norm(mlp.post_norm, out) if mlp.post_norm else out)
+        return x + written + out
+
+    def run(
+        self,
+        x: Stream,
+        *,
+        first: int = 0,
+        tap: Tap | None = None,
+        watches: frozenset[str] = frozenset(),
+        rules: Rules | None = None,
+    ) -> Stream:
+        """The stream after the last layer, starting with `x` before layer `first`."""
+        for layer in range(first, self.graph.n_layers):
+            x = self.block(layer, x, tap, watches, rules)
+        return (tap or _pass_on)("final", self.graph.n_layers, x)
+
+    def read_out(
+        self, x: Float[Tensor, "*batch d_model"], rules: Rules | None = None
+    ) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of the final stream."""
+        norm = self.parts.final_norm
+        logits = self.parts.unembed(norm(x) if rules is None else rules.norm(norm, x))
+        cap = self.parts.logit_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @torch.no_grad()
+    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits at every position.
+
+        Raises:
+            ValueError: the tokens do not suit the model, or its weights are not finite.
+        """
+        logits = self.read_out(self.run(self.stream(self.embed(tokens))))
+        self.check_finite(logits)
+        return logits
+
+    @torch.no_grad()
+    def attention(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "layer head batch query key"]:
+        """Attention patterns of every head; rows sum to one."""
+        seen: list[Tensor] = []
+
+        def keep(place: str, layer: int, x: Tensor) -> Tensor:
+            if place == "pattern":
+                seen.append(x)
+            return x
+
+        self.run(self.stream(self.embed(tokens)), tap=keep, watches=WATCHES_PATTERN)
+        return torch.stack(seen).transpose(1, 2)
+
+    @torch.no_grad()
+    def writes(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "writer batch pos d_model"]:
+        """What each writer adds to the stream, in the order of `graph.writers`; with position embeddings and the
+        heads' output biases, which belong to no writer, they add up to the final stream."""
+        embedded = self.embed(tokens)
+        out = [embedded[None]]
+
+        def keep(place: str, layer: int, x: Tensor) -> Tensor:
+            attention = self.parts.blocks[layer].attention if layer < self.graph.n_layers else None
+            if place == "z" and attention is not None:
+                out.append(torch.einsum("bphd,hdm->hbpm", attention.share(x), attention.output_weight))
+            elif place == "mlp_out":
+                out.append(x[None])
+            return x
+
+        self.run(self.stream(embedded), tap=keep)
+        return torch.cat(out)
+
+    def check_finite(self, logits: Tensor) -> None:
+        """Raises:
+        ValueError: the logits are not finite; the message names the weights to blame, where weights are.
+        """
+        if bool(torch.isfinite(logits).all()):
+            return
+        bad = [name for name, weight in self.module.named_parameters() if not bool(torch.isfinite(weight).all())]
+        blame = f"{bad[0]} holds NaN or infinity" if bad else f"activations overflow in {self.dtype}; use a wider dtype"
+        raise ValueError(f"expected finite logits from {self.source}, got NaN or infinity: {blame}")
+
+    def swap_weights(self, weights: "str | Path | Mapping[str, Tensor]", *, revision: str | None = None) -> None:
+        """Replace every weight in place by those of another checkpoint of this architecture, and verify it.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: it cannot be read, or a tensor is missing, surplus or of another shape.
+        """
+        if isinstance(weights, Mapping):
+            copy_weights(self.module, weights, "the given weights")
+            return
+        folder = locate(weights, revision=revision)
+        copy_weights(self.module, read_weights(folder), folder)
+        self.source = folder
 
 
-def native_module(config: NativeConfig) -> nn.Module:
-    """The bare module, its weights drawn from `config.seed` alone; `module(tokens)` gives logits."""
-    from transformer_lens.config import TransformerBridgeConfig
-    from transformer_lens.model_bridge.sources.native import NativeModel, initialize_native_model
+@torch.no_grad()
+def check_fidelity(model: Model, architecture: str) -> None:
+    """Refuse a model whose logits here are not its own, or whose heads do not add up to its layers."""
+    generator = torch.Generator().manual_seed(0)
+    length = min(model.n_ctx, 12)
+    tokens = torch.randint(model.d_vocab, (2, length), generator=generator).to(model.device)
+    own = model.module(tokens)
+    own = own if isinstance(own, Tensor) else own.logits
+    if not bool(torch.isfinite(own).all()):
+        model.check_finite(own)
+    # Rotary tables are float32 even in a float64 model.
+    tolerance = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}[model.dtype]
 
-    full = TransformerBridgeConfig(
-        n_layers=config.n_layers,
-        d_model=config.d_model,
-        n_heads=config.n_heads,
-        d_head=config.d_head,
-        d_vocab=config.d_vocab,
-        n_ctx=config.n_ctx,
-        attn_only=config.attn_only,
-        d_mlp=config.d_mlp or 4 * config.d_model,
-        act_fn=config.act_fn,
-        gated_mlp=config.gated_mlp,
-        n_key_value_heads=config.n_key_value_heads,
-        normalization_type=config.normalization,
-        positional_embedding_type=config.positions,
-        initializer_range=config.init_scale or -1.0,
-        seed=config.seed,
-        architecture=NATIVE,
-    )
-    with torch.random.fork_rng(devices=[]):
-        module = NativeModel(full)
-        initialize_native_model(module, full)
-    return module
+    def same(first: Tensor, second: Tensor) -> bool:
+        return float((first - second).abs().max()) <= tolerance * max(1.0, float(second.abs().max()))
 
-
-def save_checkpoint(module: nn.Module, config: NativeConfig, folder: "str | Path") -> None:
-    """Write the weights and configuration of a `native_module`; `load_model` reads them.
-
-    Equal weights give equal bytes, and a killed process leaves either the whole file or none.
-    """
-    write_weights(module.state_dict(), {"architecture": NATIVE, **asdict(config)}, folder)
-
-
-def load_model(
-    source: "str | Path",
-    *,
-    revision: str | None = None,
-    device: "str | torch.device" = "cpu",
-    dtype: "torch.dtype | str | None" = None,
-) -> "Model":
-    """A model from a local folder (`save_checkpoint`'s or Hugging Face's) or a hub id.
-
-    Args:
-        revision: branch, tag or commit on the hub; a local folder has none.
-        dtype: `float32`, `float64` or `bfloat16`; by default float64 where the checkpoint is, and float32 otherwise.
-
-    Raises:
-        FileNotFoundError: no such folder or hub model, or no weights in it.
-        ValueError: the weights cannot be read, do not fit the configuration, or are of an architecture whose parts
-            this package cannot tell apart.
-    """
-    wanted = _data_type(dtype) if dtype is not None else None
-    folder = locate(source, revision=revision)
-    config = read_config(folder)
-    if config.get("architecture") == NATIVE:
-        try:
-            module = native_module(NativeConfig.from_dict(config))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"the config of {folder} describes no native model: {error}") from error
-        weights = read_weights(folder)
-        module.to(wanted or _stored_type(weights))
-        layout = _native_layout(module)
-        copy_weights(module, weights, folder)
-    else:
-        module, layout = _hugging_face(folder, config, wanted)
-    module.requires_grad_(False).eval().to(device)
     try:
-        parts = layout()
-    except (ValueError, KeyError, AttributeError, AssertionError, TypeError) as error:
-        raise ValueError(f"cannot lay open the architecture {_architecture(config)} of {folder}: {error}") from error
-    model = Model(module, parts, folder)
-    check_fidelity(model, _architecture(config))
-    return model
+        ours = model.read_out(model.run(model.stream(model.embed(tokens))))
+    except RuntimeError as error:
+        raise ValueError(f"the architecture {architecture} is not supported: {error}") from error
+    if not same(ours, own):
+        raise ValueError(
+            f"the architecture {architecture} computes something this package does not follow; it is refused"
+        )
+    x = model.stream(model.embed(tokens))
+    for layer, block in enumerate(model.parts.blocks):
+        attention = block.attention
+        normed = attention.norm(x) if attention.norm else x
+        whole = attention.project(normed)
+        heads = list(range(model.graph.n_heads))
+        for slot, together in zip(SLOTS, whole, strict=True):
+            apart = attention.project_heads(slot, normed.expand(len(heads), *normed.shape), heads)
+            if not same(apart, together):
+                raise ValueError(f"the heads of {architecture} cannot be told apart (<{slot}> of layer {layer})")
+        z = attention.mix(*(attention.finish(slot, part) for slot, part in zip(SLOTS, whole, strict=True)))
+        total = torch.einsum("bphd,hdm->bpm", attention.share(z), attention.output_weight)
+        if attention.output_bias is not None:
+            total = total + attention.output_bias
+        if not same(total, attention.write(z)):
+            raise ValueError(f"the heads of {architecture} do not add up to what layer {layer} writes")
+        x = model.block(layer, x)
 
 
-def save_module(module: nn.Module, folder: "str | Path") -> None:
-    """Write the weights and configuration of a native or Hugging Face module; `load_model` reads them."""
-    if type(module).__name__ != "NativeModel":
-        module.save_pretrained(folder)  # type: ignore[operator]
-        return
-    cfg: Any = module.cfg
-    shared = {field.name: getattr(cfg, field.name) for field in fields(NativeConfig) if hasattr(cfg, field.name)}
-    shared |= {"normalization": cfg.normalization_type, "positions": cfg.positional_embedding_type}
-    shared["init_scale"] = cfg.initializer_range if cfg.initializer_range > 0 else None
-    save_checkpoint(module, NativeConfig.from_dict(shared), folder)
-
-
-def open_module(module: nn.Module) -> Model:
-    """The model around a module in memory, such as one that is being trained.
-
-    Nothing is copied, so that what changes in the module changes in the model, and the module is left as it was.
-
-    Raises:
-        ValueError: it is neither a `native_module` nor a Hugging Face model, or its parts cannot be told apart.
-    """
-    native = type(module).__name__ == "NativeModel"
-    if not native and not hasattr(getattr(module, "config", None), "model_type"):
-        raise ValueError(f"expected a native or a Hugging Face model, got {type(module).__name__}")
-    name = NATIVE if native else type(module).__name__
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        dtype = next(module.parameters()).dtype
-        layout = _native_layout(module) if native else _hugging_face_layout(module, "memory", dtype)
-        model = Model(module, layout(), Path("memory"))
-        check_fidelity(model, name)
-    except (KeyError, AttributeError, AssertionError, TypeError) as error:
-        raise ValueError(f"cannot lay open a {name}: {error}") from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    return model
-
-
-def drawn_anew(module: nn.Module, *, seed: int) -> nn.Module:
-    """A copy of a native or Hugging Face module whose weights are drawn as at its beginning, from this seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if type(module).__name__ != "NativeModel":
-            return type(module)(module.config)  # type: ignore[call-arg]
-        from transformer_lens.model_bridge.sources.native import initialize_native_model
-
-        fresh: Any = type(module)(copy.deepcopy(module.cfg))  # type: ignore[call-arg]
-        initialize_native_model(fresh, fresh.cfg, seed)
-        return fresh
-
-
-def _data_type(name: "torch.dtype | str") -> torch.dtype:
-    found = getattr(torch, name, None) if isinstance(name, str) else name
-    if found not in (torch.float32, torch.float64, torch.bfloat16):
-        raise ValueError(f"expected dtype float32, float64 or bfloat16, got {name}")
-    return found
-
-
-def _stored_type(weights: Mapping[str, Tensor]) -> torch.dtype:
-    return torch.float64 if any(weight.dtype == torch.float64 for weight in weights.values()) else torch.float32
-
-
-def _architecture(config: Mapping[str, Any]) -> str:
-    return (config.get("architectures") or [config.get("architecture") or config.get("model_type") or "unknown"])[0]
-
-
-# -- naming the parts ---------------------------------------------------------------------------------------------
-
-
-def _names(adapter: Any) -> dict[str, str]:
-    """Where each part lies, from the bridge's table for this architecture: `embed`, `blocks`, `attn.q`, ..."""
-
-    def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-        found = {}
-        for key, component in mapping.items():
-            found[prefix + key] = component.name or ""
-            inner = getattr(component, "submodules", None) or {}
-            found |= flatten(inner, "" if key == "blocks" else f"{prefix}{key}.")
-        return found
-
-    return flatten(adapter.component_mapping)
-
-
-def _native_layout(module: nn.Module) -> Callable[[], Parts]:
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-
-    names = _names(ArchitectureAdapterFactory.select_architecture_adapter(cast(Any, module).cfg))
-    return lambda: lay_out(module, names, native_facts(module))
-
-
-def _hugging_face(
-    folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None
-) -> tuple[nn.Module, Callable[[], Parts]]:
-    from transformers import AutoModelForCausalLM
-
-    if dtype is None:
-        stored = config.get("dtype") or config.get("torch_dtype")
-        dtype = torch.float64 if stored == "float64" else torch.float32
-    refuse_unreadable(folder)
-    with _quiet():
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-            module, report = loaded
-        except Exception as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"the weights in {folder} do not fit its config, or cannot be read: {first_line}"
-            ) from error
-    for kind in ("missing", "unexpected", "mismatched"):
-        if keys := sorted(str(key) for key in report[f"{kind}_keys"] if not LEFT_OVER.search(str(key))):
-            raise ValueError(f"the weights in {folder} do not fit its config: {kind} {keys[0]}")
-    return module, _hugging_face_layout(module, str(folder), dtype)
-
-
-def _hugging_face_layout(module: nn.Module, source: str, dtype: torch.dtype) -> Callable[[], Parts]:
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
-
-    name = type(module).__name__
-    try:
-        bridge_config = build_bridge_config_from_hf(module.config, name, source, dtype)
-        names = _names(ArchitectureAdapterFactory.select_architecture_adapter(bridge_config))
-    except Exception as error:
-        raise ValueError(f"cannot lay open the architecture {name} of {source}: {error}") from error
-    return lambda: lay_out(module, names, hugging_face_facts(module, names))
-
-
-@contextmanager
-def _quiet():
-    """No progress bars and reports on stderr while transformers loads; its settings are put back."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def as_bridge(model: Model) -> Any:
-    """A `TransformerBridge` around a copy of the model, for whatever TransformerLens offers beyond this package."""
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    module: Any = copy.deepcopy(model.module)
-    if hasattr(module, "config"):
-        return build_bridge_from_module(module, type(module).__name__, hf_config=module.config)
-    return build_bridge_from_module(module, NATIVE, tl_config=module.cfg)
+def _pass_on(place: str, layer: int, x: Tensor) -> Tensor:
+    return x

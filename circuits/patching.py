@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.graph import SLOTS, EdgeScores, Node, NodeScores, Reader
+from circuits.model import Model
 from circuits.moments import Moments
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 from circuits.writes import Baseline, Trace, baseline_trace, differences, mean_trace, record
 
 __all__ = ["activation_patching", "edge_patching", "path_patching", "run_circuit", "run_masked"]

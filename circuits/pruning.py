@@ -21,9 +21,9 @@ from torch import Tensor
 
 from circuits.gradients import check_gradient
 from circuits.graph import EdgeScores, Estimate
+from circuits.model import Model
 from circuits.patching import run_masked
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 from circuits.writes import record
 
 __all__ = ["edge_pruning"]

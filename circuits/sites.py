@@ -22,9 +22,9 @@ from torch import Tensor
 
 from circuits.gradients import check_gradient
 from circuits.graph import Estimate
+from circuits.model import WATCHES_PATTERN, Model
 from circuits.moments import Moments
 from circuits.tasks.task import Task, answer_logits
-from circuits.transformer import WATCHES_PATTERN, Model
 
 if TYPE_CHECKING:
     import pandas as pd

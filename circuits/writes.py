@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.model import Model, Tap
 from circuits.tasks.task import Task
-from circuits.transformer import Model, Tap
 
 __all__ = ["Baseline", "BothRuns", "Trace", "baseline_trace", "differences", "record"]
 

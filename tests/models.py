@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuits.model import Model, NativeConfig, load_model, native_module, save_checkpoint
+from circuits.architectures import NativeConfig, native_module
+from circuits.loading import load_model, save_checkpoint
+from circuits.model import Model
 from circuits.tasks.task import Task
 
 VOCABULARY, CONTEXT, GAIN = 12, 24, 5.0

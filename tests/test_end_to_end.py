@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from circuits.heads import head_scores
-from circuits.model import load_model, save_checkpoint
+from circuits.loading import load_model, save_checkpoint
 from tests.models import CIRCUIT, CONTEXT, INDUCTION, induction_module
 from tracking.cli.cli import run as command
 from tracking.formation.formation import formation_table

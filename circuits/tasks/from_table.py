@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import encode, single_tokens
-from circuits.transformer import Model
 
 __all__ = ["table_task"]
 

@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
+from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import encode, pick
-from circuits.transformer import Model
 
 __all__ = ["greater_than_task"]
 

@@ -13,9 +13,9 @@ from functools import partial
 
 import torch
 
+from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import encode
-from circuits.transformer import Model
 
 __all__ = ["memorization_task"]
 

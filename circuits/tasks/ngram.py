@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.metrics import find_metric
+from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import encode
-from circuits.transformer import Model
 
 __all__ = ["ngram_task"]
 

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+from circuits.model import Model
 from circuits.tasks.docstring import docstring_task
 from circuits.tasks.duplicate_token import duplicate_token_task
 from circuits.tasks.from_table import table_task
@@ -16,7 +17,6 @@ from circuits.tasks.modular_addition import modular_addition_task
 from circuits.tasks.ngram import ngram_task
 from circuits.tasks.subject_verb_agreement import subject_verb_agreement_task
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 
 __all__ = ["TASKS", "make_task"]
 

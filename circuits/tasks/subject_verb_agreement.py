@@ -14,9 +14,9 @@ from functools import partial
 
 import torch
 
+from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import Pair, pick, single_tokens, task_from_pairs
-from circuits.transformer import Model
 
 __all__ = ["subject_verb_agreement_task"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.metrics import Answers, Metric, find_metric
-from circuits.transformer import Model
+from circuits.model import Model
 
 __all__ = ["Task", "task_values"]
 

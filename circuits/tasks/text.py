@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from circuits.model import Model
 from circuits.tasks.task import Task
-from circuits.transformer import Model
 
 __all__ = ["Pair", "encode", "single_tokens", "task_from_pairs"]
 

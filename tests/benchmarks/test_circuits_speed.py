@@ -21,12 +21,13 @@ import pytest
 import torch
 import transformers
 
+from circuits.architectures import NativeConfig, as_bridge, native_module
 from circuits.attribution import edge_attribution_patching
 from circuits.circuit import select_top
 from circuits.composition import composition_scores
 from circuits.discovery import find_circuit
 from circuits.evaluation import Judge
-from circuits.model import NativeConfig, as_bridge, load_model, native_module, save_checkpoint
+from circuits.loading import load_model, save_checkpoint
 from circuits.patching import edge_patching
 from circuits.tasks.task import Task
 
@@ -227,7 +228,7 @@ from pathlib import Path
 import torch
 
 from circuits.attribution import edge_attribution_patching
-from circuits.model import load_model
+from circuits.loading import load_model
 from tests.benchmarks.test_circuits_speed import forward, forward_and_back, make_task
 
 torch.set_num_threads(1)

@@ -31,7 +31,7 @@ import transformers
 
 from circuits.circuit import Circuit
 from circuits.graph import EdgeScores, Estimate, ModelGraph
-from circuits.model import load_model
+from circuits.loading import load_model
 from circuits.tasks.induction import repeated_tokens
 from circuits.tasks.registry import make_task
 from circuits.tasks.task import Task

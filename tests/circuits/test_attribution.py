@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from circuits.attribution import attribute, attribution_patching, edge_attribution_patching
-from circuits.model import load_model
+from circuits.loading import load_model
 from circuits.patching import activation_patching, edge_patching
 from circuits.tasks.task import Task
 from tests.conftest import shared_path

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from circuits.composition import composition_scores, copying_scores
-from circuits.model import load_model
+from circuits.loading import load_model
 from tests.models import save_induction_model, tiny_model
 
 

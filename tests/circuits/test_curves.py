@@ -13,7 +13,8 @@ from circuits.curves import MIB_SHARES, faithfulness_curve, read_mib_graph, roc_
 from circuits.discovery import acdc, find_circuit
 from circuits.evaluation import completeness, minimality
 from circuits.graph import Edge
-from circuits.model import Model, load_model
+from circuits.loading import load_model
+from circuits.model import Model
 from circuits.pruning import edge_pruning
 from circuits.tasks.induction import induction_task
 from circuits.tasks.registry import make_task

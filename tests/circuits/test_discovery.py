@@ -5,7 +5,8 @@ import pytest
 
 from circuits.attribution import attribution_patching, edge_attribution_patching
 from circuits.discovery import examine, find_circuit, task_is_performed
-from circuits.model import Model, load_model
+from circuits.loading import load_model
+from circuits.model import Model
 from circuits.tasks.induction import induction_task
 from circuits.tasks.task import task_values
 from tests.models import CIRCUIT, random_task, save_induction_model, tiny_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from circuits.heads import KINDS, head_scores, scores_and_losses, sequence_losses
-from circuits.model import load_model
+from circuits.loading import load_model
 from tests.models import GAIN, SHARPNESS, VOCABULARY, save_induction_model, tiny_model
 
 PERIOD = 6

@@ -7,7 +7,7 @@ import torch
 from circuits.attribution import attribution_patching, edge_attribution_patching
 from circuits.gradients import contract, gradients_at_reads
 from circuits.graph import SLOTS
-from circuits.model import load_model
+from circuits.loading import load_model
 from circuits.patching import edge_patching
 from circuits.rules import GIM, RelP, Rules
 from circuits.writes import record

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuits.model import load_model
+from circuits.loading import load_model
 from circuits.patching import activation_patching
 from circuits.sites import SITES, site_attribution, site_patching
 from circuits.tasks.induction import induction_task

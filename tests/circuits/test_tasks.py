@@ -40,7 +40,7 @@ def test_the_control_repeats_nothing_that_tells_the_answer() -> None:
 
 
 def test_the_hand_set_model_does_the_task_and_not_its_control(tmp_path) -> None:
-    from circuits.model import load_model
+    from circuits.loading import load_model
 
     model = load_model(save_induction_model(tmp_path))
     task = induction_task(model, n_prompts=32)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tracking.checkpoints.formats import content_hash, facts_inside, read_tensors, weight_files
 
 if TYPE_CHECKING:
-    from circuits.transformer import Model
+    from circuits.model import Model
 
 __all__ = ["Loaded", "find_config", "load_checkpoint", "make_model", "working_config"]
 
@@ -101,7 +101,7 @@ def make_model(loaded: Loaded, *, device: str = "cpu", dtype: str | None = None)
         ValueError: the weights do not fit the configuration, or the architecture is not one that can be laid open.
     """
     from circuits.checkpoint import write_weights
-    from circuits.model import load_model
+    from circuits.loading import load_model
 
     if loaded.folder is not None:
         return load_model(loaded.folder, device=device, dtype=dtype)
@@ -142,7 +142,7 @@ def _expected_names(config: str) -> frozenset[str]:
 
     values = json.loads(config)
     if "n_layers" in values and "model_type" not in values:
-        from circuits.model import NativeConfig, native_module
+        from circuits.architectures import NativeConfig, native_module
 
         return frozenset(native_module(NativeConfig.from_dict(values)).state_dict())
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from circuits.checkpoint import checkpoint_hash, copy_weights, read_weights
-from circuits.model import load_model, open_module
-from circuits.transformer import Model
+from circuits.loading import load_model, open_module
+from circuits.model import Model
 from tracking.checkpoints.runs import Run
 from tracking.experiments.training_hooks import MEASURES, StepsAround, read_log
 from tracking.history.records import write_beside

@@ -157,7 +157,8 @@ def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, A
     Raises:
         ValueError: a task is unknown, or does not fit a model's vocabulary or context.
     """
-    from circuits.model import native_module, open_module
+    from circuits.architectures import native_module
+    from circuits.loading import open_module
     from tracking.recording.measuring import Settings, make_tasks
 
     options: dict[str, Any] = {key: tuple(value) if key == "tasks" else value for key, value in recording.items()}

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from circuits.model import open_module
-from circuits.transformer import Model
+from circuits.loading import open_module
+from circuits.model import Model
 from tracking.history.records import write_beside
 from tracking.interventions.activations import measured_under
 from tracking.interventions.interventions import AT_ONCE, Condition, Intervention

@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from circuits.graph import Node
-from circuits.model import load_model
+from circuits.loading import load_model
+from circuits.model import Model
 from circuits.parts import Attention, Mlp
-from circuits.transformer import Model
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.interventions.interventions import Intervention
 

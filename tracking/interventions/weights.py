@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from circuits.architectures import drawn_anew
 from circuits.graph import Node
-from circuits.model import drawn_anew, load_model, open_module
+from circuits.loading import load_model, open_module
+from circuits.model import Model
 from circuits.parts import Attention
-from circuits.transformer import Model
 from tracking.interventions.activations import Source, stood_in
 from tracking.interventions.interventions import Intervention, named
 

@@ -28,7 +28,7 @@ from tracking.recording.measuring import TRAINING, failed_record, measure, train
 from tracking.recording.model_slot import Bench, Reading
 
 if TYPE_CHECKING:
-    from circuits.transformer import Model
+    from circuits.model import Model
 
 __all__ = ["CANNOT", "AllUnreadableError", "Events", "Ledger", "Progress", "RecordingSummary", "Walk", "stands"]
 

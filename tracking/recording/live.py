@@ -36,8 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from circuits.model import open_module, save_module
-from circuits.transformer import Model
+from circuits.loading import open_module, save_module
+from circuits.model import Model
 from tracking.checkpoints.runs import Checkpoint
 from tracking.history.history import History, create_history
 from tracking.history.records import Record, write_record

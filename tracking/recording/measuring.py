@@ -20,8 +20,8 @@ from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.history.records import Record
 
 if TYPE_CHECKING:
+    from circuits.model import Model
     from circuits.tasks.task import Task
-    from circuits.transformer import Model
 
 __all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "training_record"]
 

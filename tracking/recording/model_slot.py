@@ -17,8 +17,8 @@ from tracking.execution.pool import local_device
 from tracking.recording.measuring import Settings, make_tasks
 
 if TYPE_CHECKING:
+    from circuits.model import Model
     from circuits.tasks.task import Task
-    from circuits.transformer import Model
 
 __all__ = ["Bench", "Reading"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from circuits.model import NativeConfig
+from circuits.architectures import NativeConfig
 from tracking.checkpoints.runs import select_steps
 from tracking.training.sequences import Repeats
 

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from circuits.model import NativeConfig, native_module, save_checkpoint
+from circuits.architectures import NativeConfig, native_module
+from circuits.loading import save_checkpoint
 from tracking.checkpoints.runs import Run, parse_step
 from tracking.history.history import tool_version
 from tracking.history.records import SCHEMA_VERSION, write_beside

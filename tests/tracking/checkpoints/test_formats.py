@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from circuits.architectures import NativeConfig, native_module
 from circuits.checkpoint import checkpoint_hash
-from circuits.model import NativeConfig, native_module, save_checkpoint
+from circuits.loading import save_checkpoint
 from tracking.checkpoints.formats import content_hash, entries, facts_inside, read_tensors
 from tracking.checkpoints.loading import load_checkpoint, make_model
 from tracking.checkpoints.runs import Run

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from circuits.checkpoint import checkpoint_hash, read_weights
-from circuits.model import open_module, save_checkpoint
+from circuits.loading import open_module, save_checkpoint
 from tracking.checkpoints.runs import Run
 from tracking.experiments.branching import branch
 from tracking.interventions.activations import LOG, standing_at

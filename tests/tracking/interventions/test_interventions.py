@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuits.architectures import NativeConfig, native_module
 from circuits.graph import ModelGraph
-from circuits.model import NativeConfig, native_module, open_module
-from circuits.transformer import Model
+from circuits.loading import open_module
+from circuits.model import Model
 from tracking.interventions.activations import PATTERNS, Source, ablated, clamped, measured_under, stood_in
 from tracking.interventions.interventions import ADJUSTABLE, Condition, Intervention, check_interventions
 from tracking.interventions.interventions import PATTERNS as CLAMPS

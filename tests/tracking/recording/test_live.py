@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from circuits.architectures import NativeConfig, native_module
 from circuits.checkpoint import checkpoint_hash
-from circuits.model import NativeConfig, load_model, native_module
+from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
 from tracking.history.history import History
 from tracking.interventions.activations import stood_in
@@ -231,7 +232,7 @@ def test_checkpoints_are_saved_where_something_moved(tmp_path: Path) -> None:
 
 
 def test_a_recording_sees_what_stands_in(tmp_path: Path) -> None:
-    from circuits.model import open_module
+    from circuits.loading import open_module
 
     model, given = gpt2(), [Intervention.parse("clamp a0.h1 to previous-token")]
     recorder = Recorder(tmp_path / "history", n_prompts=4)
@@ -466,7 +467,7 @@ def test_steps_are_counted_from_zero(tmp_path: Path) -> None:
 
 
 def test_saved_modules_hash_as_saved_checkpoints(tmp_path: Path) -> None:
-    from circuits.model import save_checkpoint, save_module
+    from circuits.loading import save_checkpoint, save_module
 
     config = NativeConfig(n_ctx=16, d_vocab=16, d_model=16, n_heads=2, d_head=8, attn_only=False, positions="standard")
     module = native_module(config)

@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuits.model import checkpoint_hash, load_model
+from circuits.checkpoint import checkpoint_hash
+from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
 from tracking.training.sequences import Repeats, batch
 from tracking.training.training import TrainingConfig, load_state, start_state, train, training_step

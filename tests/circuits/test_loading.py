@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.model import NativeConfig, as_bridge, load_model, native_module, save_checkpoint
+from circuits.architectures import NativeConfig, as_bridge, native_module
+from circuits.loading import load_model, save_checkpoint
 from tests.models import ARCHITECTURES, NATIVE_TINY, random_task, save_tiny_model, tiny_model
 
 ALL = ["native", *ARCHITECTURES]

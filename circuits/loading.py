@@ -1,0 +1,165 @@
+"""Loading: a checkpoint, local or on a hub, or a module in memory, turned into a `Model`; and saved again.
+
+`circuits.architectures` lays the parts open; the forward pass (`circuits.model`) then goes through the model's own
+modules.  Loading ends with a comparison to the model's own forward pass: an architecture for which the two differ is
+refused by name, never scored wrongly.
+"""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circuits.architectures import NATIVE, NativeConfig, is_native, lay_open, native_module
+from circuits.checkpoint import (
+    LEFT_OVER,
+    copy_weights,
+    locate,
+    read_config,
+    read_weights,
+    refuse_unreadable,
+    write_weights,
+)
+from circuits.model import Model, check_fidelity
+
+__all__ = ["load_model", "open_module", "save_checkpoint", "save_module"]
+
+
+def save_checkpoint(module: nn.Module, config: NativeConfig, folder: "str | Path") -> None:
+    """Write the weights and configuration of a `native_module`; `load_model` reads them.
+
+    Equal weights give equal bytes, and a killed process leaves either the whole file or none.
+    """
+    write_weights(module.state_dict(), {"architecture": NATIVE, **asdict(config)}, folder)
+
+
+def load_model(
+    source: "str | Path",
+    *,
+    revision: str | None = None,
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | str | None" = None,
+) -> "Model":
+    """A model from a local folder (`save_checkpoint`'s or Hugging Face's) or a hub id.
+
+    Args:
+        revision: branch, tag or commit on the hub; a local folder has none.
+        dtype: `float32`, `float64` or `bfloat16`; by default float64 where the checkpoint is, and float32 otherwise.
+
+    Raises:
+        FileNotFoundError: no such folder or hub model, or no weights in it.
+        ValueError: the weights cannot be read, do not fit the configuration, or are of an architecture whose parts
+            this package cannot tell apart.
+    """
+    wanted = _data_type(dtype) if dtype is not None else None
+    folder = locate(source, revision=revision)
+    config = read_config(folder)
+    if config.get("architecture") == NATIVE:
+        try:
+            module = native_module(NativeConfig.from_dict(config))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the config of {folder} describes no native model: {error}") from error
+        weights = read_weights(folder)
+        module.to(wanted or _stored_type(weights))
+        copy_weights(module, weights, folder)
+    else:
+        module = _hugging_face(folder, config, wanted)
+    module.requires_grad_(False).eval().to(device)
+    name = _architecture(config)
+    model = Model(module, lay_open(module, name, folder), folder)
+    check_fidelity(model, name)
+    return model
+
+
+def save_module(module: nn.Module, folder: "str | Path") -> None:
+    """Write the weights and configuration of a native or Hugging Face module; `load_model` reads them."""
+    if not is_native(module):
+        module.save_pretrained(folder)  # type: ignore[operator]
+        return
+    cfg: Any = module.cfg
+    shared = {field.name: getattr(cfg, field.name) for field in fields(NativeConfig) if hasattr(cfg, field.name)}
+    shared |= {"normalization": cfg.normalization_type, "positions": cfg.positional_embedding_type}
+    shared["init_scale"] = cfg.initializer_range if cfg.initializer_range > 0 else None
+    save_checkpoint(module, NativeConfig.from_dict(shared), folder)
+
+
+def open_module(module: nn.Module) -> Model:
+    """The model around a module in memory, such as one that is being trained.
+
+    Nothing is copied, so that what changes in the module changes in the model, and the module is left as it was.
+
+    Raises:
+        ValueError: it is neither a `native_module` nor a Hugging Face model, or its parts cannot be told apart.
+    """
+    native, memory = is_native(module), Path("memory")
+    if not native and not hasattr(getattr(module, "config", None), "model_type"):
+        raise ValueError(f"expected a native or a Hugging Face model, got {type(module).__name__}")
+    name = NATIVE if native else type(module).__name__
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        model = Model(module, lay_open(module, name, memory), memory)
+        check_fidelity(model, name)
+    except (KeyError, AttributeError, AssertionError, TypeError) as error:
+        raise ValueError(f"cannot lay open a {name}: {error}") from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return model
+
+
+def _data_type(name: "torch.dtype | str") -> torch.dtype:
+    found = getattr(torch, name, None) if isinstance(name, str) else name
+    if found not in (torch.float32, torch.float64, torch.bfloat16):
+        raise ValueError(f"expected dtype float32, float64 or bfloat16, got {name}")
+    return found
+
+
+def _stored_type(weights: Mapping[str, Tensor]) -> torch.dtype:
+    return torch.float64 if any(weight.dtype == torch.float64 for weight in weights.values()) else torch.float32
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    return (config.get("architectures") or [config.get("architecture") or config.get("model_type") or "unknown"])[0]
+
+
+def _hugging_face(folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    if dtype is None:
+        stored = config.get("dtype") or config.get("torch_dtype")
+        dtype = torch.float64 if stored == "float64" else torch.float32
+    refuse_unreadable(folder)
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            module, report = loaded
+        except Exception as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"the weights in {folder} do not fit its config, or cannot be read: {first_line}"
+            ) from error
+    for kind in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(str(key) for key in report[f"{kind}_keys"] if not LEFT_OVER.search(str(key))):
+            raise ValueError(f"the weights in {folder} do not fit its config: {kind} {keys[0]}")
+    return module
+
+
+@contextmanager
+def _quiet():
+    """No progress bars and reports on stderr while transformers loads; its settings are put back."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
