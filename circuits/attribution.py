@@ -1,4 +1,4 @@
-"""What would corrupting each component or edge change, to first order, all at once?
+"""Attribution patching: what corrupting each component or edge would change, to first order, all at once.
 
 The effect of an edge from writer w to reader r is ⟨a_w(clean) − a_w(corrupted), ∂metric/∂(input of r)⟩, positive where
 corrupting lowers the metric.  A reader's input is the stream before the norm that stands in front of it.

@@ -1,4 +1,4 @@
-"""Which weights does a checkpoint folder hold, and are they whole?
+"""Checkpoint folders: which weights one holds, and whether they are whole.
 
 A checkpoint is a folder with `config.json` and safetensors weights, either one `model.safetensors` or shards named by
 `model.safetensors.index.json`.  Nothing here knows what the weights mean; `circuits.model` does.

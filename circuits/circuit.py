@@ -1,4 +1,4 @@
-"""Which edges are the circuit, how does it compare with another, and how is it kept on disk?
+"""Circuits: which edges one keeps, how it compares with another, and how it lies on disk.
 
 A `Circuit` is a choice of edges together with the scores it was chosen by and how well it does.  Choosing is here;
 scoring is in `circuits.attribution` and `circuits.patching`, judging in `circuits.evaluation`.

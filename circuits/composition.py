@@ -1,4 +1,4 @@
-"""What do the weights alone say: which head feeds which, and which copies?
+"""Composition scores: what the weights alone say of which head feeds which, and which copies.
 
 Every product of two heads' weights has rank at most d_head, so its Frobenius norm needs no d_model × d_model product
 and no singular value decomposition: with Vᵀ = Q₁R₁ and Kᵀ = Q₂R₂ for the outer factors,

@@ -1,4 +1,4 @@
-"""Is this circuit better than one of the same shape with other heads in it?
+"""Matched controls: whether a circuit is better than one of the same shape with other heads in it.
 
 A matched control renames the heads within each layer at random: it has as many edges, of the same kinds, between the
 same layers, and no more dead ends than the circuit.

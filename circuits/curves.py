@@ -1,4 +1,4 @@
-"""How does faithfulness grow with the size of a circuit, and how do scores compare with a known circuit?
+"""Faithfulness curves: how faithfulness grows with a circuit's size, and how scores compare with a known circuit.
 
 The curve is the one of the Mechanistic Interpretability Benchmark: circuits of ten sizes, from 0.1 % of the edges to
 all; **CPR** is the area under faithfulness over the share of edges, **CMD** the area between it and 1.  Its graph files

@@ -1,4 +1,4 @@
-"""Which circuit does this model use for this task, and does it do the task at all?
+"""Circuit discovery: which circuit a model uses for a task, and whether it does the task at all.
 
 `find_circuit` scores the edges, keeps the fewest of largest score that reach a target faithfulness, and reports that
 faithfulness as measured.

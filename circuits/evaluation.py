@@ -1,4 +1,4 @@
-"""How much of the behaviour does a circuit carry?
+"""Circuit evaluation: how much of the behaviour a circuit carries.
 
 Axes: `prompt`.
 """

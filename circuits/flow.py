@@ -1,4 +1,4 @@
-"""Whose writes make up what is read, with no task, and whose push the answer's logits directly?
+"""Information flow: whose writes make up what is read, and whose push the answer's logits directly.
 
 Axes: `writer`, `reader` as in `circuits.graph`.
 

@@ -1,4 +1,4 @@
-"""What are the gradients at every read of the stream, and what do they make of a difference in what is written?
+"""Read gradients: the gradient at every read of the stream, and what it makes of a difference in what is written.
 
 Gradients are taken at queries, keys and values; each head's gradient at the stream is Wᵀg followed by the backward pass
 of the norm in closed form: with n̂ the normed stream and 1/σ its inverse scale,

@@ -1,4 +1,4 @@
-"""Which nodes and edges could a transformer use, what are they called, and which index has each?
+"""Nodes and edges: which a transformer could use, what they are called, and which index each has.
 
 The residual stream connects every **writer** (the token embedding, each attention head, each MLP) to every later
 **reader** (the query, key and value input of each head, the input of each MLP, the logits).  One writer-reader pair

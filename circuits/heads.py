@@ -1,4 +1,4 @@
-"""What does each head look at, whatever the task, and what does the model gain from what it has seen?
+"""Head scores: what each head looks at, whatever the task, and what the model gains from what it has seen.
 
 Probes are sequences of random tokens, one block of distinct tokens twice over, at several periods (a single period
 lets a head that always looks the same distance back pass for an induction head).

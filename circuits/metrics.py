@@ -1,4 +1,4 @@
-"""How well does the model answer a prompt, in one number?
+"""Metrics: how well a model answers a prompt, in one number.
 
 A metric takes logits where the answer is read, and gives one value a prompt.  All are turned so that **higher is
 better**: a divergence, a cross-entropy or a rank is negated.  Then an effect is positive when a change does harm,

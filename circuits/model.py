@@ -1,4 +1,4 @@
-"""What does this transformer read and write at each place, and what comes out if that is changed?
+"""Models laid open: what a transformer reads and writes at each place, and what comes out if that is changed.
 
 A `Model` is one checkpoint ready to run, every read and write laid open.  Its forward pass goes through the model's own
 modules (`circuits.parts`), so that there is no second copy of any weight to go stale when weights are swapped.

@@ -1,4 +1,4 @@
-"""What are the mean, standard error and fold means of values that arrive a batch of prompts at a time?
+"""Running moments: mean, standard error and fold means of values that arrive a batch of prompts at a time.
 
 Per-prompt values of every edge would fill memory; their first two moments do not.
 """

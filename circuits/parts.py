@@ -1,4 +1,4 @@
-"""What does each layer of this architecture compute, and with which weights?
+"""Parts of a transformer: what each layer computes, and with which weights.
 
 Transformers differ in where the norms stand, how queries, keys and values are packed, what turns positions into
 rotations.  `Parts` lays them out in one way, so that one forward pass (`circuits.model`) serves them all.  It refers to

@@ -1,4 +1,4 @@
-"""What does corrupting one component or one edge change, exactly?
+"""Exact patching: what corrupting one component or one edge changes.
 
 **Noising** runs the clean prompts and sets something to what it is in the baseline run; the effect is the metric lost.
 **Denoising** runs the corrupted prompts and restores something to what it is in the clean run; the effect is the metric

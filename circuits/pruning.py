@@ -1,4 +1,4 @@
-"""Which edges remain when masks on all of them are trained at once to keep the behaviour and be few?
+"""Edge pruning: which edges remain when masks on all are trained to keep the behaviour and be few.
 
 Each edge has a gate z in [0, 1] from the hard-concrete distribution: with u uniform,
 

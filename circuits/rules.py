@@ -1,4 +1,4 @@
-"""How is the backward pass changed, where the true gradient is a poor guide to what patching would do?
+"""Backward rules: how the backward pass is changed where the true gradient is a poor guide to patching.
 
 A rule keeps every forward value and changes what flows back: it is handed to the forward pass, which calls it at norms,
 attention patterns, products and MLPs.  `RelP` and `GIM` are two; subclass `Rules` for another.

@@ -1,4 +1,4 @@
-"""What does each place inside the layers carry, head by head and position by position?
+"""Site effects: what each place inside the layers carries, head by head and position by position.
 
 A **site** is a tensor of the forward pass: `resid_pre` (the stream before a layer), `attn_out`, `mlp_out`, `z` (head
 outputs), `q`, `k`, `v` of each head (before rotation), and `pattern` (attention weights, by query position).

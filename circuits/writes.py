@@ -1,4 +1,4 @@
-"""What did each writer write on these prompts, and how far is that from what it writes on others?
+"""Writer outputs: what each writer wrote on these prompts, and how far that is from what it writes on others.
 
 Head outputs are kept before W_O, which is d_model / d_head times smaller than what they write; the differences between
 two runs are multiplied out for a few prompts at a time.

@@ -1,4 +1,4 @@
-"""Does the model name the next argument in a docstring, as the definition above orders them?
+"""Docstring task: whether the model names the next argument in a docstring, as the definition above orders them.
 
 The corrupted prompt has other argument names in the definition, so that nothing says which comes next; so has the
 control in its clean prompts.

@@ -1,4 +1,4 @@
-"""Does the model copy the token before it where every token comes twice (A A B B C C D → D)?
+"""Duplicate-token task: whether the model copies the token before where every token comes twice (A A B B C → C).
 
 The corrupted prompt ends in another token. In the control nothing comes twice before.
 

@@ -1,4 +1,4 @@
-"""How do prompt pairs of one's own become a task?
+"""Table task: prompt pairs of one's own, read from a CSV or JSONL file.
 
 A CSV or JSONL table in the layout of the EAP-IG and MIB repositories: columns `clean` and `corrupted` with text, and
 `correct_idx` and `incorrect_idx` with answer tokens (a number, or several as `[1, 2]`); or `correct` and `incorrect`

@@ -1,4 +1,4 @@
-"""Which pronoun does the model expect of somebody in this profession (The nurse said that → she)?
+"""Gender-pronoun task: which pronoun the model expects of a profession (The nurse said that → she).
 
 The metric is the pronoun of the stereotype against the other: a bias, not a skill. The corrupted prompt has a man or a
 woman, against the stereotype, in place of the profession. The control has words that say nothing of either.

@@ -1,4 +1,4 @@
-"""Does the model end a span of years after it began (The war lasted from the year 1732 to the year 17 → 33 ... 99)?
+"""Greater-than task: whether a span of years ends after it began (from the year 1732 to the year 17 → 33 ... 99).
 
 Only years that the tokenizer splits into century and two digits are used. The corrupted prompt begins in year 01, after
 which every end is later. The control begins in year 01 too.

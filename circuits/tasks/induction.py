@@ -1,4 +1,4 @@
-"""Does the model continue a pattern that it has seen once in the prompt (… A B … A → B)?
+"""Induction task: whether the model continues a pattern that it has seen once in the prompt (… A B … A → B).
 
 Prompts are random tokens repeated with a period that varies from prompt to prompt: at a single period a head that
 always looks the same distance back passes for an induction head.  The answer is the token that followed the last

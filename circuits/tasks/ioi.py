@@ -1,4 +1,4 @@
-"""Does the model name the one who is not repeated (When Mary and John went to the store, John gave a drink to → Mary)?
+"""IOI task: the one who is not repeated (When Mary and John went to the store, John gave a drink to → Mary).
 
 The corrupted prompt has a third name where the subject comes again, so that nothing tells the two apart; the control
 has it in the clean prompt too.

@@ -1,4 +1,4 @@
-"""Does the model continue these very strings word for word?
+"""Memorization task: whether the model continues these very strings word for word.
 
 Each string is cut in two; every token of the second part is one prompt, with all the true tokens before it. The metric
 is the log probability of the true token. The corrupted prompt has the first part's tokens shuffled, which a model that

@@ -1,4 +1,4 @@
-"""Can the model add modulo p (a b = → a + b mod p)?
+"""Modular-addition task: whether the model can add modulo p (a b = → a + b mod p).
 
 Numbers are tokens 0 ... p − 1, the equals sign is token p. The corrupted prompt has another second number, whose sum is
 the incorrect answer. The control asks for a random number in place of the sum.

@@ -1,4 +1,4 @@
-"""How near is the model to the single-token or token-pair statistics of a text, which are learned first of all?
+"""N-gram task: how near the model is to the single-token or token-pair statistics of a text, learned first of all.
 
 The reference is the text's own distribution of the next token, given nothing (order 1) or the last token (order 2),
 smoothed by a share of the uniform one; the metric is minus its divergence from the model. The corrupted prompt ends in

@@ -1,4 +1,4 @@
-"""Which task is meant by this name?"""
+"""Task register: which task is meant by a name."""
 
 import difflib
 from collections.abc import Callable

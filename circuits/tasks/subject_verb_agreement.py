@@ -1,4 +1,4 @@
-"""Does the verb agree with its subject, not with the noun beside it (The keys to the cabinet → are)?
+"""Agreement task: whether the verb agrees with its subject, not the noun beside it (The keys to the cabinet → are).
 
 The corrupted prompt has the subject in the other number. In the control the subject is a noun whose number cannot be
 seen (the fish, the sheep).

@@ -1,4 +1,4 @@
-"""What is asked of the model, and how would a right answer look?
+"""Tasks: what is asked of a model, and how a right answer looks.
 
 A `Task` holds pairs of prompts of equal length: the **clean** one, which asks for the correct token, and the
 **corrupted** one, which differs as little as can be and does not.  Rows are padded on the right, where a causal model

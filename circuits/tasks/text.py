@@ -1,4 +1,4 @@
-"""How do prompts in words become a task for this model's own tokenizer?
+"""Prompts in words: how they become a task for a model's own tokenizer.
 
 Words of a task must be single tokens with the space before them; those that are not are dropped and counted, since
 another tokenizer would make another task of them.

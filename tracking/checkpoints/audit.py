@@ -1,4 +1,4 @@
-"""Is this series of checkpoints what it claims to be?
+"""Series audit: whether a series of checkpoints is what it claims to be.
 
 Published series are known to carry equal weights under different steps, a step that is really another, or one shard of
 another step.  An audit looks at the files (cheap) and at the weights (a hash, norms and a random projection of every

@@ -1,4 +1,4 @@
-"""In which form does a checkpoint lie, and which tensors does it hold?
+"""Checkpoint formats: in which form a checkpoint lies, and which tensors it holds.
 
 Every form is read through one door, `entries`: the tensors by name, each read when it is asked for, so that a
 checkpoint of any size can be walked in little memory.  Nothing in a checkpoint is ever executed: pickles are read for

@@ -1,4 +1,4 @@
-"""Which checkpoints does a model on the hub have, and how do they come here and go again?
+"""Hub models: which checkpoints a model on the hub has, and how they come here and go again.
 
 A model's checkpoints are its revisions: branches or tags named with their step (`step1000`, `step1000-tokens4B`,
 `checkpoint-1000`).  One is downloaded at a time; where only so many are to be kept, the oldest makes room.

@@ -1,4 +1,4 @@
-"""Which model is this checkpoint of, and how do its weights get into it?
+"""Checkpoint loading: which model a checkpoint is of, and how its weights get into it.
 
 The configuration lies beside the weights, or is named by the user, or can be told from the checkpoint (nanoGPT).  The
 names of the weights are the model's own, however many wrappers (Lightning, DDP, `torch.compile`) put something in front

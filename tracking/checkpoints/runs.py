@@ -1,4 +1,4 @@
-"""What was trained, with which hyperparameters, and where do its checkpoints lie?
+"""Runs: what was trained, with which hyperparameters, and where its checkpoints lie.
 
 A **run** is a series of checkpoints of one training.  On disk it is a folder: `run.json` (name, hyperparameters, tokens
 per step, model), `log.jsonl` (one line a logged step: step, tokens, loss, ...) and `checkpoints/` with one folder or

@@ -1,4 +1,4 @@
-"""What can be told of a checkpoint's weights without keeping them?
+"""Weight sketches: what can be told of a checkpoint's weights without keeping them.
 
 A **weight note** of one checkpoint: a hash, the norm, the count of numbers that are not finite, and a **sketch** of
 every tensor.  A sketch is a fixed random projection: entry i of a tensor goes, with a random sign, into bucket i mod k,

@@ -1,4 +1,4 @@
-"""How is a part of a tensor read from a file, without the rest of the file in memory?
+"""Tensor files: a part of a tensor read without the rest of the file in memory.
 
 Mapping a file into memory is quick, but all that was looked at counts as memory of the process.  Here a part is read
 from its place in the file: known from the header of a safetensors file, and of an archive of torch from loading it

@@ -1,4 +1,4 @@
-"""What can be asked for on the command line?
+"""Command line: what can be asked for, one verb each.
 
 Each verb is one call of the Python interface.  Results go to stdout (`--json` for machines), progress and warnings to
 stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.

@@ -1,4 +1,4 @@
-"""What does a circuit's formation look like, from nothing to the finished page, on this machine, in two minutes?
+"""Demo: a circuit's formation from nothing to the finished page, on this machine, in two minutes.
 
 The main job from end to end on an ordinary run: train a 2-layer attention-only transformer on repeated random tokens,
 record every checkpoint, link and date what was found, and write it out.  Nothing here is special to the demo: each

@@ -1,4 +1,4 @@
-"""What is installed here, does it fit together, and what is missing?"""
+"""Installation check: what is installed here, whether it fits together, and what is missing."""
 
 import importlib.metadata as metadata
 import importlib.util

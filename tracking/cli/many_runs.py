@@ -1,4 +1,4 @@
-"""What can be asked on the command line about many runs: sweep, compare, forecast, design."""
+"""Verbs about many runs: sweep, compare, forecast, design."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What can be asked on the command line about what was recorded: track, match, export, report."""
+"""Verbs about what was recorded: track, match, export, report."""
 
 import json
 from pathlib import Path

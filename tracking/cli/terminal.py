@@ -1,4 +1,4 @@
-"""How does the command line print, show progress, read NAME=VALUE options, and say what went wrong?"""
+"""Terminal output: how the command line prints, shows progress, reads NAME=VALUE options, and reports errors."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""How do hyperparameters move formation?
+"""Comparison: how hyperparameters move formation.
 
 A **setting** is one value of a hyperparameter; runs with equal settings are replicates (seeds).  Formation times are
 known to an interval, and a run that never forms a role is data too (`tracking.comparison.survival`).  The run is the

@@ -1,4 +1,4 @@
-"""By how much did an intervention move every formation and the loss, and is that more than chance?
+"""Intervention effects: how far one moved every formation and the loss, and whether that is more than chance.
 
 Branch and control of one seed are a pair: the same training but for the intervention.  For every role, clock and
 definition the shift is

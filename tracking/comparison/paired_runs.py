@@ -1,4 +1,4 @@
-"""Two arms of paired runs (another batch size, an intervention, a branch): does a recorded number differ between them?
+"""Paired runs: whether a recorded number differs between two groups (another batch size, an intervention, a branch).
 
 A **pair** is two runs that are alike but for the arm (the same model size, or the branch and what it left).  Each pair
 gives one number a metric: the mean difference between its arms over the stretch that both cover, at equal tokens (or

@@ -1,4 +1,4 @@
-"""What does a hyperparameter do to formation times, and how sure is that, with whole runs as the unit?
+"""Permutation tests: what a hyperparameter does to formation times, with whole runs as the unit.
 
 An effect is the change of ln T for one unit of a covariate, in the accelerated-failure-time model of
 `tracking.comparison.survival`.  Its p-value and interval come from exchanging runs: what happened inside one run stays

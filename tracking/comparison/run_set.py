@@ -1,4 +1,4 @@
-"""Which runs are compared, in what do they differ, and when did each role form in each?"""
+"""Run sets: which runs are compared, in what they differ, and when each role formed in each."""
 
 import math
 from collections.abc import Mapping, Sequence

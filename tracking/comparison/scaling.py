@@ -1,4 +1,4 @@
-"""How does the formation time scale with batch, context, width or learning rate, and does a published law hold here?
+"""Scaling laws: how formation time scales with batch, context, width or learning rate, and whether a law holds here.
 
 A power law, N = constant · product of hyperparameter^exponent (N in tokens), fitted to interval-censored times with
 runs as the unit.  Beside it the law published for induction, N = 10^5.7 · sqrt(batch × context): a hypothesis, shown

@@ -1,4 +1,4 @@
-"""How long until something happens, and what moves that, when it is only known to lie between two looks?
+"""Survival analysis: how long until something happens that is only known to lie between two looks, and what moves it.
 
 A **case** is one formation time, known to lie in (`low`, `high`]: between the last checkpoint without and the first
 with.  `low` = 0 is left-censored (there at the first look), `high` = inf right-censored (never seen); both are data.

@@ -1,4 +1,4 @@
-"""What else differs between settings: who carries a role, how many, in which order, how large and how well?
+"""Traits: what else differs between settings: who carries a role, how many, in which order, how large and how well.
 
 Each run gives one number for each **trait**, by the clock that the trait is about (`tracking.formation.clocks`);
 settings are compared by exchanging runs, as in `tracking.comparison.comparison`.  "At the end" is the mean of the last

@@ -1,4 +1,4 @@
-"""Which series of circuits are known to the last event, on five levels of trouble?
+"""Simulated series: circuits known to the last event, on five levels of trouble.
 
 A seeded simulation: functions with a feature vector and wiring live on heads of a small transformer; they form at one
 of a few moments, die, are handed on (sharply, after a gap, with an overlap), swap places, split and merge, while

@@ -1,4 +1,4 @@
-"""Which histories are known to the last event, so that linking and dating can be judged and shown?
+"""Synthetic histories: known to the last event, so that linking and dating can be judged and shown.
 
 Two generators, seeded, each giving a `History` whose truth is known:
 

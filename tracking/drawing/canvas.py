@@ -1,4 +1,4 @@
-"""What is a figure drawn on?
+"""Canvas: what a figure is drawn on.
 
 A figure of matplotlib's that belongs to no window and shows itself in a notebook, whether or not pyplot was imported
 there: bare figures show as text.

@@ -1,4 +1,4 @@
-"""What does the caption of a figure have to say, so that the figure can stand alone?
+"""Captions: what one has to say so that its figure can stand alone.
 
 Probe, measure, definition and number of prompts; what bands, bars and marks mean; and nothing about what is not shown.
 """

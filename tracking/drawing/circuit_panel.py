@@ -1,4 +1,4 @@
-"""How is a circuit drawn into given axes: as a layered graph, the embedding below and the logits above?"""
+"""Circuit panel: a circuit as a layered graph, the embedding below and the logits above."""
 
 from typing import TYPE_CHECKING, Any
 

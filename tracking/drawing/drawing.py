@@ -1,4 +1,4 @@
-"""What of a timeline is drawn, in which order, colour and words?
+"""Drawing plan: what of a timeline is drawn, in which order, colour and words.
 
 The page and the figures show the same things: each role lifeline is a **lane**, each component that carries the role a
 **track** in it; each number over training is a **curve**, and curves of one unit share a **family**.  This module turns

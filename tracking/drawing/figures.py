@@ -1,4 +1,4 @@
-"""What does a run look like on paper?
+"""Figures of one run: what it looks like on paper.
 
 `plot` draws one figure of everything: loss and behaviour, the heads' scores, when each role formed, who carried it, and
 the circuit.  `plot_scores`, `plot_lifelines`, `plot_formation`, `plot_similarity` and `plot_circuit` draw one thing

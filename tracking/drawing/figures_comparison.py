@@ -1,4 +1,4 @@
-"""What does a comparison of many runs look like on paper?
+"""Figures of a comparison: what many runs look like on paper.
 
 The share of runs that have formed a role by each time, a curve a setting with its band, and below every effect with its
 interval.  The caption says clock, definition, number of runs, and what the intervals are.

@@ -1,4 +1,4 @@
-"""What does a forecast look like on paper?
+"""Figures of a forecast: what it looks like on paper.
 
 What was foretold of each run beside what became of it, and how far off that was beside the baselines.  The caption says
 what was looked at, the definition, and what the intervals are.

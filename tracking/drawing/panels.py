@@ -1,4 +1,4 @@
-"""How is one panel of a figure drawn into given axes?
+"""Panels: how each part of a figure is drawn into given axes.
 
 Each function draws one thing of a run on the shared time axis (`tracking.drawing.time_axis`).  Bands are two standard
 errors; an interval reaches from the last checkpoint without to the first one with.

@@ -1,4 +1,4 @@
-"""Where on the time axis of a figure does each training step lie?
+"""Time axis: where in a figure each training step lies.
 
 Time is counted in steps or in tokens, and laid out by a `tracking.drawing.drawing.Scale`.
 """

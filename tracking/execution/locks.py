@@ -1,4 +1,4 @@
-"""Who works on this at the moment, among processes that share a folder?
+"""File locks: who works on this at the moment, among processes that share a folder.
 
 A claim is a lock on a small file that the operating system holds for the process: when the process ends, however it
 ends, the claim is gone.  Claims save work, they do not guard the data: everything is written beside its place and

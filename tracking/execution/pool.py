@@ -1,4 +1,4 @@
-"""Who does units of work, so that one that fails, or whose process is killed, costs itself and no other?
+"""Worker pool: who does units of work, so that one that fails, or whose process is killed, costs no other.
 
 A **crew** is a number of workers that are started once and then fed, for loading torch takes longer than many a unit.
 Here they are processes of this machine; `tracking.execution.ray_pool` has those of a Ray cluster, and

@@ -1,4 +1,4 @@
-"""How do the machines of a Ray cluster become a crew?
+"""Ray pool: how the machines of a Ray cluster become a worker pool.
 
 Each worker is a Ray actor with processors of its own, and with a GPU of its own where a GPU is asked for.  There are as
 many as the machines have room for, also when machines come or go meanwhile.  A worker that dies with its machine is

@@ -1,4 +1,4 @@
-"""Which worker does which unit, and what happens to a unit whose worker died?
+"""Scheduling: which worker does which unit, and what happens to a unit whose worker died.
 
 A worker is given units that share something with what it did before (the same checkpoint, which it has in memory), and
 otherwise what no other worker is at.  A unit whose worker died is given to another; one that has outlived its third

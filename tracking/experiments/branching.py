@@ -1,4 +1,4 @@
-"""What would this training have become, had one thing been different from here on?
+"""Branches: what a training would have become, had one thing been different from a step on.
 
 An **exact branch** goes on from a checkpoint with the same weights, optimiser state, random state and position in the
 data, changed by its interventions alone.  It is an ordinary run: its folder holds the parent's checkpoints up to the

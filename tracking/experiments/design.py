@@ -1,4 +1,4 @@
-"""Which run next, to bring a formation forward, hold it back, hit a step, or move a recorded number?
+"""Run design: which run next, to bring a formation forward, hold it back, hit a step, or move a recorded number.
 
 A search proposes settings (Optuna's tree-structured Parzen estimator), runs each with a seed of its own, and learns
 from what came of it.  A run is trained to a **cut** first; where the forecast from the completed runs gives it hardly a

@@ -1,4 +1,4 @@
-"""What should the next runs bring about, and how far from it is a run?
+"""Goals: what the next runs should bring about, and how far from it a run is.
 
 A goal is a sentence:
 

@@ -1,4 +1,4 @@
-"""Which runs does a sweep ask for, and what may a search choose from?
+"""Sweep plans: which runs a sweep asks for, and what a search may choose from.
 
 A sweep is written in TOML:
 

@@ -1,4 +1,4 @@
-"""How are many runs, of many settings and seeds, trained and recorded?
+"""Sweeps: many runs, of many settings and seeds, trained and recorded.
 
 Each run of a plan (`tracking.experiments.planning`) is trained into `runs/NAME` and recorded into `histories/NAME`, by
 as many processes as asked for.  A run that fails is named and the others go on; the same call again does what is

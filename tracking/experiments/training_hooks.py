@@ -1,4 +1,4 @@
-"""What stands around each step of a training that is stepped into?
+"""Training hooks: what stands around each step of a training that is stepped into.
 
 Before every update: conditions that are due are looked at, what begins or ends is written down, grafts and new weights
 are put in, and the step gets its options and its tokens.  What lasts stays in place from step to step.  Everything but

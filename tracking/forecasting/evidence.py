@@ -1,4 +1,4 @@
-"""What is known of many runs, and what of each was known by a step?
+"""Forecast evidence: what is known of many runs, and what of each was known by a step.
 
 **Evidence** is the formation and settings of runs together with every series that was recorded of them.  What may be
 learned from at a step are the columns of `known_by`, which look at nothing later.

@@ -1,4 +1,4 @@
-"""When will each role form, or will it, and where will a metric end, told from the first part of a run?
+"""Forecasts: when each role will form, and where a metric will end, told from the first part of a run.
 
 Learned from other runs of the same kind: their hyperparameters, what had been measured of them by the same share of
 training (the **cut**), and what became of them.  Of the run that is foretold nothing after the cut is used.  Every

@@ -1,4 +1,4 @@
-"""Which run is on a trajectory unlike the others, told at each step from the past alone?
+"""Outlying runs: which is on a trajectory unlike the others, told at each step from the past alone.
 
 At a step a run is compared with the others at that step: how far is it from their median, in units of their spread
 (median absolute deviation, over this step and the two before it)?  The bar is set so that of runs that are all alike

@@ -1,4 +1,4 @@
-"""What does a number come to, given a few others measured in a handful of runs, and how far off is that usually?
+"""Ridge regression: what a number comes to, given a few others in a handful of runs, and how far off that is.
 
 Least squares with a penalty, the penalty and the group of columns chosen by leaving out one run (or all runs of one
 setting) at a time, which for least squares costs no refitting: with hat matrix H and residuals r, the errors on runs S

@@ -1,4 +1,4 @@
-"""How good is a forecast, judged on runs that it has not seen, and is it better than its baselines?
+"""Scoring of forecasts: how good one is on runs it has not seen, and whether it is better than its baselines.
 
 Dates are judged by the mean absolute error of ln step and by how many intervals hold what became of the run, whether it
 forms at all by the Brier score, metrics by the mean absolute error.  Each stands beside the median of the other runs,

@@ -1,4 +1,4 @@
-"""Which curve does each clock of a lifeline read?
+"""Clocks: which curve each clock of a lifeline reads.
 
 - **form**: does it look like one?  The score of the role; for a role lifeline that of its strongest carrier.
 - **function**: does the model need it?  The effect of corrupting the carriers: a node measure where one was recorded

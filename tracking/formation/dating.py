@@ -1,4 +1,4 @@
-"""When did a noisy curve, seen at a few checkpoints, rise, and how exactly can that be told?
+"""Rise dating: when a noisy curve, seen at a few checkpoints, rose, and how exactly that can be told.
 
 A curve is dated rise by rise (`rises`), each rise by one of four definitions (`date`):
 

@@ -1,4 +1,4 @@
-"""When did each lifeline form, by which clock and which definition, and how sure is that?
+"""Formation dates: when each lifeline formed, by which clock and definition, and how sure that is.
 
 Every lifeline is dated by up to three clocks (`tracking.formation.clocks`) and by each definition asked for
 (`tracking.formation.dating`). The definition moves a date more than anything else does, so several stand side by side.

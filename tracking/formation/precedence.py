@@ -1,4 +1,4 @@
-"""Did one role form before another, by how much, and how sure is that?
+"""Precedence: whether one role formed before another, by how much, and how sure that is.
 
 Both dates come from the same resamples of the prompts, and what the checkpoints leave open is drawn for each; so two
 roles that formed between the same two checkpoints are told apart only as far as their curves on either side tell.

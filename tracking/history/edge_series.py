@@ -1,4 +1,4 @@
-"""How do edge scores run over the steps, when all of them together are too many to hold?
+"""Edge series: how edge scores run over the steps, when all of them together are too many to hold.
 
 An `EdgeArray` looks to xarray like an array (step, writer, reader), with `fold` in front where folds are asked for, and
 reads from the records' files only what is selected.

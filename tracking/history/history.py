@@ -1,4 +1,4 @@
-"""What was measured of every component, at every step, with what error?
+"""Histories: what was measured of every component, at every step, with what error.
 
 A **snapshot** is every record of one step (`tracking.history.records`); a **history** is all snapshots of one run.
 Everything to the right of this module works from a history alone and needs no model.  On disk a history is a folder:

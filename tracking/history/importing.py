@@ -1,4 +1,4 @@
-"""How does a table that somebody else computed become a history?
+"""Table import: how a table that somebody else computed becomes a history.
 
 A long table has one row for each step, component and measure.  Columns that already have our names are taken as they
 are; others are named by `columns`.  Two things are understood without being told, because so many tables have them: a

@@ -1,4 +1,4 @@
-"""What did one task give at one step, which rows of the tables is that, and how does it lie in a file?
+"""Records: what one task gave at one step, which rows of the tables that is, and how it lies in a file.
 
 A **record** holds scores of nodes, scores of edges with the circuit chosen from them, and single numbers (metrics).  It
 is the unit of recording: one safetensors file, written beside its place and then moved into it, so that a reader never

@@ -1,4 +1,4 @@
-"""How do long tables that somebody else computed become records?
+"""Long tables: how those that somebody else computed become records.
 
 Columns are those of the tables this tool writes: `scores` (step, component, measure, value and, where known, run,
 tokens, task, std_error), `edges` (step, source, target, score; task, slot, std_error, in_circuit) and `metrics` (step,

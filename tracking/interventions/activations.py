@@ -1,4 +1,4 @@
-"""What does a component give while something else stands in for it?
+"""Activation interventions: what a component gives while something else stands in for it.
 
 An ablated or clamped component gives something that its weights do not tell: zero, its mean, or the values that a given
 attention pattern picks.  The same stand-ins serve in two places: around training steps of any loop (`ablated`,

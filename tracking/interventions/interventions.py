@@ -1,4 +1,4 @@
-"""What is changed in a training, where, and from which step to which?
+"""Interventions: what is changed in a training, where, and from which step to which.
 
 An **intervention** is one sentence, in text or as a frozen `Intervention`:
 

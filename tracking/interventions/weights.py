@@ -1,4 +1,4 @@
-"""How are the weights of one component held, masked, replaced or drawn anew in the middle of a training?
+"""Weight interventions: a component's weights held, masked, replaced or drawn anew in the middle of a training.
 
 Holding and masking are context managers around one or more training steps, of any loop and any optimiser; replacing
 happens at once.  A component's own weights are a head's rows of the query, key and value maps with their biases and

@@ -1,4 +1,4 @@
-"""Which component of one run is which of another, when each run has numbered its heads as chance had it?
+"""Run alignment: which component of one run is which of another, when each run numbered its heads by chance.
 
 Carriers of the same role in different runs are matched by signature and wiring (`tracking.matching.matching`), each
 pair of runs once.  Where the matches of several runs agree all round they make a **family** with a common label

@@ -1,4 +1,4 @@
-"""What is a lifeline, what can happen to one, and which rows of the tables is that?
+"""Events: what a lifeline is, what can happen to one, and which rows of the tables that is.
 
 A **role lifeline** is one role, whoever carries it; a **component lifeline** is one component, whatever it does.  An
 **event** lies between two snapshots and says which components were there before and after it.

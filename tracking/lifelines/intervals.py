@@ -1,4 +1,4 @@
-"""During which steps does a component do something, when its score is noisy and some snapshots miss it?
+"""Intervals above a bar: during which steps a component does something, when its score is noisy and snapshots miss it.
 
 A **stint** is a stretch of snapshots in which one component's score of one role stands above a threshold.  It is closed
 over gaps of up to `max_gap` snapshots and over any longer dip that noise could make, it ends only when the score stayed

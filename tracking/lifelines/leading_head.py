@@ -1,4 +1,4 @@
-"""Among several components that carry one role at once, which does most of it, and when does the lead change hands?
+"""Leading head: which of several that carry one role does most of it, and when the lead changes.
 
 Redundant heads take turns: each goes on looking like an induction head, while the model leans on one and then on
 another.  The lead is read from the effect of corrupting each (`LEAD_MEASURES`), or from the role's own score where no

@@ -1,4 +1,4 @@
-"""What becomes of each role and of each component through training, and what happens to them between which steps?
+"""Lifelines: what becomes of each role and each component through training, and between which steps.
 
 A **role lifeline** is one role, whoever carries it: at each step the components whose score reaches the threshold,
 several at once where several do it.  A **component lifeline** is one component, whatever it does.  Both come with

@@ -1,4 +1,4 @@
-"""Which detection carries on which, over a whole series at once?
+"""Linking: which detection carries on which, over a whole series at once.
 
 1. The detections of one unit make **tracklets** (`tracking.lifelines.tracklets`), cut where two units swap.
 2. Every beginning and every end of a tracklet is explained, all of them together in one assignment: a *hand-off* takes

@@ -1,4 +1,4 @@
-"""How often is an event found again when other prompts had been drawn?
+"""Resampled events: how often an event is found again when other prompts had been drawn.
 
 Scores come with the means of prompt folds.  Folds are drawn with replacement, the same draw at every checkpoint and for
 every component, and the events are told anew from each draw.  The share of draws that tell an event again is its

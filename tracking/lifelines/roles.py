@@ -1,4 +1,4 @@
-"""Which measures are roles, who carries each at each step, and who takes over from whom?
+"""Roles: which measures are roles, who carries each at each step, and who takes over from whom.
 
 A measure whose name is a role (`induction`) says how much each component looks like it, and a threshold from which
 score on it counts.  Every component's stints above the threshold (`tracking.lifelines.intervals`) begin and end; all

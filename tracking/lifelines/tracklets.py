@@ -1,4 +1,4 @@
-"""Which detections of one unit are one stretch of work, and where do two units exchange theirs?
+"""Tracklets: which detections of one unit are one stretch of work, and where two units exchange theirs.
 
 The detections of a unit are strung together over gaps.  At every detection the windows before and after it are
 compared: what that says of stretches that go on, against what it says of different units, calibrates the evidence for

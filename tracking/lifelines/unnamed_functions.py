@@ -1,4 +1,4 @@
-"""Which functions does a history's circuit hold when nobody has named them, and who carries each?
+"""Unnamed functions: which a history's circuit holds without a role's name, and who carries each.
 
 Every component of the circuit at a step is a detection; its signature and its edges are what it is recognised by.  The
 whole series is linked (`tracking.lifelines.linking`), and each chain of links is one function: *function A*, *function

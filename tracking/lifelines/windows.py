@@ -1,4 +1,4 @@
-"""How alike are two stretches of components' lives, and how likely is it that they are one function?
+"""Tracklet likeness: how alike two stretches of components' lives are, and how likely they are one function.
 
 A **detection** is one component (*unit*) that is active at one snapshot (*frame*).  Single detections are noisy, so
 what is compared are **windows**, a few detections of one unit: their mean features, in units of the features' noise,

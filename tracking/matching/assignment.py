@@ -1,4 +1,4 @@
-"""Which of two sets of things belong together, when each may also stay alone?
+"""Assignment: which of two sets of things belong together, when each may also stay alone.
 
 Two solvers over arrays, both exact or deterministic:
 

@@ -1,4 +1,4 @@
-"""Which component of one snapshot is which of another, and how sure is that?
+"""Matching: which component of one snapshot is which of another, and how sure that is.
 
 The two snapshots may be two steps of one run, or come from two runs, of other seeds or shapes.  A pair gains by alike
 signatures and by edges that lead to partners; within a run it also gains by having the same name, and across runs it

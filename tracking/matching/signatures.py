@@ -1,4 +1,4 @@
-"""What does a component look like, apart from its index, and how noisy is that?
+"""Signatures: what a component looks like, apart from its index, and how noisy that is.
 
 A **signature** is the vector of everything measured about one component: its scores by task and measure, how much of
 the circuit's effect enters it by each slot and leaves it, and (as a graph, beside the vector) to which others it is

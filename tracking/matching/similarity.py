@@ -1,4 +1,4 @@
-"""How alike are two circuits, and how alike could two measurements of one circuit be?
+"""Circuit similarity: how alike two circuits are, and how alike two measurements of one circuit could be.
 
 Every number stands beside its **noise floor**: the same number between two halves of the prompts of one snapshot.  A
 likeness at the floor cannot be told from none lost; scores are normalised first, because those of two checkpoints can

@@ -1,4 +1,4 @@
-"""Which checkpoints are worth measuring next, given those that were?
+"""Adaptive steps: which checkpoints are worth measuring next, given those that were.
 
 Coarse first: a few checkpoints, evenly in log step.  Then denser where something changes: between two neighbours whose
 head scores differ most, the checkpoint nearest to their middle, over and over, within a budget.  What is chosen depends

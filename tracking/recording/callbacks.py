@@ -1,4 +1,4 @@
-"""How does the recorder step into the training loops of other libraries?
+"""Callbacks: how the recorder steps into the training loops of other libraries.
 
 One function a library; each gives an object to be handed to that library's trainer.  The libraries are imported when
 the function is called.

@@ -1,4 +1,4 @@
-"""How are the checkpoints of a run walked, one after the other, and what is kept of each?
+"""Checkpoint loop: how a run's checkpoints are measured one after the other, and what is kept of each.
 
 A `Walk` reads the next checkpoint while this one is measured (`tracking.recording.model_slot`), claims each so that no
 two recorders do the same, and writes every unit as soon as it is there.

@@ -1,4 +1,4 @@
-"""How is a history recorded from inside somebody else's training loop, without touching the training?
+"""Live recording: a history recorded inside somebody else's training loop, without touching the training.
 
     with Recorder("histories/mine") as recorder:
         for step, batch in enumerate(batches):

@@ -1,4 +1,4 @@
-"""What is measured of one checkpoint?
+"""Measuring: what is measured of one checkpoint.
 
 One **unit** of recording is one checkpoint and one task or probe, and gives one `Record`:
 

@@ -1,4 +1,4 @@
-"""On what is one checkpoint after the other measured?
+"""Model slot: the one model in memory that takes the weights of one checkpoint after the other.
 
 A **bench** is one model per architecture whose weights are swapped, with the prompts of every task.  It remembers which
 checkpoint lies on it: the next unit of the same checkpoint reads nothing anew.

@@ -1,4 +1,4 @@
-"""Into which pieces is a recording cut, so that many workers make one history?
+"""Parallel recording: into which pieces a recording is cut, so that many workers make one history.
 
 A **job** is one checkpoint and one unit of it (the probe, or a task), done as a single recorder would do it
 (`tracking.recording.checkpoint_loop`).  A worker that did another job of the same checkpoint just before has its

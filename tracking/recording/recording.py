@@ -1,4 +1,4 @@
-"""How does a history get filled from a run, and how does it go on after it was stopped?
+"""Recording: how a history is filled from a run, and how it goes on after it was stopped.
 
 Recording walks the checkpoints of a run in order of step: one model per architecture, its weights swapped, every unit
 (`tracking.recording.measuring`) written as soon as it is there.  What is on disk is not done again, so the same command

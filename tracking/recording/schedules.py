@@ -1,4 +1,4 @@
-"""When is a model in training worth measuring, within a share of the training's time?
+"""Schedules: when a model in training is worth measuring, within a share of the training's time.
 
 Dense while something moves and sparse on plateaus: after a measurement that differs from the last one by more than
 `moved` the gap to the next is cut so that the next differs by about as much (to a half at most, to an eighth at least),

@@ -1,4 +1,4 @@
-"""Where else can the numbers of a recording go while it is made?
+"""Sinks: where else the numbers of a recording go while it is made.
 
 Each sink takes a step and numbers by name, and hands them to another tool through that tool's own client, which is
 imported only here and only when the sink is made.  Names are those of the history with `formation/` before them, as in

@@ -1,4 +1,4 @@
-"""What was found in a run, as labelled arrays: in memory, as NetCDF, as Zarr.
+"""Labelled arrays: what was found in a run, in memory, as NetCDF, as Zarr.
 
 Axes: `step`, `component`, `edge`; `measure` and `name` are `task/measure` and `task/name`; the tables of lifelines,
 events and formation have an axis of rows each.

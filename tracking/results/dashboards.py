@@ -1,4 +1,4 @@
-"""How does what was found look in the tools in which people watch their training runs?
+"""Dashboards: how what was found looks in the tools in which people watch their training runs.
 
 Curves are scalars over the training step: every metric, the score of every component, the strength of every carrier of
 a lifeline, and how many edges are in each circuit.  Events and formation are tables there.

@@ -1,4 +1,4 @@
-"""In which formats can what was found be written, what reads each, and which library does it need?
+"""Export formats: what each is for, what reads it, and which library it needs.
 
 Only names and words: asking for a format that does not exist, or whose library is missing, is refused before any work.
 """

@@ -1,4 +1,4 @@
-"""What was found, in whole sentences, no surer than the numbers allow?
+"""Findings: what was found, in whole sentences, no surer than the numbers allow.
 
 One paragraph a role: when it formed and who carries it, by each clock, and how far the definitions disagree; then the
 order of roles where the intervals allow one to be told, and the events that are more than a beginning.

@@ -1,4 +1,4 @@
-"""How do circuits over time and lifelines look to programs that know nothing of this one?
+"""Interchange: how circuits over time and lifelines look to programs that know nothing of this one.
 
 Each format is a function from a timeline to the files it is written as (path in the export's folder, content).  Time in
 graph files and traces is the training step; what holds at one checkpoint holds until the next.

@@ -1,4 +1,4 @@
-"""What was found in one run or in several, as one value, and what do its tables hold?
+"""Results: what was found in one run or in several, as one value, and what its tables hold.
 
 A **timeline** is everything there is to say about some runs: each run's history, the lifelines and events found in it,
 its formation table, and the findings in words.  Its six tables have the same columns everywhere: here, in Parquet, in

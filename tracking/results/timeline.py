@@ -1,4 +1,4 @@
-"""What was found in one run or several, as one value, and how does it lie in files that other tools read?
+"""Timeline: what was found in one run or several, and how it lies in files that other tools read.
 
 A **timeline** is everything there is to say about some runs: each run's history, the lifelines and events found in it,
 its formation table, and the findings in words.  On disk it is a folder: `timeline.json` holds all of it, and each of

@@ -1,4 +1,4 @@
-"""In which other order can the same sequences come?
+"""Data order: in which other order the same sequences can come.
 
 Within a window of steps every sequence of the data comes exactly once, as without reordering: `reversed` and `shuffled`
 move whole batches, `repeats-first` and `repeats-last` deal single sequences out anew, by how much of a sequence its own

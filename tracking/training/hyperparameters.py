@@ -1,4 +1,4 @@
-"""What can be chosen about a training of the embedded default, and how is it written down?
+"""Hyperparameters: what can be chosen about a training of the embedded trainer, and how it is written down.
 
 Options come from a TOML file, from text on a command line, or from Python; an option that does not exist is answered
 with the one that was probably meant.

@@ -1,4 +1,4 @@
-"""What does the embedded trainer's model learn from?
+"""Training sequences: what the embedded trainer's model learns from.
 
 Sequences of random tokens with repeats: a repeating sequence has a period of its own, drawn anew each time, so that no
 fixed distance tells where the answer stands and only finding the earlier occurrence does.  Batch i depends on nothing

@@ -1,4 +1,4 @@
-"""How does the embedded default get its runs: small transformers, trained on repeats, that can be stopped anywhere?
+"""Embedded trainer: small transformers, trained on repeats, that can be stopped anywhere.
 
 The state after step s is the weights after s updates; the log's entry of step s is the loss of those weights on batch
 s.  A checkpoint holds beside the weights everything that the next step depends on (optimiser, random state, position

@@ -1,4 +1,4 @@
-"""What does the page know?
+"""Page data: what the page knows.
 
 Everything the page shows, as one value that JSON can hold: small, because scores lie in one row a component, edges are
 numbers into one list of names, and every measured number has four significant digits (the files of

@@ -1,4 +1,4 @@
-"""How does a timeline become one page that opens anywhere, with nothing to install and no network?
+"""Report: how a timeline becomes one page that opens anywhere, with nothing to install and no network.
 
 The page is one HTML file that holds its style, its code and its data (gzipped).  The code lies in `viewer/` as ordinary
 JavaScript modules; here they are put together into one script, each in the order in which it is needed.

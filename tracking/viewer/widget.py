@@ -1,4 +1,4 @@
-"""How is the page shown in a notebook, with what is chosen there known to Python?
+"""Notebook widget: the page shown in a notebook, with what is chosen there known to Python.
 
 The widget is the page of `tracking.viewer.report` in a cell.  Its `run`, `step` and `component` follow what is clicked,
 and setting them moves the page.
