@@ -108,7 +108,7 @@ def _extra(extra: str, needed: list[Any]) -> Finding:
 def _names() -> list[Finding]:
     """PyPI has another package that installs a module called `circuits`; one of the two then hides the other."""
     findings = []
-    for module, ours in (("circuits", "graph.py"), ("tracking", "history.py")):
+    for module, ours in (("circuits", "graph.py"), ("tracking", "history/history.py")):
         spec = importlib.util.find_spec(module)
         folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
         others = sorted({*metadata.packages_distributions().get(module, [])} - {DISTRIBUTION})
