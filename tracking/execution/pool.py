@@ -1,8 +1,10 @@
-"""Worker pool: who does units of work, so that one that fails, or whose process is killed, costs no other.
+"""Worker pools: processes that are started once and then given units of work.
 
-A **crew** is a number of workers that are started once and then fed, for loading torch takes longer than many a unit.
-Here they are processes of this machine; `tracking.execution.ray_pool` has those of a Ray cluster, and
-`tracking.execution.scheduling` says who does what.  What a unit leaves on disk is its own business.
+Question: who does units of work, so that one that fails, or whose process is killed, costs itself and no other?
+
+Loading torch takes longer than many a unit does, so workers stay.  Here they are processes of this machine;
+`tracking.execution.ray_pool` has those of a Ray cluster, and `tracking.execution.scheduling` says who does what.  What
+a unit leaves on disk is its own business.
 """
 
 import multiprocessing
@@ -16,14 +18,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 __all__ = [
-    "Crew",
-    "Hand",
-    "Here",
+    "LocalPool",
     "Outcome",
-    "Processes",
+    "ProcessPool",
     "Progress",
     "Work",
     "WorkerDiedError",
+    "WorkerPool",
+    "WorkerState",
     "attempt",
     "local_device",
 ]
@@ -88,87 +90,87 @@ def local_device(device: str) -> str:
 
 
 @dataclass
-class Hand:
-    """A worker: whether it has come, what it is at, and what its last unit was about."""
+class WorkerState:
+    """A worker: whether it is ready, what it works on, and what its last unit shares with others."""
 
-    here: bool = False
+    ready: bool = False
     unit: str | None = None
-    about: Hashable = None
+    shares: Hashable = None
 
 
-class Crew(ABC):
+class WorkerPool(ABC):
     """Workers, each known by a number that is never used twice; `device` is the one that their units should use."""
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.hands: dict[int, Hand] = {}
-        self.hired = 0
+        self.states: dict[int, WorkerState] = {}
+        self.n_started = 0
 
-    def hire(self) -> None:
-        """Start one more worker; it is heard of when it has come."""
-        self.hired += 1
-        self.start(self.hired)
-        self.hands[self.hired] = Hand()
+    def add_worker(self) -> None:
+        """Start one more worker; `poll` says when it is ready."""
+        self.n_started += 1
+        self.start(self.n_started)
+        self.states[self.n_started] = WorkerState()
 
-    def dismiss(self, worker: int) -> None:
+    def remove_worker(self, worker: int) -> None:
         """End a worker, whatever it is at."""
-        del self.hands[worker]
+        del self.states[worker]
         self.end(worker)
 
     @abstractmethod
-    def places(self) -> int:
+    def capacity(self) -> int:
         """How many workers there may be now."""
 
     @abstractmethod
     def start(self, worker: int) -> None: ...
 
     @abstractmethod
-    def give(self, worker: int, unit: Any) -> None:
-        """Let a worker that has come, and is at nothing, do a unit."""
+    def submit(self, worker: int, unit: Any) -> None:
+        """Let a worker that is ready and idle do a unit."""
 
     @abstractmethod
-    def hear(self) -> list[tuple[int, Outcome | None]]:
-        """Who has come (`None`), who is done and with what, and who died; waits a few seconds if there is no news."""
+    def poll(self) -> list[tuple[int, Outcome | None]]:
+        """Who is ready (`None`), who is done and with what, and who died; waits a few seconds for the first of them."""
 
     @abstractmethod
     def end(self, worker: int) -> None: ...
 
 
-class Here(Crew):
-    """This very process, as a crew of one."""
+class LocalPool(WorkerPool):
+    """This very process, as a pool of one."""
 
     def __init__(self, work: Work, *, device: str = "cpu") -> None:
         super().__init__(local_device(device))
         self.work = work
-        self.news: list[tuple[int, Any, bool]] = []
+        self.messages: list[tuple[int, Any, bool]] = []
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         return 1
 
     def start(self, worker: int) -> None:
-        self.news.append((worker, None, False))
+        self.messages.append((worker, None, False))
 
-    def give(self, worker: int, unit: Any) -> None:
-        self.news.append((worker, unit, True))
+    def submit(self, worker: int, unit: Any) -> None:
+        self.messages.append((worker, unit, True))
 
-    def hear(self) -> list[tuple[int, Outcome | None]]:
-        news, self.news = self.news, []
-        return [(worker, attempt(self.work, unit) if given else None) for worker, unit, given in news]
+    def poll(self) -> list[tuple[int, Outcome | None]]:
+        messages, self.messages = self.messages, []
+        return [(worker, attempt(self.work, unit) if given else None) for worker, unit, given in messages]
 
     def end(self, worker: int) -> None:
-        self.news.clear()
+        self.messages.clear()
 
 
-class Processes(Crew):
+class ProcessPool(WorkerPool):
     """Processes of this machine; where they use GPUs and there are several, each process sees one of them."""
 
     def __init__(self, work: Work, workers: int, *, device: str = "cpu") -> None:
         super().__init__(local_device(device))
         self.work, self.workers = work, workers
         self.processes: dict[int, tuple[Any, Connection]] = {}
-        self.coming: list[int] = []
+        self.starting: list[int] = []
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         return self.workers
 
     def start(self, worker: int) -> None:
@@ -180,18 +182,18 @@ class Processes(Crew):
         process.start()
         theirs.close()
         self.processes[worker] = (process, ours)
-        self.coming.append(worker)
+        self.starting.append(worker)
 
-    def give(self, worker: int, unit: Any) -> None:
-        with suppress(ConnectionError):  # it has died, and will be heard of
+    def submit(self, worker: int, unit: Any) -> None:
+        with suppress(ConnectionError):  # it has died, and `poll` says so
             self.processes[worker][1].send(unit)
 
-    def hear(self) -> list[tuple[int, Outcome | None]]:
-        if self.coming:
-            come, self.coming = self.coming, []
-            return [(worker, None) for worker in come]
+    def poll(self) -> list[tuple[int, Outcome | None]]:
+        if self.starting:
+            started, self.starting = self.starting, []
+            return [(worker, None) for worker in started]
         ready = wait([pipe for _, pipe in self.processes.values()], timeout=5)
-        return [(worker, _heard(*one)) for worker, one in self.processes.items() if one[1] in ready]
+        return [(worker, _received(*one)) for worker, one in self.processes.items() if one[1] in ready]
 
     def end(self, worker: int) -> None:
         process, pipe = self.processes.pop(worker)
@@ -209,7 +211,7 @@ def _gpu(worker: int) -> str:
     return names[worker % len(names)]
 
 
-def _heard(process: Any, pipe: Connection) -> Outcome:
+def _received(process: Any, pipe: Connection) -> Outcome:
     try:
         return pipe.recv()
     except (EOFError, ConnectionError):

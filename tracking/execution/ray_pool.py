@@ -1,4 +1,6 @@
-"""Ray pool: how the machines of a Ray cluster become a worker pool.
+"""Ray pool: the machines of a Ray cluster as workers.
+
+Question: how are units given to machines that come and go?
 
 Each worker is a Ray actor with processors of its own, and with a GPU of its own where a GPU is asked for.  There are as
 many as the machines have room for, also when machines come or go meanwhile.  A worker that dies with its machine is
@@ -13,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tracking.execution.pool import Crew, Outcome, Work, WorkerDiedError, attempt
+from tracking.execution.pool import Outcome, Work, WorkerDiedError, WorkerPool, attempt
 
-__all__ = ["Cluster", "connected"]
+__all__ = ["RayPool", "connected"]
 
-PATIENCE = 60.0
+NO_ROOM_AFTER = 60.0
 """Seconds without a worker after which it is said that the cluster has no room."""
-STILLBORN = 3
-"""Workers in a row that die before they have come: no other will fare better."""
+MOST_FAILED_STARTS = 3
+"""Workers in a row that die before they are ready: no other will fare better."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _refuse_silence(address)
+    _check_reachable(address)
     try:
         dashboard = {"include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **dashboard)
@@ -63,7 +65,7 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _refuse_silence(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Ray itself tries for many minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
@@ -77,14 +79,14 @@ class _Actor:
     def __init__(self, work: Work) -> None:
         self.work = work
 
-    def come(self) -> None:
-        """Answered once the worker runs."""
+    def start_up(self) -> None:
+        """Returns once the worker runs."""
 
     def do(self, unit: Any) -> Outcome:
         return attempt(self.work, unit)
 
 
-class Cluster(Crew):
+class RayPool(WorkerPool):
     """Actors on the cluster that this process is connected to.
 
     Args:
@@ -110,13 +112,13 @@ class Cluster(Crew):
         self.cpus = max(1, min(cpus, int(max(rooms, default=1))))
         self.actors: dict[int, Any] = {}
         self.waiting: dict[Any, int] = {}
-        self.came: set[int] = set()
-        self.stillborn, self.begun = 0, time.monotonic()
+        self.ready: set[int] = set()
+        self.failed_starts, self.begun = 0, time.monotonic()
 
     def _machines(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         needs = {"CPU": self.cpus, "GPU": self.gpus}
         room = (min(int(m.get(name, 0) // need) for name, need in needs.items() if need) for m in self._machines())
         return max(1, sum(room))
@@ -124,30 +126,30 @@ class Cluster(Crew):
     def start(self, worker: int) -> None:
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0}
         self.actors[worker] = actor = self.ray.remote(_Actor).options(**options).remote(self.work)
-        self.waiting[actor.come.remote()] = worker
+        self.waiting[actor.start_up.remote()] = worker
 
-    def give(self, worker: int, unit: Any) -> None:
+    def submit(self, worker: int, unit: Any) -> None:
         self.waiting[self.actors[worker].do.remote(unit)] = worker
 
-    def hear(self) -> list[tuple[int, Outcome | None]]:
+    def poll(self) -> list[tuple[int, Outcome | None]]:
         ready, _ = self.ray.wait(list(self.waiting), num_returns=1, timeout=5)
-        if not self.came and time.monotonic() - self.begun > PATIENCE:
+        if not self.ready and time.monotonic() - self.begun > NO_ROOM_AFTER:
             log.warning("no machine of the cluster has had %s CPU and %s GPU free so far", self.cpus, self.gpus)
             self.begun = float("inf")
-        return [(worker, self._listen(one, worker)) for one in ready for worker in [self.waiting.pop(one)]]
+        return [(worker, self._outcome(one, worker)) for one in ready for worker in [self.waiting.pop(one)]]
 
-    def _listen(self, reference: Any, worker: int) -> Outcome | None:
+    def _outcome(self, reference: Any, worker: int) -> Outcome | None:
         try:
             found = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            if worker not in self.came:
-                self.stillborn += 1
-                if self.stillborn >= STILLBORN:
+            if worker not in self.ready:
+                self.failed_starts += 1
+                if self.failed_starts >= MOST_FAILED_STARTS:
                     raise OSError(f"no worker of the cluster can start: {reason[-1]}") from error
             return Outcome(error=WorkerDiedError(f"its process on the cluster died: {reason[0]}"))
-        self.came.add(worker)
-        self.stillborn = 0
+        self.ready.add(worker)
+        self.failed_starts = 0
         return found
 
     def end(self, worker: int) -> None:

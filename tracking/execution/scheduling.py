@@ -1,5 +1,7 @@
 """Scheduling: which worker does which unit, and what happens to a unit whose worker died.
 
+Question: how is no unit lost, and nothing read twice?
+
 A worker is given units that share something with what it did before (the same checkpoint, which it has in memory), and
 otherwise what no other worker is at.  A unit whose worker died is given to another; one that has outlived its third
 worker is given up.  A unit that fails otherwise would fail again, and is not tried again.
@@ -12,10 +14,10 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tracking.execution.pool import Crew, Here, Outcome, Processes, Progress, Work, WorkerDiedError
-from tracking.execution.ray_pool import Cluster, connected
+from tracking.execution.pool import LocalPool, Outcome, ProcessPool, Progress, Work, WorkerDiedError, WorkerPool
+from tracking.execution.ray_pool import RayPool, connected
 
-__all__ = ["crew_of", "threads_each", "work_through"]
+__all__ = ["run_units", "threads_each", "worker_pool"]
 
 ATTEMPTS = 3
 
@@ -23,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def crew_of(
+def worker_pool(
     work: Work, *, workers: int = 1, cluster: str | None = None, device: str = "cpu", threads: int = 1
-) -> Iterator[Crew]:
-    """Those who call `work` on units: this process, as many others, or the machines of a Ray cluster.
+) -> Iterator[WorkerPool]:
+    """The workers that call `work` on units: this process, as many others, or the machines of a Ray cluster.
 
     Args:
         work: a function of a module (other processes import it).
         cluster: address of a Ray cluster, `auto`, or `local` to start one here; `workers` is then not looked at.
-        device: which the units use; `device` of the crew is what `auto` comes to.
+        device: which the units use; `device` of the pool is what `auto` comes to.
         threads: of each worker, for which a cluster sets processors aside.
 
     Raises:
@@ -42,16 +44,16 @@ def crew_of(
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
     with connected(cluster) if cluster is not None else nullcontext():
-        crew: Crew
+        pool: WorkerPool
         if cluster is not None:
-            crew = Cluster(work, device=device, cpus=threads)
+            pool = RayPool(work, device=device, cpus=threads)
         else:
-            crew = Processes(work, workers, device=device) if workers > 1 else Here(work, device=device)
+            pool = ProcessPool(work, workers, device=device) if workers > 1 else LocalPool(work, device=device)
         try:
-            yield crew
+            yield pool
         finally:
-            for worker in list(crew.hands):
-                crew.dismiss(worker)
+            for worker in list(pool.states):
+                pool.remove_worker(worker)
 
 
 def threads_each(workers: int) -> int:
@@ -59,46 +61,46 @@ def threads_each(workers: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
 
 
-def work_through(
+def run_units(
     units: Mapping[str, Any],
-    crew: Crew,
+    pool: WorkerPool,
     *,
-    about: Mapping[str, Hashable] | None = None,
+    shares: Mapping[str, Hashable] | None = None,
     progress: Progress | None = None,
     title: str = "working",
-    heard: Callable[[str, Outcome], None] | None = None,
+    on_outcome: Callable[[str, Outcome], None] | None = None,
 ) -> dict[str, Outcome]:
-    """Let a crew do every unit.
+    """Let a pool do every unit.
 
     Args:
         units: by name; each must be picklable.
-        about: what a unit shares with others, by name; a worker keeps to it as long as it can.
+        shares: what a unit shares with others, by name; a worker keeps to it as long as it can.
         progress: called with (title, units done, units).
-        heard: called with each unit's name and outcome when it is over.
+        on_outcome: called with each unit's name and outcome when it is over.
 
     Returns:
         What became of each, in the order of `units`.
     """
-    share, show = about or {}, progress or (lambda what, done, total: None)
+    share, show = shares or {}, progress or (lambda what, done, total: None)
     waiting, found, deaths = list(units), {}, Counter()
     show(title, 0, len(units))
     while len(found) < len(units):
-        busy = sum(hand.unit is not None for hand in crew.hands.values())
-        while len(crew.hands) < min(crew.places(), len(waiting) + busy):
-            crew.hire()
-        for worker, hand in crew.hands.items():
-            if hand.here and hand.unit is None and waiting:
-                others = {other.about for other in crew.hands.values() if other is not hand}
-                hand.unit = _suitable(waiting, share, hand.about, others)
-                waiting.remove(hand.unit)
-                hand.about = share.get(hand.unit)
-                crew.give(worker, units[hand.unit])
-        for worker, outcome in crew.hear():
-            hand = crew.hands[worker]
-            hand.here, hand.unit, unit = True, None, hand.unit
+        busy = sum(state.unit is not None for state in pool.states.values())
+        while len(pool.states) < min(pool.capacity(), len(waiting) + busy):
+            pool.add_worker()
+        for worker, state in pool.states.items():
+            if state.ready and state.unit is None and waiting:
+                others = {other.shares for other in pool.states.values() if other is not state}
+                state.unit = _suitable(waiting, share, state.shares, others)
+                waiting.remove(state.unit)
+                state.shares = share.get(state.unit)
+                pool.submit(worker, units[state.unit])
+        for worker, outcome in pool.poll():
+            state = pool.states[worker]
+            state.ready, state.unit, unit = True, None, state.unit
             died = outcome is not None and isinstance(outcome.error, WorkerDiedError)
             if died:
-                crew.dismiss(worker)
+                pool.remove_worker(worker)
             if unit is None or outcome is None:
                 continue
             deaths[unit] += died
@@ -107,13 +109,13 @@ def work_through(
                 waiting.insert(0, unit)
                 continue
             found[unit] = outcome
-            if heard is not None:
-                heard(unit, outcome)
+            if on_outcome is not None:
+                on_outcome(unit, outcome)
             show(title, len(found), len(units))
     return {name: found[name] for name in units}
 
 
-def _suitable(waiting: list[str], about: Mapping[str, Hashable], own: Hashable, others: set[Hashable]) -> str:
-    same = (name for name in waiting if own is not None and about.get(name) == own)
-    fresh = (name for name in waiting if about.get(name) is None or about.get(name) not in others)
+def _suitable(waiting: list[str], shares: Mapping[str, Hashable], own: Hashable, others: set[Hashable]) -> str:
+    same = (name for name in waiting if own is not None and shares.get(name) == own)
+    fresh = (name for name in waiting if shares.get(name) is None or shares.get(name) not in others)
     return next(same, None) or next(fresh, waiting[0])

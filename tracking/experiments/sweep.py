@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tracking.execution.pool import Progress
-from tracking.execution.scheduling import crew_of, work_through
+from tracking.execution.scheduling import run_units, worker_pool
 from tracking.experiments.planning import PlannedRun, SweepPlan, check_recording, read_sweep
 from tracking.history.history import History
 from tracking.history.records import write_beside
@@ -73,8 +73,8 @@ def run_sweep(
     place, recording = str(out.absolute()), dict(plan.recording)
     missing = {run.name: (place, run, recording) for run in plan.runs if not _is_done(out, run)}
     check_recording([run.config for run in plan.runs if run.name in missing], recording)
-    with crew_of(train_and_record, workers=min(workers, max(1, len(missing))), cluster=cluster) as crew:
-        found = work_through(missing, crew, progress=progress, title="sweep")
+    with worker_pool(train_and_record, workers=min(workers, max(1, len(missing))), cluster=cluster) as pool:
+        found = run_units(missing, pool, progress=progress, title="sweep")
     failed = {name: outcome.reason for name, outcome in found.items() if outcome.failed}
     return SweepResult(out, tuple(run.name for run in plan.runs if run.name not in failed), failed)
 

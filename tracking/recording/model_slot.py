@@ -1,7 +1,7 @@
-"""Model slot: the one model in memory that takes the weights of one checkpoint after the other.
+"""Model slot: the one model in memory whose weights are swapped from checkpoint to checkpoint, and the prompts.
 
-A **bench** is one model per architecture whose weights are swapped, with the prompts of every task.  It remembers which
-checkpoint lies on it: the next unit of the same checkpoint reads nothing anew.
+Question: how is a model made once, and filled again and again?  The slot remembers which checkpoint it holds: the next
+unit of the same checkpoint reads nothing anew.
 """
 
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from circuits.model import Model
     from circuits.tasks.task import Task
 
-__all__ = ["Bench", "Reading"]
+__all__ = ["ModelSlot", "ReadCheckpoint"]
 
 # Parameters under which one thread is faster than several.
 SMALL = 20_000_000
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadCheckpoint:
     """A checkpoint that was read: the digest of its files (empty where it is not known), and its weights unless they
-    are not wanted or lie on the bench already.  `stamp` tells when its files were written."""
+    are not wanted or are in the slot already.  `stamp` tells when its files were written."""
 
     digest: str
     stamp: Any
     loaded: Loaded | None = None
 
 
-class Bench:
+class ModelSlot:
     """A model with some checkpoint's weights, and the prompts.
 
     Args:
@@ -59,9 +59,9 @@ class Bench:
         self.model: Model | None = None
         self.config: dict[str, Any] = {}
         self.tasks: dict[str, Task] = {}
-        self.holds: Reading | None = None
+        self.holds: ReadCheckpoint | None = None
 
-    def read(self, checkpoint: Checkpoint, *, weights: bool, downloads: Downloads) -> Reading:
+    def read(self, checkpoint: Checkpoint, *, weights: bool, downloads: Downloads) -> ReadCheckpoint:
         """A checkpoint from disk or from the hub; of one whose weights are not wanted the digest alone (and of the
         hub's nothing).  May be called while something is measured.
 
@@ -70,20 +70,20 @@ class Bench:
         """
         if checkpoint.revision is not None:
             if not weights:
-                return Reading("", None)
+                return ReadCheckpoint("", None)
             source: str | Path = download(checkpoint.source, checkpoint.revision, downloads.place(checkpoint.revision))
         else:
             source = checkpoint.source
         states = [(path, path.stat()) for path in weight_files(source)]
         stamp = [(str(path), state.st_mtime_ns, state.st_size) for path, state in states]
         if (held := self.holds) is not None and held.stamp == stamp:
-            return Reading(held.digest, stamp)
+            return ReadCheckpoint(held.digest, stamp)
         if not weights:
-            return Reading(content_hash(source), None)
+            return ReadCheckpoint(content_hash(source), None)
         loaded = load_checkpoint(source, config=self.given_config)
-        return Reading(loaded.digest, stamp, loaded)
+        return ReadCheckpoint(loaded.digest, stamp, loaded)
 
-    def lay(self, reading: Reading, graph: ModelGraph | None) -> "Model":
+    def load(self, reading: ReadCheckpoint, graph: ModelGraph | None) -> "Model":
         """The model with these weights; made anew only where the configuration differs.
 
         Raises:
@@ -96,7 +96,7 @@ class Bench:
             return self.model
         self.holds = None
         model = self._fill(reading.loaded, graph)
-        self.holds = Reading(reading.digest, reading.stamp)
+        self.holds = ReadCheckpoint(reading.digest, reading.stamp)
         return model
 
     def _fill(self, loaded: Loaded, graph: ModelGraph | None) -> "Model":

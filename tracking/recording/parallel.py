@@ -1,15 +1,15 @@
-"""Parallel recording: into which pieces a recording is cut, so that many workers make one history.
+"""Parallel recording: one history by many workers, each given a checkpoint and a unit at a time.
 
-A **job** is one checkpoint and one unit of it (the probe, or a task), done as a single recorder would do it
-(`tracking.recording.checkpoint_loop`).  A worker that did another job of the same checkpoint just before has its
-weights on the bench still.  The very first job is done alone: it makes the history's folder, and what is wrong with the
-request is said by it.  What every job did is added up here; a unit whose worker died again and again becomes a failed
-record like any other.
+Question: into which pieces is a recording cut, so that many workers make one history?  A **work item** is one
+checkpoint and one unit of it (the probe, or a task), done as a single recorder would do it
+(`tracking.recording.checkpoint_loop`).  A worker that did another item of the same checkpoint just before has its
+weights in memory still.  The very first item is done alone: it makes the history's folder, and it says what is wrong
+with the request.  A unit whose worker died again and again becomes a failed record like any other.
 """
 
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,37 +19,29 @@ from typing import Any
 from tracking.checkpoints.formats import weight_files
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
-from tracking.execution.pool import Crew, Outcome, WorkerDiedError
-from tracking.execution.scheduling import crew_of, threads_each, work_through
+from tracking.execution.pool import Outcome, WorkerDiedError, WorkerPool
+from tracking.execution.scheduling import run_units, threads_each, worker_pool
 from tracking.history.records import write_record
-from tracking.recording.checkpoint_loop import (
-    CANNOT,
-    AllUnreadableError,
-    Events,
-    Ledger,
-    Progress,
-    RecordingSummary,
-    Walk,
-    stands,
-)
+from tracking.recording.checkpoint_loop import CANNOT, AllUnreadableError, CheckpointLoop, stands
 from tracking.recording.measuring import TRAINING, Settings, failed_record
-from tracking.recording.model_slot import SMALL, Bench
+from tracking.recording.model_slot import SMALL, ModelSlot
+from tracking.recording.summary import Ledger, UnitResult
 
-__all__ = ["Job", "record_together", "work"]
+__all__ = ["WorkItem", "record_in_parallel", "work"]
 
 CLUSTER_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Job:
-    """Some units of the one checkpoint of `run`; `bench` is how to make the bench, and `keeps` whether the hub's
+class WorkItem:
+    """Some units of the one checkpoint of `run`; `slot` is how to make the model slot, and `keeps` whether the hub's
     checkpoints come to a folder beside the history."""
 
     run: Run
     folder: Path
     units: tuple[str, ...]
     settings: Settings
-    bench: tuple[tuple[str, Any], ...]
+    slot: tuple[tuple[str, Any], ...]
     keeps: bool
 
     @property
@@ -57,25 +49,28 @@ class Job:
         return self.run.checkpoints[0]
 
 
-_benches: dict[str, Bench] = {}
-"""The bench that this process used last."""
+_slots: dict[str, ModelSlot] = {}
+"""The model slot that this process used last."""
 
 
-def work(job: Job) -> RecordingSummary:
-    """Do one job; in a worker."""
-    key = repr((job.settings.to_dict(), job.bench))
-    if key not in _benches:
-        _benches.clear()
-        _benches[key] = Bench(job.settings, **dict(job.bench))
-    downloads = Downloads(job.folder, sys.maxsize if job.keeps else None)
-    walk = Walk(job.run, job.folder, _benches[key], downloads=downloads, units=job.units)
-    return walk.walk(lambda *_: None, lambda _: None)
+def work(item: WorkItem) -> list[UnitResult]:
+    """Do one item; in a worker."""
+    key = repr((item.settings.to_dict(), item.slot))
+    if key not in _slots:
+        _slots.clear()
+        _slots[key] = ModelSlot(item.settings, **dict(item.slot))
+    downloads = Downloads(item.folder, sys.maxsize if item.keeps else None)
+    loop = CheckpointLoop(item.run, item.folder, _slots[key], downloads=downloads, units=item.units)
+    found: list[UnitResult] = []
+    loop.measure_all(lambda step, results: found.extend(results))
+    return found
 
 
-def record_together(
+def record_in_parallel(
     run: Run,
     folder: Path,
     settings: Settings,
+    ledger: Ledger,
     *,
     workers: int,
     cluster: str | None,
@@ -83,27 +78,24 @@ def record_together(
     threads: int | None,
     config: "str | Path | None",
     keep: int | None,
-    progress: Progress,
-    events: Events,
-) -> RecordingSummary:
-    """What `Walk.walk` does, by several workers here or on a cluster.
+) -> None:
+    """What `CheckpointLoop.measure_all` does, by several workers here or on a cluster.
 
     Raises:
-        AllUnreadableError, ValueError, OSError: as `Walk.walk`; also where there is no such cluster.
+        AllUnreadableError, ValueError, OSError: as `CheckpointLoop.measure_all`; also where there is no such cluster.
         ImportError: a cluster is asked for, and Ray is not installed.
     """
     most = threads or (threads_each(workers) if cluster is None else 1 if _is_small(run) else CLUSTER_THREADS)
-    with crew_of(work, workers=workers, cluster=cluster, device=device, threads=most) as crew:
-        bench = {"device": crew.device, "threads": threads, "most_threads": most}
-        bench |= {"config": None if config is None else Path(config).absolute()}
-        place, how = folder.absolute(), (*bench.items(),)
-        make = partial(Job, folder=place, settings=settings, bench=how, keeps=keep is not None)
+    with worker_pool(work, workers=workers, cluster=cluster, device=device, threads=most) as pool:
+        options = {"device": pool.device, "threads": threads, "most_threads": most}
+        options |= {"config": None if config is None else Path(config).absolute()}
+        place, slot = folder.absolute(), (*options.items(),)
+        make = partial(WorkItem, folder=place, settings=settings, slot=slot, keeps=keep is not None)
         units = (TRAINING, *settings.units)
         stood = {(step, unit) for step in run.steps for unit in units if stands(folder, step, unit)}
-        jobs = {f"{job.checkpoint.step}/{job.units[-1]}": job for job in _cut(run, settings, stood, make)}
+        items = {f"{item.checkpoint.step}/{item.units[-1]}": item for item in _cut(run, settings, stood, make)}
         with closing(Downloads(folder, keep)) as downloads:
-            found = _Together(run, folder, jobs, stood, downloads, progress, events).record(crew)
-        return replace(found, folder=str(folder))
+            _Items(run, folder, items, stood, downloads, ledger).run_all(pool)
 
 
 def _is_small(run: Run) -> bool:
@@ -117,9 +109,9 @@ def _is_small(run: Run) -> bool:
     return False
 
 
-def _cut(run: Run, settings: Settings, stood: Collection[tuple[int, str]], make: Any) -> list[Job]:
-    """A job for each unit that is missing; what is there is looked at in a checkpoint's first job."""
-    jobs = []
+def _cut(run: Run, settings: Settings, stood: Collection[tuple[int, str]], make: Any) -> list[WorkItem]:
+    """An item for each unit that is missing; what is there is looked at in a checkpoint's first item."""
+    items = []
     for checkpoint in run.checkpoints:
         present = [unit for unit in settings.units if (checkpoint.step, unit) in stood]
         missing = [unit for unit in settings.units if unit not in present]
@@ -127,93 +119,75 @@ def _cut(run: Run, settings: Settings, stood: Collection[tuple[int, str]], make:
         source = checkpoint.source if checkpoint.revision is not None else str(Path(checkpoint.source).absolute())
         log = tuple(entry for entry in run.log if entry["step"] == checkpoint.step)
         one = replace(run, checkpoints=(replace(checkpoint, source=source),), log=log)
-        jobs.append(make(run=one, units=first))
-        jobs += [make(run=replace(one, log=()), units=units) for units in others]
-    return jobs
+        items.append(make(run=one, units=first))
+        items += [make(run=replace(one, log=()), units=units) for units in others]
+    return items
 
 
-class _Together:
-    """One recording by a crew: what became of every job, and which checkpoints are over."""
+class _Items:
+    """The work items of one recording: which checkpoints are over, and with which results."""
 
     def __init__(
         self,
         run: Run,
         folder: Path,
-        jobs: Mapping[str, Job],
+        items: Mapping[str, WorkItem],
         stood: Collection[tuple[int, str]],
         downloads: Downloads,
-        progress: Progress,
-        events: Events,
+        ledger: Ledger,
     ) -> None:
-        self.run, self.folder, self.jobs, self.stood = run, folder, jobs, stood
-        self.downloads, self.progress = downloads, progress
-        self.ledger = Ledger(folder, len(run), events)
+        self.run, self.folder, self.items, self.stood = run, folder, items, stood
+        self.downloads, self.ledger = downloads, ledger
         self.left: dict[int, set[str]] = defaultdict(set)
-        for name, job in jobs.items():
-            self.left[job.checkpoint.step].add(name)
-        self.parts: dict[str, RecordingSummary] = {}
+        for name, item in items.items():
+            self.left[item.checkpoint.step].add(name)
+        self.results: dict[int, list[UnitResult]] = defaultdict(list)
 
-    def record(self, crew: Crew) -> RecordingSummary:
-        self.progress("recording", 0, len(self.run))
-        self._begin(crew)
-        waiting = {name: job for name, job in self.jobs.items() if name not in self.parts}
-        about = {name: job.checkpoint.step for name, job in waiting.items()}
-        work_through(waiting, crew, about=about, heard=self._heard)
-        return self._summary()
+    def run_all(self, pool: WorkerPool) -> None:
+        self.ledger.show()
+        self._begin(pool)
+        waiting = {name: item for name, item in self.items.items() if name in self.left[item.checkpoint.step]}
+        shares = {name: item.checkpoint.step for name, item in waiting.items()}
+        run_units(waiting, pool, shares=shares, on_outcome=self._over)
 
-    def _begin(self, crew: Crew) -> None:
-        """Do the first jobs of checkpoints, one alone, until one has made the history."""
+    def _begin(self, pool: WorkerPool) -> None:
+        """Do the first items of checkpoints, one alone, until one has made the history."""
         first: dict[int, str] = {}
-        for name, job in self.jobs.items():
-            first.setdefault(job.checkpoint.step, name)
+        for name, item in self.items.items():
+            first.setdefault(item.checkpoint.step, name)
         reason = ""
         for step, name in first.items():
-            found = work_through({name: self.jobs[name]}, crew, about={name: step})[name]
+            found = run_units({name: self.items[name]}, pool, shares={name: step})[name]
             if not isinstance(found.error, AllUnreadableError | WorkerDiedError):
-                return self._heard(name, found)
+                return self._over(name, found)
             reason = reason or str(found.error).rpartition(CANNOT)[2]
         raise AllUnreadableError(f"none of the {len(self.run)} checkpoints of {self.run.name!r} {CANNOT}{reason}")
 
-    def _heard(self, name: str, outcome: Outcome) -> None:
-        job = self.jobs[name]
+    def _over(self, name: str, outcome: Outcome) -> None:
+        item = self.items[name]
         if isinstance(outcome.error, WorkerDiedError):
-            self.parts[name] = self._given_up(job, outcome.reason)
+            results = self._given_up(item, outcome.reason)
         elif outcome.error is not None:
             raise outcome.error
         else:
-            self.parts[name] = self._as_seen_from_here(outcome.value)
-        step = job.checkpoint.step
+            results = [self._seen_from_here(result) for result in outcome.value]
+        step = item.checkpoint.step
+        self.results[step] += results
         self.left[step].discard(name)
+        self.ledger.show(len(item.units))
         if not self.left[step]:
-            self.downloads.let_go(job.checkpoint.revision)
-            own = [part for other, part in self.parts.items() if self.jobs[other].checkpoint.step == step]
-            units = {kind: [unit for part in own for _, unit in getattr(part, kind)] for kind in ("done", "skipped")}
-            failed = {unit: reason for part in own for _, unit, reason in part.failed}
-            self.ledger.note(step, units["done"], units["skipped"], failed)
-            self.progress("recording", self.ledger.number, len(self.run))
+            self.downloads.let_go(item.checkpoint.revision)
+            self.ledger.checkpoint_over(step, self.results[step])
 
-    def _as_seen_from_here(self, part: RecordingSummary) -> RecordingSummary:
+    def _seen_from_here(self, result: UnitResult) -> UnitResult:
         """What a worker that died had written is not there already to the caller, but was done now."""
-        new = tuple(unit for unit in part.skipped if unit not in self.stood)
-        return replace(
-            part, done=(*new, *part.done), skipped=tuple(unit for unit in part.skipped if unit in self.stood)
-        )
+        new = result.state == "skipped" and (result.step, result.unit) not in self.stood
+        return replace(result, state="done") if new else result
 
-    def _given_up(self, job: Job, reason: str) -> RecordingSummary:
-        missing = [unit for unit in job.units if not stands(self.folder, job.checkpoint.step, unit)]
+    def _given_up(self, item: WorkItem, reason: str) -> list[UnitResult]:
+        step = item.checkpoint.step
+        missing = [unit for unit in item.units if not stands(self.folder, step, unit)]
         for unit in missing:
-            write_record(self.folder, failed_record(unit, job.checkpoint, reason, {"checkpoint": job.checkpoint.name}))
-        step = job.checkpoint.step
-        return RecordingSummary(str(self.folder), failed=tuple((step, unit, reason) for unit in missing))
-
-    def _summary(self) -> RecordingSummary:
-        """In the order of the run, as if one had done it all."""
-        units = (TRAINING, *next(iter(self.jobs.values())).settings.units)
-        steps = self.run.steps
-
-        def sorted_units(kind: str) -> Sequence[Any]:
-            found = [unit for part in self.parts.values() for unit in getattr(part, kind)]
-            return sorted(found, key=lambda unit: (steps.index(unit[0]), units.index(unit[1])))
-
-        done, skipped, failed, changed = (tuple(sorted_units(k)) for k in ("done", "skipped", "failed", "changed"))
-        return RecordingSummary(str(self.folder), done, skipped, failed, changed)
+            record = failed_record(unit, item.checkpoint, reason, {"checkpoint": item.checkpoint.name})
+            write_record(self.folder, record)
+        return [UnitResult(step, unit, "failed", reason) for unit in missing]

@@ -1,13 +1,17 @@
-"""Recording: how a history is filled from a run, and how it goes on after it was stopped.
+"""Recording: a run's checkpoints become a history.
 
-Recording walks the checkpoints of a run in order of step: one model per architecture, its weights swapped, every unit
-(`tracking.recording.measuring`) written as soon as it is there.  What is on disk is not done again, so the same command
-goes on where the last one stopped, and ends with the same files.  A checkpoint that cannot be read or measured becomes
-records with the status `failed` and the reason, is tried again the next time, and never stops the others.
+Question: how does a history get filled, and how does it go on after it was stopped?  There are three layers.  `record`
+says which checkpoints are measured by whom, and what came of it.  A loop over checkpoints
+(`tracking.recording.checkpoint_loop`) keeps one model per architecture and swaps its weights.  One unit is measured by
+`tracking.recording.measuring` and written as soon as it is there.
+
+What is on disk is not done again, so the same command goes on where the last one stopped, and ends with the same files.
+A checkpoint that cannot be read or measured becomes records with the status `failed` and the reason, is tried again the
+next time, and never stops the others.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +23,13 @@ from tracking.checkpoints.runs import Run
 from tracking.execution.pool import local_device
 from tracking.history.history import History
 from tracking.recording.adaptive_steps import budget_of, first_steps, next_steps
-from tracking.recording.checkpoint_loop import Events, Progress, RecordingSummary, Walk
+from tracking.recording.checkpoint_loop import CheckpointLoop
 from tracking.recording.measuring import PROBE, TRAINING, Settings
-from tracking.recording.model_slot import Bench
-from tracking.recording.parallel import record_together
+from tracking.recording.model_slot import ModelSlot
+from tracking.recording.parallel import record_in_parallel
+from tracking.recording.summary import Events, Ledger, Progress, RecordingSummary
 
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
-
-SUMMARISED = ("done", "skipped", "failed", "changed")
 
 
 def record(
@@ -75,7 +78,7 @@ def record(
         cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here); the
             folder and the checkpoints must be seen by all of its machines.  Each checkpoint and task is a unit of its
             own there, as it is with several workers; a unit whose worker dies is done by another.
-        progress: called with ("recording", checkpoints done, checkpoints).
+        progress: called with ("recording", units done, units); a unit is one checkpoint and one task or probe.
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
 
     Several recorders may work on one folder at once; each takes the checkpoints that no other is at.
@@ -85,45 +88,51 @@ def record(
         ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, no checkpoint at all
             that can be read, or a series that is not what it claims to be.
     """
-    if (budget := budget_of(steps)) is not None:
-        given = {key: value for key, value in locals().items() if key not in ("source", "folder", "steps", "budget")}
-        return _where_it_changes(source, folder, budget, given | given.pop("options"))
-    run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
-    settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options)
-    if not force:
-        _refuse_false_series(run, config)
-    run, place, progress, events = part_of(run, shard), Path(folder), progress or _silent, events or _silent
-    if not run.checkpoints:  # more shards than checkpoints
-        return RecordingSummary(str(place))
+    run, place = source if isinstance(source, Run) else Run.open(source), Path(folder)
+    settings, budget = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options), budget_of(steps)
+    if budget is None:
+        run = run.select(steps)
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
     if cluster is None:
         local_device(device)
-    if workers > 1 or cluster is not None:
-        return record_together(
-            run, place, settings, workers=workers, cluster=cluster, device=device, threads=threads, config=config,
-            keep=keep_checkpoints, progress=progress, events=events,
-        )  # fmt: skip
-    bench = Bench(settings, device=device, threads=threads, config=config)
-    with closing(Downloads(place, keep_checkpoints)) as downloads:
-        return Walk(run, place, bench, downloads=downloads).walk(progress, events)
+    ledger = Ledger(
+        place,
+        (TRAINING, *settings.units),
+        counted=len(settings.units),
+        total=len(part_of(run, shard)) if budget is None else min(budget, len(run)),
+        progress=progress or _silent,
+        events=events or _silent,
+    )
+    slot = ModelSlot(settings, device=device, threads=threads, config=config)
+    for chosen in _rounds(run, place, budget):
+        if not force:
+            _refuse_false_series(chosen, config)
+        part = part_of(chosen, shard)
+        if not part.checkpoints:  # more shards than checkpoints
+            continue
+        if workers > 1 or cluster is not None:
+            record_in_parallel(
+                part, place, settings, ledger, workers=workers, cluster=cluster, device=device, threads=threads,
+                config=config, keep=keep_checkpoints,
+            )  # fmt: skip
+            continue
+        with closing(Downloads(place, keep_checkpoints)) as downloads:
+            CheckpointLoop(part, place, slot, downloads=downloads).measure_all(ledger.checkpoint_over, show=ledger.show)
+    return ledger.summary()
 
 
-def _where_it_changes(
-    source: "str | Path | Run", folder: "str | Path", budget: int, options: dict[str, Any]
-) -> RecordingSummary:
-    """Coarse first, then denser where the scores move, until the budget of checkpoints is spent."""
-    run = source if isinstance(source, Run) else Run.open(source)
-    steps, parts, progress = first_steps(run.steps, budget), [], options.pop("progress") or _silent
-    taken: set[int] = set()
+def _rounds(run: Run, folder: Path, budget: int | None) -> Iterator[Run]:
+    """What is to be measured: all at once, or coarse first and then denser where the scores move, until the budget of
+    checkpoints is spent."""
+    if budget is None:
+        yield run
+        return
+    steps, taken = first_steps(run.steps, budget), set()
     while steps:
         taken |= {*steps}
-        progress("recording", len(taken) - len(steps), min(budget, len(run)))
-        parts.append(record(run, folder, steps=",".join(map(str, steps)), **options))
+        yield run.select(",".join(map(str, steps)))
         steps = next_steps(History.open(folder), run.steps, budget, taken=taken)
-    progress("recording", len(taken), len(taken))
-    units = {name: tuple(unit for part in parts for unit in getattr(part, name)) for name in SUMMARISED}
-    return RecordingSummary(str(folder), **units)
 
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:

@@ -13,8 +13,8 @@ from tests import unlucky
 from tests.tracking.recording.test_recording import CONFIG, content
 from tracking.cli.cli import run as command
 from tracking.execution.pool import WorkerDiedError
-from tracking.execution.ray_pool import Cluster, connected
-from tracking.execution.scheduling import crew_of, work_through
+from tracking.execution.ray_pool import RayPool, connected
+from tracking.execution.scheduling import run_units, worker_pool
 from tracking.experiments import sweep
 from tracking.experiments.sweep import run_sweep
 from tracking.history.history import History
@@ -72,19 +72,19 @@ def test_a_sweep_is_that_of_one_process_though_a_worker_is_killed(
 
 def test_units_go_where_the_gpus_are(address: str) -> None:
     units = {str(number): number for number in range(6)}
-    with crew_of(unlucky.where, cluster=address, device="auto") as crew:
-        assert (crew.device, crew.places()) == ("cuda", 1)
-        found = {outcome.value for outcome in work_through(units, crew).values()}
+    with worker_pool(unlucky.where, cluster=address, device="auto") as pool:
+        assert (pool.device, pool.capacity()) == ("cuda", 1)
+        found = {outcome.value for outcome in run_units(units, pool).values()}
     assert [gpu for _, gpu in found] == ["0"]
-    with crew_of(unlucky.where, cluster=address, device="cpu") as crew:
-        assert (crew.device, crew.places()) == ("cpu", 2)
-        found = {outcome.value for outcome in work_through(units, crew).values()}
+    with worker_pool(unlucky.where, cluster=address, device="cpu") as pool:
+        assert (pool.device, pool.capacity()) == ("cpu", 2)
+        found = {outcome.value for outcome in run_units(units, pool).values()}
     assert {gpu for _, gpu in found} <= {""}
 
 
 def test_what_fails_on_a_cluster_is_named(address: str) -> None:
-    with crew_of(unlucky.unlucky, cluster=address) as crew:
-        found = work_through({str(unit): unit for unit in range(4)}, crew)
+    with worker_pool(unlucky.unlucky, cluster=address) as pool:
+        found = run_units({str(unit): unit for unit in range(4)}, pool)
     assert isinstance(found["1"].error, WorkerDiedError)
     assert found["2"].reason == "two is no number"
     assert {name: outcome.value for name, outcome in found.items() if not outcome.failed} == {"0": 0, "3": 9}
@@ -103,6 +103,6 @@ def test_a_gpu_that_nobody_has_is_refused(address: str, monkeypatch: pytest.Monk
     with connected(address):
         with pytest.raises(ValueError, match="no machine of the cluster has a GPU"):
             Cluster(unlucky.unlucky, device="cuda")
-        assert Cluster(unlucky.unlucky, device="auto", cpus=4).device == "cpu"
-        assert Cluster(unlucky.unlucky, cpus=4).places() == 2
-        assert Cluster(unlucky.unlucky, cpus=16).cpus == 8
+        assert RayPool(unlucky.unlucky, device="auto", cpus=4).device == "cpu"
+        assert RayPool(unlucky.unlucky, cpus=4).capacity() == 2
+        assert RayPool(unlucky.unlucky, cpus=16).cpus == 8

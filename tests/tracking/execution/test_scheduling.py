@@ -3,32 +3,32 @@
 from collections import defaultdict
 from typing import Any
 
-from tracking.execution.pool import Crew, Outcome, WorkerDiedError
-from tracking.execution.scheduling import work_through
+from tracking.execution.pool import Outcome, WorkerDiedError, WorkerPool
+from tracking.execution.scheduling import run_units
 
 
-class Scripted(Crew):
+class Scripted(WorkerPool):
     """Workers that finish in the order in which they began; `deaths` says how often a unit kills its worker."""
 
     def __init__(self, *places: int, deaths: dict[str, int] | None = None) -> None:
         super().__init__("cpu")
         self.room, self.deaths = list(places), dict(deaths or {})
-        self.news: list[tuple[int, Any]] = []
+        self.messages: list[tuple[int, Any]] = []
         self.given: dict[int, list[str]] = defaultdict(list)
         self.ended: list[int] = []
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         return self.room.pop(0) if len(self.room) > 1 else self.room[0]
 
     def start(self, worker: int) -> None:
-        self.news.append((worker, None))
+        self.messages.append((worker, None))
 
-    def give(self, worker: int, unit: Any) -> None:
+    def submit(self, worker: int, unit: Any) -> None:
         self.given[worker].append(unit)
-        self.news.append((worker, unit))
+        self.messages.append((worker, unit))
 
-    def hear(self) -> list[tuple[int, Outcome | None]]:
-        worker, unit = self.news.pop(0)
+    def poll(self) -> list[tuple[int, Outcome | None]]:
+        worker, unit = self.messages.pop(0)
         if unit is None:
             return [(worker, None)]
         if self.deaths.get(unit, 0):
@@ -44,46 +44,46 @@ def units(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-ABOUT = {f"{checkpoint}{task}": checkpoint for checkpoint in "abc" for task in "xyz"}
+SHARES = {f"{checkpoint}{task}": checkpoint for checkpoint in "abc" for task in "xyz"}
 
 
 def test_a_worker_keeps_to_its_checkpoint() -> None:
-    crew = Scripted(2)
-    found = work_through(units(*ABOUT), crew, about=ABOUT)
-    assert {name: outcome.value for name, outcome in found.items()} == {name: name.upper() for name in ABOUT}
-    assert crew.given[1][:3] == ["ax", "ay", "az"]
-    assert crew.given[2][:3] == ["bx", "by", "bz"]
-    assert sorted(crew.given[1][3:] + crew.given[2][3:]) == ["cx", "cy", "cz"]
+    pool = Scripted(2)
+    found = run_units(units(*SHARES), pool, shares=SHARES)
+    assert {name: outcome.value for name, outcome in found.items()} == {name: name.upper() for name in SHARES}
+    assert pool.given[1][:3] == ["ax", "ay", "az"]
+    assert pool.given[2][:3] == ["bx", "by", "bz"]
+    assert sorted(pool.given[1][3:] + pool.given[2][3:]) == ["cx", "cy", "cz"]
 
 
 def test_the_last_checkpoint_is_shared() -> None:
-    crew = Scripted(3)
-    work_through(units("ax", "ay", "az"), crew, about=ABOUT)
-    assert [len(crew.given[worker]) for worker in (1, 2, 3)] == [1, 1, 1]
+    pool = Scripted(3)
+    run_units(units("ax", "ay", "az"), pool, shares=SHARES)
+    assert [len(pool.given[worker]) for worker in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_no_more_workers_than_units_and_as_many_as_there_is_room_for() -> None:
-    crew = Scripted(8)
-    work_through(units("a", "b"), crew)
-    assert crew.hired == 2
+    pool = Scripted(8)
+    run_units(units("a", "b"), pool)
+    assert pool.n_started == 2
     growing = Scripted(1, 1, 1, 3)
-    work_through(units(*"abcdefgh"), growing)
-    assert growing.hired == 3
+    run_units(units(*"abcdefgh"), growing)
+    assert growing.n_started == 3
 
 
 def test_a_unit_whose_worker_died_is_done_by_another_and_given_up_after_three() -> None:
-    crew, heard = Scripted(2, deaths={"b": 2, "c": 3}), []
-    found = work_through(units("a", "b", "c", "d"), crew, heard=lambda name, outcome: heard.append(name))
+    pool, over = Scripted(2, deaths={"b": 2, "c": 3}), []
+    found = run_units(units("a", "b", "c", "d"), pool, on_outcome=lambda name, outcome: over.append(name))
     assert list(found) == ["a", "b", "c", "d"]
     assert found["b"].value == "B"
     assert found["c"].reason == "killed"
-    assert sorted(heard) == ["a", "b", "c", "d"]
-    assert len(crew.ended) == 5
-    assert sum(name == "c" for given in crew.given.values() for name in given) == 3
+    assert sorted(over) == ["a", "b", "c", "d"]
+    assert len(pool.ended) == 5
+    assert sum(name == "c" for given in pool.given.values() for name in given) == 3
 
 
 def test_the_same_crew_goes_on() -> None:
-    crew = Scripted(1)
-    work_through(units("a"), crew)
-    work_through(units("b", "c"), crew)
-    assert crew.given == {1: ["a", "b", "c"]}
+    pool = Scripted(1)
+    run_units(units("a"), pool)
+    run_units(units("b", "c"), pool)
+    assert pool.given == {1: ["a", "b", "c"]}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unlucky import unlucky
 from tracking.cli.cli import run
-from tracking.execution.scheduling import crew_of, work_through
+from tracking.execution.scheduling import run_units, worker_pool
 from tracking.experiments.planning import Range, read_space, read_sweep
 from tracking.experiments.sweep import run_sweep
 from tracking.history.history import History
@@ -137,8 +137,8 @@ def test_the_command_names_what_failed(tmp_path: Path, capsys) -> None:
 
 
 def test_a_killed_process_costs_its_unit() -> None:
-    with crew_of(unlucky, workers=2) as crew:
-        found = work_through({str(unit): unit for unit in range(6)}, crew)
+    with worker_pool(unlucky, workers=2) as pool:
+        found = run_units({str(unit): unit for unit in range(6)}, pool)
     assert list(found) == ["0", "1", "2", "3", "4", "5"]
     assert found["1"].reason == "its process was ended by signal 9"
     assert found["2"].reason == "two is no number"
@@ -148,5 +148,5 @@ def test_a_killed_process_costs_its_unit() -> None:
 
 
 def test_no_workers_no_work() -> None:
-    with pytest.raises(ValueError, match="at least one worker"), crew_of(unlucky, workers=0):
+    with pytest.raises(ValueError, match="at least one worker"), worker_pool(unlucky, workers=0):
         pass

@@ -19,7 +19,8 @@ from tracking.checkpoints.runs import Run
 from tracking.history.history import History
 from tracking.recording import model_slot, parallel
 from tracking.recording.measuring import Settings
-from tracking.recording.recording import RecordingSummary, record
+from tracking.recording.recording import record
+from tracking.recording.summary import RecordingSummary, UnitResult
 from tracking.training.training import TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -128,7 +129,7 @@ def test_prompts_are_the_same_at_every_checkpoint(run: Path, whole: Path, tmp_pa
 @pytest.mark.parametrize("stop", [0, 1, 3])
 def test_stop_and_resume_is_no_stop(run: Path, whole: Path, tmp_path: Path, stop: int) -> None:
     def interrupt(what: str, done: int, total: int) -> None:
-        if done == stop:
+        if done == len(UNITS) * stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -349,18 +350,17 @@ def test_a_worker_reads_a_checkpoint_once_unless_it_changed(
     shutil.copytree(run, tmp_path / run.name)
     opened, how = Run.open(tmp_path / run.name), Settings(n_prompts=8)
 
-    def do(step: int, *units: str) -> RecordingSummary:
-        return parallel.work(
-            parallel.Job(opened.select(str(step)), tmp_path / "h", units, how, (("threads", 1),), False)
-        )
+    def do(step: int, *units: str) -> dict[tuple[int, str], UnitResult]:
+        item = parallel.WorkItem(opened.select(str(step)), tmp_path / "h", units, how, (("threads", 1),), False)
+        return {(result.step, result.unit): result for result in parallel.work(item)}
 
     for step in (0, 2):
         for unit in UNITS:
-            assert (step, unit) in do(step, unit).done
+            assert do(step, unit)[step, unit].state == "done"
     assert [Path(source).name for source in read] == ["step000000", "step000002"]
     poison(tmp_path / run.name / "checkpoints" / "step000002")
     (tmp_path / "h" / "records" / "000000002.induction.safetensors").unlink()
-    assert "NaN" in do(2, *UNITS).failed[0][2]
+    assert "NaN" in do(2, *UNITS)[2, UNITS[1]].reason
     assert len(read) == 3
 
 
