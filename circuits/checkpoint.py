@@ -6,11 +6,12 @@ A checkpoint is a folder with `config.json` and safetensors weights, either one 
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from circuits.files import write_beside
 
 if TYPE_CHECKING:
     import torch
@@ -136,8 +137,8 @@ def write_weights(weights: "Mapping[str, torch.Tensor]", config: Mapping[str, An
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    _move_into(folder / WEIGHTS, save(plain, {"format": "pt"}))
-    _move_into(folder / CONFIG, (json.dumps(dict(config), indent=1, sort_keys=True) + "\n").encode())
+    write_beside(folder / WEIGHTS, save(plain, {"format": "pt"}))
+    write_beside(folder / CONFIG, (json.dumps(dict(config), indent=1, sort_keys=True) + "\n").encode())
 
 
 def checkpoint_hash(folder: "str | Path") -> str:
@@ -148,18 +149,6 @@ def checkpoint_hash(folder: "str | Path") -> str:
             while block := file.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _move_into(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def refuse_unreadable(folder: Path) -> None:

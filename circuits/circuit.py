@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
 
 if TYPE_CHECKING:
@@ -189,7 +190,6 @@ def save_circuit(circuit: Circuit, path: "str | Path") -> None:
     """Write one safetensors file, beside its place and then moved into it."""
     from safetensors.numpy import save
 
-    path = Path(path)
     estimate = circuit.scores.estimate
     arrays = {
         "value": estimate.value,
@@ -210,14 +210,8 @@ def save_circuit(circuit: Circuit, path: "str | Path") -> None:
         "target": circuit.target,
         "n_prompts": estimate.n_prompts,
     }
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(
-        save(
-            {key: np.ascontiguousarray(array) for key, array in arrays.items()},
-            {"circuit": json.dumps(header)},
-        )
-    )
-    beside.replace(path)
+    plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    write_beside(path, save(plain, {"circuit": json.dumps(header)}))
 
 
 def load_circuit(path: "str | Path") -> Circuit:

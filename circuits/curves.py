@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Circuit, select_top
 from circuits.evaluation import Judge
+from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph
 from circuits.model import Model
 from circuits.tasks.task import Task
@@ -144,10 +145,7 @@ def write_mib_graph(circuit: Circuit, path: "str | Path", *, d_model: int) -> No
         "nodes": {node.name: {"in_graph": node.name in used} for node in graph.nodes},
         "edges": edges,
     }
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content))
-    beside.replace(path)
+    write_beside(path, json.dumps(content).encode())
 
 
 def read_mib_graph(path: "str | Path", *, n_key_value_heads: int | None = None) -> Circuit:

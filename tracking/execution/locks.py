@@ -1,14 +1,16 @@
-"""File locks: who works on this at the moment, among processes that share a folder.
+"""File locks: which process works on something, among all that share a folder.
 
 A claim is a lock on a small file that the operating system holds for the process: when the process ends, however it
-ends, the claim is gone.  Claims save work, they do not guard the data: everything is written beside its place and
-moved into it, and two processes that do the same write the same.
+ends, the claim is gone.  Where a file system knows no such locks, the file itself is the claim and names its process.
+Claims save work, they do not guard the data: everything is written beside its place and moved into it.
 """
 
-import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 __all__ = ["claim"]
 
@@ -17,23 +19,22 @@ __all__ = ["claim"]
 def claim(place: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process holds the claim while inside; without `wait`, False where another one does.
 
-    Where the file system knows no locks, or the folder is not there, nobody else can hold it.
+    Where the folder is not there or cannot be written to, nobody else can hold it.
     """
+    if not place.parent.is_dir():  # a lock would make it
+        yield True
+        return
+    lock = FileLock(place, timeout=-1 if wait else 0, thread_local=False)
     try:
-        import fcntl
-
-        handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
-    except (ImportError, OSError):
+        with warnings.catch_warnings(action="ignore"):  # that the file system knows no locks
+            lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError:
         yield True
         return
     try:
-        held = True
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            held = False
-        except OSError:
-            pass
-        yield held
+        yield True
     finally:
-        os.close(handle)
+        lock.release()

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from circuits.checkpoint import checkpoint_hash, copy_weights, read_weights
+from circuits.files import folder_beside, write_beside
 from circuits.loading import load_model, open_module
 from circuits.model import Model
 from tracking.checkpoints.runs import Run
 from tracking.experiments.training_hooks import MEASURES, StepsAround, read_log
-from tracking.history.records import write_beside
 from tracking.interventions.activations import LOG, Source
 from tracking.interventions.interventions import Intervention, check_interventions
 from tracking.interventions.weights import stepping_in
@@ -307,10 +307,8 @@ def _link(source: Path, place: Path) -> None:
         except OSError:
             shutil.copy2(first, second)
 
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, copy_function=link)
-    beside.rename(place)
+    with folder_beside(place) as beside:
+        shutil.copytree(source, beside, copy_function=link)
 
 
 def _new_state(config: TrainingConfig, at: int, place: Path) -> None:

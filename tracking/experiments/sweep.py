@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from circuits.files import write_beside
 from tracking.execution.pool import Progress
 from tracking.execution.scheduling import run_units, worker_pool
 from tracking.experiments.planning import PlannedRun, SweepPlan, check_recording, read_sweep
 from tracking.history.history import History
-from tracking.history.records import write_beside
 
 __all__ = ["SweepResult", "run_sweep", "train_and_record"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from circuits.files import write_beside
 from circuits.loading import open_module
 from circuits.model import Model
-from tracking.history.records import write_beside
 from tracking.interventions.activations import measured_under
 from tracking.interventions.interventions import AT_ONCE, Condition, Intervention
 from tracking.interventions.weights import stepping_in

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.history.records import (
     EDGE_PARTS,
@@ -28,7 +29,6 @@ from tracking.history.records import (
     metrics_frame,
     read_record,
     scores_frame,
-    write_beside,
     write_record,
 )
 from tracking.history.tables import check_tables, infer_graph, records_from_tables

@@ -12,15 +12,16 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.files import write_beside
 from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ __all__ = [
     "read_record",
     "record_place",
     "recorded_graph",
-    "write_beside",
     "write_record",
 ]
 
@@ -144,26 +144,6 @@ def write_record(folder: "str | Path", record: Record) -> Path:
 
 def record_place(folder: "str | Path", step: int, task: str) -> Path:
     return Path(folder) / "records" / f"{step:09d}.{task}.safetensors"
-
-
-def write_beside(place: Path, content: "bytes | Callable[[BinaryIO], None]") -> None:
-    """Write a file so that its name only ever holds the whole content, also if the machine stops in between.
-
-    Args:
-        content: the bytes, or what writes them to an open file, where they are too many to hold.
-    """
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _to_bytes(record: Record) -> bytes:

@@ -10,12 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.files import remove_leftovers
 from circuits.graph import ModelGraph
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
@@ -109,10 +110,7 @@ class CheckpointLoop:
         settings = {**self.settings.to_dict(), "versions": _versions()}
         create_history(self.folder, self.run.name, graph, hyperparameters=self.run.hyperparameters, settings=settings)
         (self.folder / ".locks").mkdir(exist_ok=True)
-        for part in (self.folder / "records").glob(".*.part"):  # of a killed recorder
-            with suppress(OSError):
-                if time.time() - part.stat().st_mtime > 3600:
-                    part.unlink()
+        remove_leftovers(self.folder / "records")
         self.graph = graph
 
     def _read_ahead(self) -> "Generator[tuple[Visit, Future[ReadCheckpoint]]]":

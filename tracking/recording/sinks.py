@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tracking.history.records import write_beside
+from circuits.files import write_beside
 
 __all__ = ["jsonl_sink", "tensorboard_sink", "trackio_sink", "wandb_sink"]
 

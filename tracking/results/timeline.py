@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.formation.formation import DEFAULT_DEFINITIONS, formation_table
 from tracking.history.history import SCHEMA_VERSION, History
-from tracking.history.records import Record, write_beside
+from tracking.history.records import Record
 from tracking.history.tables import check_tables, records_from_tables
 from tracking.lifelines.lifelines import link_lifelines
 from tracking.results.arrays import netcdf_files, zarr_files

@@ -8,8 +8,6 @@ went on.
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -21,10 +19,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from circuits.architectures import NativeConfig, native_module
+from circuits.files import folder_beside, remove_leftovers, write_beside
 from circuits.loading import save_checkpoint
 from tracking.checkpoints.runs import Run, parse_step
 from tracking.history.history import tool_version
-from tracking.history.records import SCHEMA_VERSION, write_beside
+from tracking.history.records import SCHEMA_VERSION
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.sequences import batch
 
@@ -114,9 +113,7 @@ def save_state(state: TrainingState, config: NativeConfig, folder: Path) -> None
     """Write a checkpoint from which training goes on exactly; the folder appears whole or not at all."""
     from safetensors.torch import save
 
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    with folder_beside(folder) as beside:
         save_checkpoint(state.module, config, beside)
         names = {id(weight): name for name, weight in state.module.named_parameters()}
         tensors = {"random_state": torch.get_rng_state()}
@@ -124,10 +121,6 @@ def save_state(state: TrainingState, config: NativeConfig, folder: Path) -> None
             tensors |= {f"{names[id(weight)]}/{key}": value.cpu().contiguous() for key, value in entries.items()}
         header = {"step": state.step, "data_position": state.step, "optimizer": type(state.optimizer).__name__}
         write_beside(beside / STATE, save(tensors, {"training": json.dumps(header, sort_keys=True)}))
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "cpu") -> TrainingState:
@@ -221,8 +214,7 @@ def _place(folder: Path, step: int) -> Path:
 def _latest_state(config: TrainingConfig, folder: Path, device: str) -> TrainingState:
     """The state of the last checkpoint that keeps one; what a killed process left half done is removed."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    for part in (folder / "checkpoints").glob(".*.part"):
-        shutil.rmtree(part, ignore_errors=True)
+    remove_leftovers(folder / "checkpoints")
     places = [entry for entry in (folder / "checkpoints").iterdir() if entry.is_dir()]
     for place in sorted(places, key=lambda entry: parse_step(entry.name) or 0, reverse=True):
         try:

@@ -15,8 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from circuits.files import write_beside
 from tracking.history.history import History, tool_version
-from tracking.history.records import write_beside
 from tracking.results.results import Timeline
 from tracking.results.timeline import as_timeline
 from tracking.viewer.page_data import page_data, page_title
