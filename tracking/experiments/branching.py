@@ -23,9 +23,9 @@ from circuits.loading import load_model, open_module
 from circuits.model import Model
 from tracking.checkpoints.runs import Run
 from tracking.experiments.training_hooks import MEASURES, StepsAround, read_log
-from tracking.interventions.activations import LOG, Source
+from tracking.interventions.applying import LOG, stepping_in
+from tracking.interventions.components import Source
 from tracking.interventions.interventions import Intervention, check_interventions
-from tracking.interventions.weights import stepping_in
 from tracking.training.training import (
     STATE,
     Progress,
@@ -169,7 +169,7 @@ def _configuration(run: Run, until: int | None, checkpoints: str | None) -> Trai
     if not known:
         raise ValueError(
             f"{run.name!r} does not say how it was trained (no hyperparameters in run.json), so it cannot be gone on "
-            "with; put tracking.interventions.weights.stepping_in around the steps of your own loop instead"
+            "with; put tracking.interventions.applying.stepping_in around the steps of your own loop instead"
         )
     if until is not None and until > config.steps:
         if config.schedule != "constant":
@@ -198,7 +198,7 @@ def _settled(given: "Intervention | str", at: int, end: int, model: Model) -> In
     begin = each.window[0]
     if begin < at or begin >= end:
         raise ValueError(f"'{each}' begins at step {begin}; the branch runs from step {at} to {end}")
-    if each.action == "graft" or (each.action == "clamp" and ("@" in each.how or "/" in each.how)):
+    if each.kind.takes_checkpoint and each.how not in each.kind.ways:
         each = replace(each, how=_located(each, model))
         with stepping_in(_copied(model), [each]):  # whether it can be done
             pass

@@ -18,9 +18,9 @@ import torch
 from circuits.files import write_beside
 from circuits.loading import open_module
 from circuits.model import Model
-from tracking.interventions.activations import measured_under
-from tracking.interventions.interventions import AT_ONCE, Condition, Intervention
-from tracking.interventions.weights import stepping_in
+from tracking.interventions.applying import measured_under, stepping_in
+from tracking.interventions.conditions import Condition
+from tracking.interventions.interventions import Intervention
 from tracking.training.data_order import ordered_batch
 from tracking.training.training import StepPlan, TrainingConfig, TrainingState
 
@@ -59,12 +59,12 @@ class StepsAround:
         self._look(state.step)
         active = [each for n, each in enumerate(self._interventions) if each.in_force(state.step, self._fired.get(n))]
         self._say(state.step)
-        with stepping_in(self._model, [e for e in active if e.action in AT_ONCE], optimizer=state.optimizer):
+        with stepping_in(self._model, [e for e in active if e.kind.once], optimizer=state.optimizer):
             pass
-        lasting = tuple(each for each in active if each.action not in AT_ONCE)
+        lasting = tuple(each for each in active if not each.kind.once)
         if lasting != self._lasting:
             self._stack.close()
-            self._stack.enter_context(stepping_in(self._model, lasting))
+            self._stack.enter_context(stepping_in(self._model, lasting, optimizer=state.optimizer))
             self._lasting = lasting
         yield self._plan(active, state.step, config)
 
@@ -101,9 +101,9 @@ class StepsAround:
         for number, each in enumerate(self._interventions):
             fired = self._fired.get(number)
             before, now = step > 0 and each.in_force(step - 1, fired), each.in_force(step, fired)
-            if now and each.action in AT_ONCE:
+            if now and each.kind.once:
                 self._write({"step": step, "event": "done", "intervention": each.spec})
-            elif before != now and each.action not in AT_ONCE:
+            elif before != now and not each.kind.once:
                 self._write({"step": step, "event": "begins" if now else "ends", "intervention": each.spec})
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -112,10 +112,10 @@ class StepsAround:
 
     def _plan(self, active: Sequence[Intervention], step: int, config: TrainingConfig) -> StepPlan:
         for each in active:
-            if each.action == "set":
+            if each.kind.trainer == "options":
                 config = TrainingConfig.from_dict({**asdict(config), **dict(each.options)})
         for number, each in enumerate(self._interventions):
-            if each in active and each.action == "reorder":
+            if each in active and each.kind.trainer == "order":
                 window = max(each.start or 0, self._fired.get(number, 0)), self._end if each.end is None else each.end
                 data_seed = config.seed if config.data_seed is None else config.data_seed
                 given = {"order": each.how, "window": window, "index": step, "data_seed": data_seed, "seed": each.seed}

@@ -1,20 +1,18 @@
 """Activation interventions: what a component gives while something else stands in for it.
 
 An ablated or clamped component gives something that its weights do not tell: zero, its mean, or the values that a given
-attention pattern picks.  The same stand-ins serve in two places: around training steps of any loop (`ablated`,
-`clamped`, `stood_in`: hooks on the module's own maps, gradients flow through them), and around measurements
-(`measured_under`: the parts of a `Model`, so that patterns, attributions and losses are those of the model as it was
+attention pattern picks.  The same `StandIn`s serve in two places: around training steps of any loop (`ablated`,
+`clamped`, `standing_in`: hooks on the module's own maps, gradients flow through them), and around measurements
+(`measured_with`: the parts of a `Model`, so that patterns, attributions and losses are those of the model as it was
 trained).  A head's own query, key, value and output weights get no gradient from where they have no effect.
 
 Axes: `batch pos d_head` values and outputs of one head; `query key` positions.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,62 +23,12 @@ from circuits.graph import Node
 from circuits.loading import load_model
 from circuits.model import Model
 from circuits.parts import Attention, Mlp
-from tracking.checkpoints.runs import Checkpoint, Run
-from tracking.interventions.interventions import Intervention
+from circuits.suggestions import suggest
+from tracking.interventions.components import Source, named
 
-__all__ = ["LOG", "STANDINS", "Source", "ablated", "clamped", "measured_under", "standing_at", "stood_in"]
+__all__ = ["ABLATIONS", "PATTERNS", "StandIn", "ablated", "clamped", "measured_with", "pattern_of", "standing_in"]
 
-LOG = "interventions.jsonl"
-"""In a run's folder: what began and ended before the update of which step."""
-
-STANDINS = ("ablate", "clamp")
-"""Actions that replace what a component gives."""
 PatternOf = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "_ query key"]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint, and one component of it, that weights or patterns are taken from.
-
-    >>> Source.parse("runs/a@400:a1.h0")
-    Source(folder='runs/a', step=400, component='a1.h0')
-    """
-
-    folder: str
-    step: int | None = None
-    component: str | None = None
-
-    @staticmethod
-    def parse(text: str) -> "Source":
-        """`FOLDER`, `RUN@STEP`, and either with `:COMPONENT`.
-
-        Raises:
-            ValueError: the step is no whole number, or the component no component.
-        """
-        place, _, component = text.rpartition(":") if ":" in text else (text, "", "")
-        folder, _, step = place.rpartition("@") if "@" in place else (place, "", "")
-        if step and not step.isdigit():
-            raise ValueError(f"expected a checkpoint such as runs/a@400:a1.h0, got {text!r}")
-        if component:
-            Node.parse(component)
-        return Source(folder, int(step) if step else None, component or None)
-
-    @property
-    def checkpoint(self) -> str:
-        """The folder of the checkpoint.
-
-        Raises:
-            FileNotFoundError: no such run.
-            ValueError: the run has no such step, or several checkpoints and none was named.
-        """
-        if self.step is None and (Path(self.folder) / "config.json").is_file():
-            return self.folder
-        run = Run.open(self.folder)
-        if self.step is None and len(run) > 1:
-            raise ValueError(
-                f"{self.folder} has {len(run)} checkpoints; say which, as in {self.folder}@{run.steps[-1]}"
-            )
-        return (run.checkpoints[0] if self.step is None else run[self.step]).source
 
 
 def previous_token(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "_ query key"]:
@@ -120,8 +68,24 @@ PATTERNS: dict[str, PatternOf] = {
 }
 
 
-def _pattern(how: str, head: Node, model: Model) -> PatternOf:
-    """The pattern that a clamp names, perhaps that of a head of another checkpoint."""
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean over batch and positions, through which nothing is learned."""
+    return x.detach().mean(dim=(0, 1), keepdim=True).expand_as(x)
+
+
+ABLATIONS: dict[str, Callable[[Tensor], Tensor]] = {"zero": _zero, "mean": _mean}
+
+
+def pattern_of(how: str, head: Node, model: Model) -> PatternOf:
+    """The pattern of that name, or that of a head of another checkpoint.
+
+    Raises:
+        ValueError: that checkpoint has no such head, or other tokens or shorter contexts.
+    """
     if how in PATTERNS:
         return PATTERNS[how]
     source = Source.parse(how)
@@ -149,12 +113,26 @@ class _Seen:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What stands in for one component: a head's attention pattern is given, or its output (or an MLP's) is changed.
+
+    Args:
+        keeps_pattern: the pattern is still shown as it is; otherwise a head with another output looks everywhere alike.
+    """
+
+    node: Node
+    pattern: PatternOf | None = None
+    output: Callable[[Tensor], Tensor] | None = None
+    keeps_pattern: bool = False
+
+
+@dataclass(frozen=True)
 class _StandIns:
-    """What stands in for the heads of one layer: patterns by head, and which heads give zero or their mean."""
+    """What stands in for the heads of one layer, by head."""
 
     patterns: dict[int, PatternOf]
-    zero: tuple[int, ...]
-    mean: tuple[int, ...]
+    outputs: dict[int, Callable[[Tensor], Tensor]]
+    uniform: tuple[int, ...]
     seen: _Seen
 
     def replace(self, z: Float[Tensor, "batch pos head d_head"], v: Tensor | None) -> Tensor:
@@ -163,10 +141,8 @@ class _StandIns:
         for head, pattern in self.patterns.items():
             assert v is not None
             given[head] = self.pattern(pattern, z).to(z.dtype) @ v[..., head, :]
-        for head in self.zero:
-            given[head] = torch.zeros_like(given[head])
-        for head in self.mean:
-            given[head] = _mean(given[head])
+        for head, output in self.outputs.items():
+            given[head] = output(given[head])
         return torch.stack(given, dim=-2)
 
     def pattern(self, pattern: PatternOf, z: Tensor) -> Tensor:
@@ -178,28 +154,24 @@ class _StandIns:
         return found if len(found) in (1, z.shape[0]) else found.repeat(z.shape[0] // len(found), 1, 1)
 
 
-def _mean(x: Tensor) -> Tensor:
-    """The mean over batch and positions, through which nothing is learned."""
-    return x.detach().mean(dim=(0, 1), keepdim=True).expand_as(x)
-
-
-def _by_layer(model: Model, interventions: Sequence[Intervention], seen: _Seen) -> dict[int, _StandIns]:
+def _by_layer(stand_ins: Sequence[StandIn], seen: _Seen) -> dict[int, _StandIns]:
+    """Those of heads."""
+    heads = [each for each in stand_ins if each.node.kind == "head"]
     found: dict[int, _StandIns] = {}
-    for each in interventions:
-        for node in each.nodes(model.graph):
-            if node.kind != "head":
-                continue
-            old = found.get(node.layer, _StandIns({}, (), (), seen))
-            if each.action == "clamp":
-                patterns = {**old.patterns, node.index: _pattern(each.how, node, model)}
-                found[node.layer] = replace(old, patterns=patterns)
-            else:
-                found[node.layer] = replace(old, **{each.how: (*getattr(old, each.how), node.index)})
+    for layer in dict.fromkeys(each.node.layer for each in heads):
+        here = [each for each in heads if each.node.layer == layer]
+        outputs = {each.node.index: each.output for each in here if each.output is not None}
+        found[layer] = _StandIns(
+            {each.node.index: each.pattern for each in here if each.pattern is not None},
+            outputs,
+            tuple(each.node.index for each in here if each.output is not None and not each.keeps_pattern),
+            seen,
+        )
     return found
 
 
-def _silenced_mlps(model: Model, interventions: Sequence[Intervention]) -> dict[int, str]:
-    return {node.layer: each.how for each in interventions for node in each.nodes(model.graph) if node.kind == "mlp"}
+def _of_mlps(stand_ins: Sequence[StandIn]) -> dict[int, Callable[[Tensor], Tensor]]:
+    return {each.node.layer: each.output for each in stand_ins if each.node.kind == "mlp" and each.output is not None}
 
 
 # -- around training steps ----------------------------------------------------------------------------------------
@@ -207,22 +179,29 @@ def _silenced_mlps(model: Model, interventions: Sequence[Intervention]) -> dict[
 
 @contextmanager
 def ablated(model: Model, component: str, *, how: str = "zero") -> Iterator[None]:
-    """Within, the component gives zero, or its mean over the batch and its positions (`how="mean"`)."""
-    with stood_in(model, [Intervention("ablate", tuple(component.split(",")), how)]):
+    """Within, the component gives zero, or its mean over the batch and its positions (`how="mean"`).
+
+    Raises:
+        ValueError: the model has no such component, or there is no such ablation.
+    """
+    if how not in ABLATIONS:
+        raise ValueError(f"no ablation {how!r}; {suggest(how, ABLATIONS)}")
+    nodes = [node for name in component.split(",") for node in named(name, model.graph)]
+    with standing_in(model, [StandIn(node, output=ABLATIONS[how]) for node in nodes]):
         yield
 
 
 @contextmanager
 def clamped(model: Model, head: str, to: str) -> Iterator[None]:
     """Within, the head's attention pattern is `to`: a name, or a checkpoint such as `runs/a@400:a1.h0`."""
-    with stood_in(model, [Intervention("clamp", tuple(head.split(",")), to)]):
+    nodes = [node for name in head.split(",") for node in named(name, model.graph)]
+    with standing_in(model, [StandIn(node, pattern=pattern_of(to, node, model)) for node in nodes]):
         yield
 
 
 @contextmanager
-def stood_in(model: Model, interventions: Sequence[Intervention]) -> Iterator[None]:
-    """Within, every forward pass of `model.module` has the stand-ins of these ablations and clamps."""
-    chosen = [each for each in interventions if each.action in STANDINS]
+def standing_in(model: Model, stand_ins: Sequence[StandIn]) -> Iterator[None]:
+    """Within, every forward pass of `model.module` has these in place of what its components give."""
     seen = _Seen()
     with ExitStack() as hooks:
 
@@ -230,15 +209,15 @@ def stood_in(model: Model, interventions: Sequence[Intervention]) -> Iterator[No
             hooks.callback(made.remove)
 
         hook(model.parts.embed.register_forward_pre_hook(lambda module, given: _see(seen, given)))
-        for layer, standins in _by_layer(model, chosen, seen).items():
+        for layer, of_heads in _by_layer(stand_ins, seen).items():
             attention = model.parts.blocks[layer].attention
             values = attention.maps["v" if attention.packing == "split" else "qkv"]
             hook(values.register_forward_hook(_keeping(seen, layer)))
-            hook(attention.maps["o"].register_forward_pre_hook(_replacing(attention, standins, layer)))
-        for layer, how in _silenced_mlps(model, chosen).items():
+            hook(attention.maps["o"].register_forward_pre_hook(_replacing(attention, of_heads, layer)))
+        for layer, output in _of_mlps(stand_ins).items():
             mlp = model.parts.blocks[layer].mlp
             assert mlp is not None
-            hook(mlp.module.register_forward_hook(_silencing(how)))
+            hook(mlp.module.register_forward_hook(_replacing_all(output)))
         yield
 
 
@@ -249,8 +228,8 @@ def _keeping(seen: _Seen, layer: int) -> Callable[[nn.Module, Any, Tensor], None
     return after
 
 
-def _silencing(how: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    return lambda module, given, out: _silenced(out, how)
+def _replacing_all(output: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    return lambda module, given, out: output(out)
 
 
 def _see(seen: _Seen, given: tuple[Any, ...]) -> None:
@@ -278,27 +257,6 @@ def _values(attention: Attention, out: Tensor) -> Tensor:
     return attention.finish("v", v)
 
 
-def _silenced(out: Tensor, how: str) -> Tensor:
-    return torch.zeros_like(out) if how == "zero" else _mean(out)
-
-
-def standing_at(checkpoint: Checkpoint) -> tuple[Intervention, ...]:
-    """The ablations and clamps that stood around the update that led to this checkpoint, as its run's folder tells."""
-    folder, step = Path(checkpoint.source).parent, checkpoint.step
-    if folder.name != "checkpoints":  # not in a run's folder, say on a hub
-        return ()
-    place = folder.parent / LOG
-    standing: dict[str, None] = {}
-    for line in place.read_text().splitlines() if place.is_file() else ():
-        entry = json.loads(line)
-        if entry["step"] < step and entry["event"] == "begins":
-            standing[entry["intervention"]] = None
-        elif entry["step"] < step and entry["event"] == "ends":
-            standing.pop(entry["intervention"], None)
-    found = (Intervention.parse(text) for text in standing)
-    return tuple(each for each in found if each.action in STANDINS)
-
-
 # -- around measurements ------------------------------------------------------------------------------------------
 
 
@@ -318,7 +276,7 @@ class _StandingAttention(Attention):
         for head, pattern in self.standins.patterns.items():
             given = self.standins.pattern(pattern, q).to(q.dtype)
             scores[head] = given.expand_as(scores[head]).log()
-        for head in (*self.standins.zero, *self.standins.mean):
+        for head in self.standins.uniform:
             scores[head] = torch.where(scores[head].isinf(), scores[head], 0.0)
         return torch.stack(scores, dim=-3)
 
@@ -328,24 +286,31 @@ class _StandingAttention(Attention):
         return replace(self.standins, patterns={}).replace(Attention.weigh(pattern, v), v)
 
 
+@dataclass(frozen=True)
+class _StandingMlp(Mlp):
+    """An MLP in place of whose output something else is heard."""
+
+    output: Callable[[Tensor], Tensor] = _zero
+
+    def __call__(self, normed: Tensor) -> Tensor:
+        out = self.output(self.module(normed))
+        return out if self.post_norm is None else self.post_norm(out)
+
+
 @contextmanager
-def measured_under(model: Model, interventions: Sequence[Intervention]) -> Iterator[Model]:
-    """Within, the model computes and shows what it does with the stand-ins of these ablations and clamps."""
-    chosen = [each for each in interventions if each.action in STANDINS]
-    if not chosen:
-        yield model
-        return
+def measured_with(model: Model, stand_ins: Sequence[StandIn]) -> Iterator[Model]:
+    """Within, the model computes and shows what it does with these in place of what its components give."""
     seen, parts = _Seen(), model.parts
     blocks = list(parts.blocks)
-    for layer, standins in _by_layer(model, chosen, seen).items():
+    for layer, of_heads in _by_layer(stand_ins, seen).items():
         own = blocks[layer].attention
         known = {item.name: getattr(own, item.name) for item in fields(Attention)}
-        blocks[layer] = replace(blocks[layer], attention=_StandingAttention(**known, standins=standins))
-    for layer, how in _silenced_mlps(model, chosen).items():
+        blocks[layer] = replace(blocks[layer], attention=_StandingAttention(**known, standins=of_heads))
+    for layer, output in _of_mlps(stand_ins).items():
         mlp = blocks[layer].mlp
         assert mlp is not None
         known = {item.name: getattr(mlp, item.name) for item in fields(Mlp)}
-        blocks[layer] = replace(blocks[layer], mlp=_SilentMlp(**known, how=how))
+        blocks[layer] = replace(blocks[layer], mlp=_StandingMlp(**known, output=output))
     seeing = parts.embed.register_forward_pre_hook(lambda module, given: _see(seen, given))
     model.parts = replace(parts, blocks=tuple(blocks))
     try:
@@ -353,14 +318,3 @@ def measured_under(model: Model, interventions: Sequence[Intervention]) -> Itera
     finally:
         model.parts = parts
         seeing.remove()
-
-
-@dataclass(frozen=True)
-class _SilentMlp(Mlp):
-    """An MLP of which nothing, or only the mean, is heard."""
-
-    how: str = "zero"
-
-    def __call__(self, normed: Tensor) -> Tensor:
-        out = _silenced(self.module(normed), self.how)
-        return out if self.post_norm is None else self.post_norm(out)

@@ -6,7 +6,7 @@ its columns of the output map, or all weights of an MLP.  Norms and the bias of 
 keys and values that several heads share.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,13 +18,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from circuits.architectures import drawn_anew
 from circuits.graph import Node
-from circuits.loading import load_model, open_module
+from circuits.loading import open_module
 from circuits.model import Model
 from circuits.parts import Attention
-from tracking.interventions.activations import Source, stood_in
-from tracking.interventions.interventions import Intervention, named
+from tracking.interventions.components import named
 
-__all__ = ["frozen", "graft", "masked_gradient", "own_weights", "reinitialise", "stepping_in"]
+__all__ = ["frozen", "graft", "masked_gradient", "own_weights", "reinitialise"]
 
 ANEW = 1_000_003
 """Added to the seed of what is drawn anew, so that it is not what the run itself began with."""
@@ -138,33 +137,3 @@ def graft(
 def reinitialise(model: Model, component: "str | Node", *, seed: int = 0, optimizer: Optimizer | None = None) -> None:
     """Give the component weights drawn as at the beginning of a training; see `graft`."""
     graft(model, component, open_module(drawn_anew(model.module, seed=ANEW + seed)), optimizer=optimizer)
-
-
-@contextmanager
-def stepping_in(
-    model: Model, interventions: Sequence[Intervention], *, optimizer: Optimizer | None = None
-) -> Iterator[None]:
-    """Around one or more training steps: everything among `interventions` that concerns the model.
-
-    Grafts and new weights are put in on entering.  Times and conditions are the caller's business.
-
-    Raises:
-        ValueError: the model has no such component, or a graft names no component of the checkpoint.
-    """
-    with ExitStack() as stack:
-        for each in interventions:
-            for node in each.nodes(model.graph):
-                if each.action == "reinitialise":
-                    reinitialise(model, node, seed=each.seed, optimizer=optimizer)
-                elif each.action == "graft":
-                    source = Source.parse(each.how)
-                    donor = load_model(source.checkpoint, device=model.device)
-                    graft(model, node, donor, theirs=source.component, optimizer=optimizer)
-        stack.enter_context(stood_in(model, interventions))
-        for each in interventions:
-            for node in each.nodes(model.graph):
-                if each.action == "freeze":
-                    stack.enter_context(frozen(model, node.name))
-                elif each.action == "mask-gradient":
-                    stack.enter_context(masked_gradient(model, node.name))
-        yield

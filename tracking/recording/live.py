@@ -41,7 +41,7 @@ from circuits.model import Model
 from tracking.checkpoints.runs import Checkpoint
 from tracking.history.history import History, create_history
 from tracking.history.records import Record, write_record
-from tracking.interventions.activations import measured_under
+from tracking.interventions.applying import measured_under
 from tracking.interventions.interventions import Intervention
 from tracking.recording.measuring import PROBE, Settings, make_tasks, measure
 from tracking.recording.schedules import Pace, Schedule

@@ -92,7 +92,7 @@ def measure(
     provenance: Mapping[str, Any],
 ) -> Record:
     """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training."""
-    from tracking.interventions.activations import measured_under, standing_at
+    from tracking.interventions.applying import measured_under, standing_at
 
     if standing := standing_at(checkpoint):
         provenance = {**provenance, "interventions": [each.spec for each in standing]}

@@ -17,9 +17,12 @@ from circuits.checkpoint import checkpoint_hash, read_weights
 from circuits.loading import open_module, save_checkpoint
 from tracking.checkpoints.runs import Run
 from tracking.experiments.branching import branch
-from tracking.interventions.activations import LOG, standing_at
-from tracking.interventions.interventions import ACTIONS, ADJUSTABLE, ORDERS, PATTERNS, Condition, Intervention
-from tracking.interventions.weights import own_weights, stepping_in
+from tracking.interventions.actions import ACTIONS, ADJUSTABLE, ORDERS
+from tracking.interventions.activations import PATTERNS
+from tracking.interventions.applying import LOG, standing_at, stepping_in
+from tracking.interventions.conditions import Condition
+from tracking.interventions.interventions import Intervention
+from tracking.interventions.weights import own_weights
 from tracking.recording.recording import record
 from tracking.training.data_order import ordered_batch
 from tracking.training.sequences import Repeats, batch
@@ -304,7 +307,7 @@ def test_folders_that_hold_something_else_are_left_alone(parent: Path, tmp_path:
 def test_runs_that_do_not_say_how_they_were_trained(parent: Path, tmp_path: Path) -> None:
     shutil.copytree(parent / "checkpoints", tmp_path / "plain" / "checkpoints")
     with pytest.raises(
-        ValueError, match=r"does not say how it was trained .*; put tracking.interventions.weights.stepping_in around"
+        ValueError, match=r"does not say how it was trained .*; put tracking.interventions.applying.stepping_in around"
     ):
         branch(tmp_path / "plain", at=8, out=tmp_path / "out")
 

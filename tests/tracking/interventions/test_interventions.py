@@ -9,9 +9,12 @@ from circuits.architectures import NativeConfig, native_module
 from circuits.graph import ModelGraph
 from circuits.loading import open_module
 from circuits.model import Model
-from tracking.interventions.activations import PATTERNS, Source, ablated, clamped, measured_under, stood_in
-from tracking.interventions.interventions import ADJUSTABLE, Condition, Intervention, check_interventions
-from tracking.interventions.interventions import PATTERNS as CLAMPS
+from tracking.interventions.actions import ACTIONS, ADJUSTABLE, Action
+from tracking.interventions.activations import PATTERNS, ablated, clamped
+from tracking.interventions.applying import measured_under, stood_in
+from tracking.interventions.components import Source
+from tracking.interventions.conditions import Condition
+from tracking.interventions.interventions import Intervention, check_interventions
 from tracking.interventions.weights import frozen, masked_gradient, own_weights, reinitialise
 
 GRAPH = ModelGraph(n_layers=2, n_heads=2)
@@ -42,7 +45,9 @@ def interventions(draw: st.DrawFn) -> Intervention:
         "graft": st.sampled_from(["runs/b@600", "runs/b@600:a0.h1"]),
     }.get(action, st.just(""))
     options = st.lists(
-        st.tuples(st.sampled_from(ADJUSTABLE), st.none() | st.integers(0, 9) | st.floats(0, 9)), min_size=1, max_size=2
+        st.tuples(st.sampled_from([*ADJUSTABLE]), st.none() | st.integers(0, 9) | st.floats(0, 9)),
+        min_size=1,
+        max_size=2,
     )
     return Intervention(
         action,
@@ -56,8 +61,10 @@ def interventions(draw: st.DrawFn) -> Intervention:
     )
 
 
-def test_every_pattern_that_a_sentence_may_name_can_be_made() -> None:
-    assert {*CLAMPS} == {*PATTERNS}
+def test_an_action_that_nothing_carries_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of stands_in, around, once, trainer, got none"):
+        Action(settles="weights")
+    assert {bool(each.of_model) for each in ACTIONS.values()} == {True, False}
 
 
 @settings(deadline=None, max_examples=200)

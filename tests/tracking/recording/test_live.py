@@ -19,7 +19,7 @@ from circuits.checkpoint import checkpoint_hash
 from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
 from tracking.history.history import History
-from tracking.interventions.activations import stood_in
+from tracking.interventions.applying import stood_in
 from tracking.interventions.interventions import Intervention
 from tracking.recording.live import Recorder, untouched, unwrapped
 from tracking.recording.measuring import PROBE
