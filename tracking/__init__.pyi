@@ -15,8 +15,8 @@ from .lifelines.lifelines import link_lifelines as link_lifelines
 from .matching.matching import match as match
 from .recording.live import Recorder as Recorder
 from .recording.recording import record as record
+from .results.exports import export_timeline as export_timeline
 from .results.timeline import build_timeline as build_timeline
-from .results.timeline import export_timeline as export_timeline
 from .training.hyperparameters import TrainingConfig as TrainingConfig
 from .training.training import train as train
 from .viewer.report import report as report

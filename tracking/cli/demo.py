@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracking.history.history import History
-from tracking.results.timeline import Timeline, build_timeline, export_timeline
+from tracking.results.exports import export_timeline
+from tracking.results.timeline import Timeline, build_timeline
 
 __all__ = ["DemoResult", "run_demo"]
 

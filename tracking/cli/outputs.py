@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracking.cli.terminal import Json, number, pairs, print_json, print_table
-from tracking.results.exports import check_formats
 
 if TYPE_CHECKING:
     from tracking.results.timeline import Timeline
@@ -99,9 +98,9 @@ def export(
 
     Example: `formation export recorded --format csv,parquet --out tables`
     """
-    wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
-    from tracking.results.timeline import export_timeline
+    from tracking.results.exports import check_formats, export_timeline
 
+    wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
     for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
         typer.echo(path)
 

@@ -1,30 +1,95 @@
-"""Export formats: what each is for, what reads it, and which library it needs.
+"""Export formats: what each is for, what reads it, and what writes it.
 
-Only names and words: asking for a format that does not exist, or whose library is missing, is refused before any work.
+To add one, put a `Format` into `FORMATS`.  Asking for a format that does not exist, or whose library is missing, is
+refused before any work.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
 
-__all__ = ["FORMATS", "NEEDS", "check_formats"]
+from circuits.suggestions import suggest
+from tracking.history.history import History
+from tracking.history.records import write_beside
+from tracking.results.arrays import netcdf_files, zarr_files
+from tracking.results.dashboards import write_tensorboard, write_wandb
+from tracking.results.interchange import gexf_files, graphml_files, trace_files
+from tracking.results.results import COLUMNS, TABLES, Timeline, kind_of, versions
+from tracking.results.timeline import as_timeline, json_file
 
-FORMATS: Mapping[str, str] = {
-    "json": "everything in one file, as the JSON Schema says",
-    "csv": "one table a file, for anything",
-    "parquet": "one table a file, for pandas, R and DuckDB",
-    "netcdf": "everything as arrays, for xarray and R",
-    "zarr": "everything as arrays in chunks, for xarray and Julia",
-    "gexf": "circuits over time, for Gephi's timeline",
-    "graphml": "the circuit of each step, for networkx, igraph and yEd",
-    "trace": "lifelines as tracks, for Perfetto and Chrome",
-    "tensorboard": "metrics, scores and strengths as scalars",
-    "wandb": "a Weights & Biases run, offline unless WANDB_MODE says otherwise",
+__all__ = ["FORMATS", "Format", "check_formats", "export_timeline"]
+
+# The bytes of a file, or what writes them.
+Content = bytes | Callable[[BinaryIO], None]
+Files = Callable[[Timeline], Iterable[tuple[str, Content]]]
+
+
+def _no_files(timeline: Timeline) -> Iterable[tuple[str, Content]]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format is for, and what writes it: `files` gives names and contents; `client` is another tool's own, which
+    wants a folder.  `extra` is the module, and the extra of this package, that it needs."""
+
+    about: str
+    files: Files = _no_files
+    client: Callable[[Timeline, Path], list[Path]] | None = None
+    extra: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.files is _no_files) == (self.client is None):
+            raise ValueError("expected a format with either files or a client, got both or neither")
+
+
+def _csv_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
+    def write(table: str, file: BinaryIO) -> None:
+        for number, part in enumerate(timeline.parts(table)):
+            part.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+
+    for table in TABLES:
+        yield f"{table}.csv", partial(write, table)
+    kinds = {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES}
+    yield "tables.json", (json.dumps({**versions(), "tables": kinds}, indent=2) + "\n").encode()
+
+
+def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
+
+    def write(table: str, file: BinaryIO) -> None:
+        about = {key: str(value) for key, value in versions().items()} | {"table": table}
+        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]], about)
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for part in timeline.parts(table):
+                writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
+
+    for table in TABLES:
+        yield f"{table}.parquet", partial(write, table)
+
+
+FORMATS: dict[str, Format] = {
+    "json": Format("everything in one file, as the JSON Schema says", json_file),
+    "csv": Format("one table a file, for anything, and `tables.json` beside them", _csv_files),
+    "parquet": Format("one table a file, for pandas, R and DuckDB", _parquet_files),
+    "netcdf": Format("everything as arrays, for xarray and R", netcdf_files),
+    "zarr": Format("everything as arrays in chunks, for xarray and Julia", zarr_files, extra="zarr"),
+    "gexf": Format("circuits over time, for Gephi's timeline", gexf_files),
+    "graphml": Format("the circuit of each step, for networkx, igraph and yEd", graphml_files),
+    "trace": Format("lifelines as tracks, for Perfetto and Chrome", trace_files),
+    "tensorboard": Format("metrics, scores and strengths as scalars", client=write_tensorboard, extra="tensorboard"),
+    "wandb": Format(
+        "a Weights & Biases run, offline unless WANDB_MODE says otherwise", client=write_wandb, extra="wandb"
+    ),
 }
-"""Format to what it is and what it is for."""
-
-NEEDS: Mapping[str, str] = {"zarr": "zarr", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""Format to the extra, and the module, that it needs."""
+"""Every format by its name. Tables are written in parts, for runs with millions of edge scores."""
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -38,13 +103,48 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"expected at least one format among {', '.join(FORMATS)}, got none")
     for name in formats:
         if name not in FORMATS:
-            near = difflib.get_close_matches(name, FORMATS, 1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {name!r}{hint}")
-        if name in NEEDS and find_spec(NEEDS[name]) is None:
-            extra = NEEDS[name]
+            raise ValueError(f"no format {name!r}; {suggest(name, FORMATS)}")
+        extra = FORMATS[name].extra
+        if extra and find_spec(extra) is None:
             raise ImportError(
                 f"the format {name} needs {extra}, which is not installed: "
                 f"pip install 'circuit-formation-tracker[{extra}]'"
             )
     return tuple(dict.fromkeys(formats))
+
+
+def export_timeline(
+    timeline: "Timeline | History | Iterable[History]",
+    out: "str | Path",
+    *,
+    formats: Sequence[str] = ("json", "csv", "parquet"),
+    **options: Any,
+) -> list[Path]:
+    """Write a timeline as files, each beside its place and then moved into it.
+
+    Args:
+        timeline: a timeline; or histories, which are then linked and dated with `options` (see `build_timeline`).
+        out: folder for the files.
+        formats: any of `FORMATS`, which says what each is.
+
+    Every file carries `schema_version` and the tool's version.
+
+    Returns:
+        The files written, in the order of `formats`.
+
+    Raises:
+        ValueError: a format is not one of these, or none is given.
+        ImportError: the format needs a library that is not there.
+    """
+    wanted = check_formats(formats)
+    found, out = as_timeline(timeline, **options), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in wanted:
+        if (client := FORMATS[name].client) is not None:
+            written += client(found, out / name)
+        for place, content in FORMATS[name].files(found):
+            (out / place).parent.mkdir(parents=True, exist_ok=True)
+            write_beside(out / place, content)
+            written.append(out / place)
+    return written

@@ -8,12 +8,11 @@ equal files.  Folds over prompts are not tables: they stay in the history.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,26 +24,18 @@ from tracking.history.history import SCHEMA_VERSION, History
 from tracking.history.records import Record
 from tracking.history.tables import check_tables, records_from_tables
 from tracking.lifelines.lifelines import link_lifelines
-from tracking.results.arrays import netcdf_files, zarr_files
-from tracking.results.dashboards import write_tensorboard, write_wandb
-from tracking.results.exports import FORMATS, check_formats
 from tracking.results.findings import findings
-from tracking.results.interchange import gexf_files, graphml_files, trace_files
-from tracking.results.results import COLUMNS, MEASURED, TABLES, RunTimeline, Timeline, kind_of, typed, versions
+from tracking.results.results import MEASURED, TABLES, RunTimeline, Timeline, typed, versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The bytes of a file, or what writes them.
-Content = bytes | Callable[[BinaryIO], None]
-
 __all__ = [
-    "FORMATS",
     "RunTimeline",
     "Timeline",
     "as_timeline",
     "build_timeline",
-    "export_timeline",
+    "json_file",
     "load_timeline",
     "timeline_schema",
 ]
@@ -102,53 +93,6 @@ def as_timeline(found: "Timeline | History | Iterable[History]", **options: Any)
     return found
 
 
-def export_timeline(
-    timeline: "Timeline | History | Iterable[History]",
-    folder: "str | Path",
-    *,
-    formats: Sequence[str] = ("json", "csv", "parquet"),
-    **options: Any,
-) -> list[Path]:
-    """Write a timeline as files, each beside its place and then moved into it.
-
-    Args:
-        timeline: a timeline; or histories, which are then linked and dated with `options` (see `build_timeline`).
-        folder: for the files.
-        formats: any of those below.
-
-    - `json`: `timeline.json`, all of it in one file, as `timeline_schema` describes;
-    - `csv`, `parquet`: one file a table (and `tables.json` beside the CSV files), written in parts: the formats for
-      runs with millions of edge scores;
-    - `gexf`: each task's circuit over time, for Gephi's timeline; `graphml`: each task's circuit, one file a step;
-    - `trace`: lifelines as tracks, for Perfetto and Chrome;
-    - `netcdf`, `zarr`: everything as arrays, as `tracking.results.arrays.dataset` describes;
-    - `tensorboard`, `wandb`: curves as scalars, events and formation as tables, as `tracking.results.dashboards`
-      describes.
-
-    Every file carries `schema_version` and the tool's version.
-
-    Returns:
-        The files written, in the order of `formats`.
-
-    Raises:
-        ValueError: a format is not one of these, or none is given.
-        ImportError: the format needs a library that is not there.
-    """
-    wanted = check_formats(formats)
-    found, folder = as_timeline(timeline, **options), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in wanted:
-        if name in _CLIENTS:
-            written += _CLIENTS[name](found, folder / name)
-            continue
-        for place, content in _FILES[name](found):
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            write_beside(folder / place, content)
-            written.append(folder / place)
-    return written
-
-
 def timeline_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `timeline.json`."""
     return json.loads(files("tracking.results").joinpath("timeline.schema.json").read_text(encoding="utf-8"))
@@ -178,50 +122,9 @@ def load_timeline(path: "str | Path") -> Timeline:
         raise ValueError(f"{place} is damaged ({error}); export it again") from error
 
 
-def _csv_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
-    def write(table: str, file: BinaryIO) -> None:
-        for number, part in enumerate(timeline.parts(table)):
-            part.to_csv(file, index=False, header=number == 0, lineterminator="\n")
-
-    for table in TABLES:
-        yield f"{table}.csv", partial(write, table)
-    kinds = {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES}
-    yield "tables.json", (json.dumps({**versions(), "tables": kinds}, indent=2) + "\n").encode()
-
-
-def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
-
-    def write(table: str, file: BinaryIO) -> None:
-        about = {key: str(value) for key, value in versions().items()} | {"table": table}
-        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]], about)
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for part in timeline.parts(table):
-                writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
-
-    for table in TABLES:
-        yield f"{table}.parquet", partial(write, table)
-
-
-def _json_file(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+def json_file(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+    """`timeline.json`, with everything in it."""
     yield "timeline.json", _to_json(timeline)
-
-
-_FILES: dict[str, Callable[[Timeline], Iterator[tuple[str, Content]]]] = {
-    "json": _json_file,
-    "csv": _csv_files,
-    "parquet": _parquet_files,
-    "netcdf": netcdf_files,
-    "zarr": zarr_files,
-    "gexf": gexf_files,
-    "graphml": graphml_files,
-    "trace": trace_files,
-}
-# Written by another tool's own client, which wants a folder.
-_CLIENTS: dict[str, Callable[[Timeline, Path], list[Path]]] = {"tensorboard": write_tensorboard, "wandb": write_wandb}
 
 
 def _to_json(timeline: Timeline) -> bytes:

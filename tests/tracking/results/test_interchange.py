@@ -16,10 +16,10 @@ import xarray as xr
 
 from tests.timeline_examples import demo_timeline, published_timeline
 from tracking.results.dashboards import curves
-from tracking.results.exports import FORMATS, NEEDS, check_formats
+from tracking.results.exports import FORMATS, Format, check_formats, export_timeline
 from tracking.results.interchange import dynamic_circuit
 from tracking.results.results import COLUMNS, TABLES, RunTimeline, Timeline
-from tracking.results.timeline import export_timeline, timeline_schema
+from tracking.results.timeline import timeline_schema
 
 
 @pytest.fixture(scope="module")
@@ -264,12 +264,15 @@ def test_wandb_reads_the_curves_and_the_tables(timeline: Timeline, tmp_path: Pat
 
 def test_a_format_that_is_not_there_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_formats(["csv", "json", "csv"]) == ("csv", "json")
-    with pytest.raises(ValueError, match="got 'parket'; did you mean parquet"):
+    with pytest.raises(ValueError, match="no format 'parket'; did you mean parquet"):
         check_formats(["csv", "parket"])
     with pytest.raises(ValueError, match="at least one format"):
         check_formats([])
     monkeypatch.setattr("tracking.results.exports.find_spec", lambda name: None)
-    for name in NEEDS:
+    needy = [name for name, each in FORMATS.items() if each.extra]
+    for name in needy:
         with pytest.raises(ImportError, match=rf"pip install 'circuit-formation-tracker\[{name}\]'"):
             check_formats([name])
-    assert check_formats([name for name in FORMATS if name not in NEEDS])
+    assert check_formats([name for name in FORMATS if name not in needy])
+    with pytest.raises(ValueError, match="either files or a client"):
+        Format("for nothing")

@@ -11,8 +11,9 @@ import pytest
 from tests.timeline_examples import demo_history, demo_timeline, published_timeline, two_runs
 from tracking.formation.formation import formation_table
 from tracking.lifelines.lifelines import link_lifelines
+from tracking.results.exports import export_timeline
 from tracking.results.results import COLUMNS, TABLES, RunTimeline, Timeline, kind_of
-from tracking.results.timeline import as_timeline, build_timeline, export_timeline, load_timeline
+from tracking.results.timeline import as_timeline, build_timeline, load_timeline
 
 
 @pytest.fixture(scope="module")
