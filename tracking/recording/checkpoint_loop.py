@@ -6,7 +6,6 @@ unit as soon as it is there.
 """
 
 import errno
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

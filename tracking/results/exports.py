@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from circuits.files import write_beside
 from circuits.suggestions import suggest
 from tracking.history.history import History
-from tracking.history.records import write_beside
 from tracking.results.arrays import netcdf_files, zarr_files
 from tracking.results.dashboards import write_tensorboard, write_wandb
 from tracking.results.interchange import gexf_files, graphml_files, trace_files

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from circuits.circuit import Circuit
-from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.formation.formation import DEFAULT_DEFINITIONS, formation_table
 from tracking.history.history import SCHEMA_VERSION, History
