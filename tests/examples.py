@@ -138,7 +138,7 @@ EXAMPLES = (
         a1.h0 induction      ##############66666666666666
         a1.h1 induction      66666666666666##############
         """,
-        (("hand-off", "a1.h0", "a1.h1", "induction", 14),),
+        (("lead change", "a1.h0", "a1.h1", "induction", 14),),
     ),
     Example(
         "missed detections",

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tracking.comparison.run_set import RunSet
-
-COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]
-COLUMNS += ["interval_before", "interval_after", "censored", "status"]
+from tracking.formation.table import Formation
+from tracking.history.columns import frame_of
 
 
 def times(
@@ -41,15 +40,17 @@ def times(
 
 
 def formation_rows(run: str, low: np.ndarray, high: np.ndarray, role: str = "induction") -> pd.DataFrame:
-    rows = []
+    rows: list[Formation] = []
     for place, (before, after) in enumerate(zip(low, high, strict=True)):
         censored = "right" if np.isinf(after) else "left" if before == 0 else "no"
         middle = (before + after) / 2 if censored == "no" else np.nan
-        dates = [middle, middle, middle, before, np.nan if np.isinf(after) else after]
-        ends = [np.nan if censored == "left" else before, np.nan if np.isinf(after) else after]
+        end = np.nan if np.isinf(after) else after
+        dates = {"onset": middle, "midpoint": middle, "plateau": middle, "low": before, "high": end}
+        interval = {"interval_before": np.nan if censored == "left" else before, "interval_after": end}
         name = f"{role} {place}" if len(low) > 1 else role
-        rows.append([run, name, role, "", "form", "half-rise", *dates, *ends, censored, ""])
-    return pd.DataFrame(rows, columns=COLUMNS)
+        what = {"run": run, "lifeline": name, "role": role, "component": "", "clock": "form", "definition": "half-rise"}
+        rows.append(Formation(**what, **dates, **interval, censored=censored))
+    return frame_of(rows, "formation")
 
 
 def sweep(

@@ -9,6 +9,7 @@ The demo-shaped run, drawn (`.` nothing, `-` weak, `#` strong; 45 steps from 0 t
     first-token      a1.h3   .............-----##########################   still there at the end
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,9 +18,12 @@ import pandas as pd
 from circuits.circuit import Circuit, select_top
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, NodeScores
 from tests.conftest import shared_path
+from tracking.formation.table import Formation
+from tracking.history.columns import COLUMNS, frame_of
 from tracking.history.history import History
 from tracking.history.records import Record
-from tracking.results.results import COLUMNS, RunTimeline, Timeline
+from tracking.lifelines.events import Event
+from tracking.results.results import RunTimeline, Timeline
 from tracking.results.timeline import build_timeline
 
 MEASURES = ("previous-token", "induction", "duplicate-token", "first-token", "self")
@@ -181,22 +185,24 @@ def large_timeline() -> Timeline:
         for step in steps[50 + place :]
     ]
     births = [
-        ("large", role, "birth", steps[49 + place], steps[50 + place], None, role, None, head.name, 0.9)
+        Event("large", role, "birth", steps[49 + place], steps[50 + place], "", role, (), (head,), 0.9)
         for place, role, head in carried
     ]
+    between = {"interval_before": 50e3, "interval_after": 51e3, "n_rises": 1, "status": "formed"}
+    between |= dict(zip(("onset", "midpoint", "plateau", "low", "high"), 50e3 + 300 * np.arange(5), strict=True))
     dates = [
-        ("large", role, role, None, clock, definition, *(50e3 + 300 * np.arange(5)), 50e3, 51e3, "no", "formed")
+        Formation(run="large", lifeline=role, role=role, component="", clock=clock, definition=definition, **between)
         for role in MEASURES
         for clock in ("form", "function", "behaviour")
         for definition in ("half-rise", "logistic", "change-point")
     ]
     dates += [
-        (*row[:1], head.name, row[2], head.name, *row[4:])
+        replace(row, lifeline=head.name, component=head.name)
         for row in dates
         for _, role, head in carried
-        if role == row[2]
+        if role == row.role
     ]
-    frames = {"lifelines": lives, "events": births, "formation": dates}
-    tables = {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in frames.items()}
+    tables = {"events": frame_of(births, "events"), "formation": frame_of(dates, "formation")}
+    tables["lifelines"] = pd.DataFrame(lives, columns=list(COLUMNS["lifelines"]))
     sentences = tuple(f"{role} formed between the checkpoints at 50000 and 51000." for role in MEASURES)
     return Timeline((RunTimeline(History("large", graph, records), **tables, sentences=sentences),))

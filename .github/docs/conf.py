@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.nodes import make_refnode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tracking.history.columns import TABLES
 
 project = "Circuit formation tracker"
 release = version_of("circuit-formation-tracker")
@@ -62,7 +66,24 @@ html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
 
+class Columns(Directive):
+    """What one row of a table is, and its columns: `.. columns:: formation`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        table = TABLES[self.arguments[0]]
+        lines = [table.about, "", ".. list-table::", "   :widths: 22 78", ""]
+        for column in table.columns:
+            values = f": {', '.join(f'*{value}*' for value in column.values)}" if column.values else ""
+            lines += [f"   * - {column.name}", f"     - {column.about}{values}"]
+        place = nodes.Element()
+        self.state.nested_parse(StringList(lines, "tracking.history.columns"), self.content_offset, place)
+        return place.children
+
+
 def setup(app: Any) -> None:
+    app.add_directive("columns", Columns)
     app.add_role("known", code_or_link)
     app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)

@@ -26,6 +26,7 @@ from tracking.comparison.run_set import (
     Unit,
     by_size,
     check_names,
+    first_rises,
     formation_times,
     is_number,
     plain,
@@ -239,8 +240,8 @@ def other_columns(settings: Settings, names: Sequence[str], x: np.ndarray, witho
 
 def _questions(runs: RunSet) -> list[tuple[tuple[str, str, str], "pd.DataFrame"]]:
     """Each (role, clock, definition); later rises of a curve have no counterpart in every run and are left out."""
-    table = runs.formation[~runs.formation["definition"].str.contains(", rise ", regex=False)]
-    return [((str(a), str(b), str(c)), part) for (a, b, c), part in table.groupby(list(QUESTION), sort=True)]
+    groups = first_rises(runs).groupby(list(QUESTION), sort=True)
+    return [((str(a), str(b), str(c)), part) for (a, b, c), part in groups]
 
 
 def _effects(runs: RunSet, times: "pd.DataFrame", name: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from tracking.formation.dating import Definition
 from tracking.formation.formation import Formation, formation_table
 from tracking.history.history import History
 from tracking.lifelines.lifelines import link_lifelines
@@ -138,8 +137,8 @@ def effect_of(
     branches: Histories,
     controls: Histories,
     *,
-    definitions: Sequence[Definition] = ("half-rise",),
-    clocks: Sequence[str] = ("form", "function", "behaviour"),
+    definitions: Sequence[str] = ("half-rise",),
+    clocks: Sequence[str] | None = None,
     roles: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> Effects:
@@ -185,7 +184,7 @@ def _pairs(branches: Histories, controls: Histories) -> list[tuple[History, Hist
 Key = tuple[str, str, str]
 
 
-def _dates(history: History, definitions: Sequence[Definition], clocks: Sequence[str]) -> dict[Key, Formation]:
+def _dates(history: History, definitions: Sequence[str], clocks: Sequence[str] | None) -> dict[Key, Formation]:
     """The first date of every role lifeline, by role, clock and definition.
 
     By the form clock a role that no component ever carries has not formed, however its strongest score may move.
@@ -195,7 +194,7 @@ def _dates(history: History, definitions: Sequence[Definition], clocks: Sequence
     table = formation_table(history, lifelines, definitions=definitions, clocks=clocks)
     found: dict[Key, Formation] = {}
     for each in table.formations:
-        if not each.component and each.definition in definitions and (each.clock != "form" or each.role in carried):
+        if not each.component and each.rise == 1 and (each.clock != "form" or each.role in carried):
             found.setdefault((each.role, each.clock, each.definition), each)
     return found
 

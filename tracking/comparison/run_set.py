@@ -19,6 +19,7 @@ __all__ = [
     "Unit",
     "by_size",
     "check_names",
+    "first_rises",
     "formation_times",
     "is_number",
     "law_tokens",
@@ -53,7 +54,7 @@ class RunSet:
     tokens_per_step: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if missing := {*QUESTION, "run", "interval_before", "interval_after", "censored"} - set(self.formation):
+        if missing := {*QUESTION, "run", "rise", "interval_before", "interval_after", "censored"} - set(self.formation):
             raise ValueError(f"expected a formation table, got one without the columns {', '.join(sorted(missing))}")
         if unknown := set(self.formation["run"]) - set(self.settings):
             raise ValueError(f"no hyperparameters are known of {', '.join(sorted(map(str, unknown)))}; give them")
@@ -113,7 +114,7 @@ def settings_of(histories: Sequence[History]) -> dict[str, dict[str, Any]]:
 def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
     """Roles of one task share its behaviour: keep it once, for the role that is about the task."""
     shared = table[table["clock"] == "behaviour"]
-    columns = ["definition", "run", "interval_before", "interval_after", "censored"]
+    columns = ["definition", "rise", "run", "interval_before", "interval_after", "censored"]
     dates = {
         str(role): set(part[columns].fillna(-1).itertuples(index=False, name=None))
         for role, part in shared.groupby("role")
@@ -125,6 +126,11 @@ def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
             told[role] = dates[role]
     kept = (table["clock"] != "behaviour") | table["role"].isin(set(told))
     return table[kept].reset_index(drop=True)
+
+
+def first_rises(runs: RunSet) -> "pd.DataFrame":
+    """The formation table without later rises of a curve, which have no counterpart in every run."""
+    return runs.formation[runs.formation["rise"] == 1]
 
 
 def formation_times(runs: RunSet, rows: "pd.DataFrame", *, unit: str = "steps") -> "pd.DataFrame":

@@ -13,7 +13,7 @@ import numpy as np
 
 from tracking.comparison.comparison import other_columns
 from tracking.comparison.permutation import estimate_effect
-from tracking.comparison.run_set import QUESTION, RunSet, formation_times, law_tokens, varying
+from tracking.comparison.run_set import QUESTION, RunSet, first_rises, formation_times, law_tokens, varying
 from tracking.comparison.survival import fit_times
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def scaling_laws(runs: RunSet, *, n_permutations: int = 1999, seed: int = 0) -> 
     by += [name for name in SIZES if name in vary]
     by = _independent(runs, by)
     rows = []
-    for key, part in runs.formation.groupby(list(QUESTION), sort=True):
+    for key, part in first_rises(runs).groupby(list(QUESTION), sort=True):
         question = dict(zip(QUESTION, map(str, key), strict=True))
         times = formation_times(runs, part, unit="tokens")
-        if ", rise " in question["definition"] or not np.isfinite(times["high"]).any():
+        if not np.isfinite(times["high"]).any():
             continue
         table = scaling_law(runs, **question, by=by, n_permutations=n_permutations, seed=seed)
         rows += [question | row for row in table.to_dict("records")]
@@ -92,7 +92,7 @@ def scaling_law(
     """
     import pandas as pd
 
-    table = runs.formation
+    table = first_rises(runs)
     part = table[(table["role"] == role) & (table["clock"] == clock) & (table["definition"] == definition)]
     times = formation_times(runs, part, unit="tokens")
     if not np.isfinite(times["high"]).any():

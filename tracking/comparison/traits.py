@@ -91,7 +91,9 @@ def _dated(dates: "pd.DataFrame") -> Iterator[Trait]:
     """Order (1: the first named is surely first, -1: surely second, 0: cannot be told) and lag of two dates."""
     if not len(dates):
         return
-    dates = dates[(dates["definition"] == dates["definition"].iloc[0]) & (dates["censored"] == "no")]
+    dates = dates[
+        (dates["definition"] == dates["definition"].iloc[0]) & (dates["rise"] == 1) & (dates["censored"] == "no")
+    ]
     found = {(row["role"], row["clock"]): row for row in dates.to_dict("records")}
     for clock in ("form", "function"):
         roles = sorted(role for role, other in found if other == clock)

@@ -63,7 +63,7 @@ def figure_caption(run: RunTimeline, shows: Collection[str]) -> str:
 
 
 def _formation(run: RunTimeline, known: bool) -> list[str]:
-    definitions = [d for d in dict.fromkeys(run.table("formation")["definition"].dropna()) if ", rise " not in d]
+    definitions = list(dict.fromkeys(run.table("formation")["definition"].dropna()))
     if not definitions:
         return []
     bars = (

@@ -140,12 +140,12 @@ def measured_as(run: RunTimeline, lane: Lane) -> tuple[str, str] | None:
 
 
 def first_formations(run: RunTimeline, lane: Lane) -> "pd.DataFrame":
-    """One row of the formation table a clock and definition: the lifeline's own, else that of its first component."""
+    """One row a clock, definition and rise: the lifeline's own, else that of its first component."""
     table = run.table("formation")
     table = table[table["lifeline"] == lane.lifeline]
     whole = table["component"].isna() | (table["component"] == "")
     order = table.assign(own=~whole, row=range(len(table))).sort_values(["own", "interval_after", "row"])
-    return order.drop_duplicates(["clock", "definition"]).sort_values("row").drop(columns=["own", "row"])
+    return order.drop_duplicates(["clock", "definition", "rise"]).sort_values("row").drop(columns=["own", "row"])
 
 
 def role_colours(roles: Iterable[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tracking.drawing.canvas import needs_matplotlib, new_figure
 from tracking.drawing.drawing import role_colours, short_number
 from tracking.drawing.figures import STYLE
 from tracking.drawing.panels import FAINT, INK
+from tracking.formation.clocks import CLOCKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_comparison"]
 
-CLOCKS = ("form", "function", "behaviour")
 # Okabe and Ito's, for settings that are names; numbers go from pale to dark.
 NAMED = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 ENOUGH = 0.05
@@ -192,7 +192,7 @@ def _forest_rows(effects: "pd.DataFrame") -> list[Mapping[str, Any]]:
     for (name, contrast), part in effects.groupby(["hyperparameter", "contrast"], sort=False):
         rows.append({"heading": f"{_words(str(name))}   {contrast.replace(' : ', ' against ')}"})
         found = [{str(key): value for key, value in row.items()} for row in part.to_dict("records")]
-        rows += sorted(found, key=lambda row: (rank[row["role"]], CLOCKS.index(row["clock"])))
+        rows += sorted(found, key=lambda row: (rank[row["role"]], list(CLOCKS).index(row["clock"])))
     return rows
 
 

@@ -17,6 +17,7 @@ from tracking.drawing.drawing import short_number
 from tracking.drawing.figures import STYLE
 from tracking.drawing.panels import FAINT, INK
 from tracking.forecasting.forecast import Forecast
+from tracking.formation.clocks import CLOCKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_forecast"]
 
-CLOCKS = ("form", "function", "behaviour")
 PREDICTORS = {"forecast": "#0072B2", "median": "#8a8a8a", "law": "#D55E00"}
 CAPTION: Any = {"fontsize": 7.2, "color": "#444444", "va": "bottom", "linespacing": 1.35}
 
@@ -55,7 +55,9 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
     if not asked:
         raise ValueError("nothing forms after the cut in enough runs to be foretold; there is nothing to draw")
     order = list(dict.fromkeys(role for role, _, _ in asked))
-    questions = sorted(asked, key=lambda question: (order.index(question[0]), CLOCKS.index(question[1]), question[2]))
+    questions = sorted(
+        asked, key=lambda question: (order.index(question[0]), list(CLOCKS).index(question[1]), question[2])
+    )
     columns = min(3, len(questions))
     lines = math.ceil(len(questions) / columns)
     caption = textwrap.fill(_forecast_caption(forecast), 144)

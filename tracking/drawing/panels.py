@@ -180,20 +180,18 @@ def draw_formation(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Seque
 def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """(label, role, rows of one clock), lane by lane; behaviour once where it is the same for all lanes."""
     groups: list[tuple[str, str, list[dict[str, Any]]]] = []
-    told: set[str] = set()
+    told: set[object] = set()
     last: list[tuple[str, str, list[dict[str, Any]]]] = []
     for lane in found:
         table, first = first_formations(run, lane), True
         for clock, rows in table.groupby("clock", sort=False):
             some = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-            some = [row for row in some if ", rise " not in str(row["definition"])]
+            some = [row for row in some if row["rise"] == 1]
             if clock == "behaviour":
-                what = str(some[0]["status"]).rpartition("; ")[2]
-                last += (
-                    []
-                    if what in told
-                    else [(f"behaviour, {what.split('/')[0]}" if "/" in what else "behaviour", "", some)]
-                )
+                metric = run.analysis.get("measures", {}).get(lane.lifeline, {}).get("behaviour", "")
+                what = metric or tuple((row["interval_before"], row["interval_after"]) for row in some)
+                label = f"behaviour, {metric.split('/')[0]}" if metric else "behaviour"
+                last += [] if what in told else [(label, "", some)]
                 told.add(what)
             else:
                 groups.append((f"{lane.lifeline}, {clock}" if first else str(clock), lane.role, some))
@@ -214,7 +212,8 @@ def _draw_interval(
     if row["censored"] == "right":
         if first:
             axes.plot([end], [y], marker=">", color=colour, ms=3.5, mfc="white", clip_on=False)
-            _say(axes, "not formed by the last checkpoint", end, y, left=True)
+            never = row["state"] == "never"
+            _say(axes, "not formed by the last checkpoint" if never else str(row["state"]), end, y, left=True)
         return
     left = start if row["censored"] == "left" or not np.isfinite(before) else before
     right = end if not np.isfinite(after) else after

@@ -308,5 +308,5 @@ def _states() -> Any:
 def _empty_formation() -> "pd.DataFrame":
     import pandas as pd
 
-    columns = ["run", "role", "clock", "definition", "interval_before", "interval_after", "censored"]
+    columns = ["run", "role", "clock", "definition", "rise", "interval_before", "interval_after", "censored"]
     return pd.DataFrame(columns=columns)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tracking.formation.clocks import CLOCKS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,7 +25,6 @@ __all__ = ["Goal", "parse_goal"]
 
 Direction = Literal["below", "above", "at"]
 DATES = ("onset", "midpoint", "plateau")
-CLOCKS = ("form", "function", "behaviour")
 SIGNS: dict[str, Direction] = {"<": "below", ">": "above", "=": "at"}
 EXPECTED = "expected a goal such as 'induction midpoint < 300' or 'minimise training/loss subject to bias < 0.5'"
 NEAR = 0.1
@@ -55,7 +56,7 @@ class Goal:
             part = series[series["name"] == self.subject].dropna(subset=["value"]).sort_values("step")
             return float(part["value"].tail(2).mean()) if len(part) else math.nan
         rows = formation[(formation["role"] == self.subject) & (formation["clock"] == self.clock)]
-        rows = rows[(rows["definition"] == definition) & (rows["censored"] != "right")]
+        rows = rows[(rows["definition"] == definition) & (rows["rise"] == 1) & (rows["censored"] != "right")]
         if not len(rows):
             return math.inf
         row = rows.iloc[0]

@@ -10,8 +10,9 @@ A curve keeps its prompt folds, so that its dates can be resampled over prompts,
 and for every curve.
 """
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -25,11 +26,9 @@ from tracking.lifelines.lifelines import Lifeline
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Curve", "Measured"]
+__all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Controls", "Curve", "Measured"]
 __all__ += ["behaviour", "form", "function", "permutation"]
 
-Clock = Literal["form", "function", "behaviour"]
-CLOCKS: tuple[Clock, ...] = ("form", "function", "behaviour")
 FUNCTION_MEASURES = ("ablation", "patching", "attribution")
 # (metric, metric to take off or None, sign): losses fall as the model learns.
 BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
@@ -45,11 +44,24 @@ N_CONTROLS = 199
 
 
 @dataclass(frozen=True)
+class Controls:
+    """How often matched controls have at least the effect of the carriers: `p_value`, of `n` controls."""
+
+    p_value: float
+    n: int
+
+    @property
+    def smallest_p(self) -> float:
+        return 1 / (self.n + 1)
+
+
+@dataclass(frozen=True)
 class Curve:
     """A number over steps, higher being more formed; snapshots that were not measured are left out.
 
     `noise` is the standard deviation of each value and `std_error` the part of it that is due to prompts; `bar` is the
-    threshold on the curve's own scale, where there is one.
+    threshold on the curve's own scale, where there is one.  `measure` names the number, and `n_prompts` says over how
+    many prompts it is a mean, where that is known.
     """
 
     steps: Float[np.ndarray, "step"]
@@ -58,7 +70,9 @@ class Curve:
     noise: Float[np.ndarray, "step"]
     folds: Float[np.ndarray, "fold step"]
     bar: float | None = None
-    note: str = ""
+    measure: str = ""
+    n_prompts: int | None = None
+    controls: Controls | None = None
 
     @property
     def has_error(self) -> bool:
@@ -94,6 +108,7 @@ class Measured:
 
     history: History
     kept: dict[tuple[str, str], "xr.Dataset | None"] = field(default_factory=dict)
+    counted: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
     def score(self, measure: str, task: str) -> "xr.Dataset":
         if (task, measure) not in self.kept:
@@ -108,6 +123,12 @@ class Measured:
             self.kept[task, ""] = _effects(self.history, task)
         return self.kept[task, ""]
 
+    def prompts(self, measure: str, task: str) -> int | None:
+        """Over how many prompts a measure, a metric or the edge scores (no measure) of a task are means."""
+        if (task, measure) not in self.counted:
+            self.counted[task, measure] = _prompts(self.history, measure, task)
+        return self.counted[task, measure]
+
     def task_of(self, role: str) -> str | None:
         """The task on which a role's function and behaviour are read: one that its name begins with, or the first."""
         tasks = [name for name in self.history.tasks if self.effects(name) is not None]
@@ -116,7 +137,19 @@ class Measured:
         return (named or tasks or [None])[0]
 
 
-def form(measured: Measured, lifeline: Lifeline, *, node: Node | None = None) -> Curve | None:
+def _prompts(history: History, measure: str, task: str) -> int | None:
+    found = 0
+    for (_, name), record in history.records.items():
+        if name != task:
+            continue
+        estimates = [scores.estimate for label, scores in record.scores.items() if label == measure]
+        estimates += [estimate for label, estimate in record.metrics.items() if label == measure]
+        estimates += [record.circuit.scores.estimate] if not measure and record.circuit else []
+        found = max(found, *(estimate.n_prompts for estimate in estimates), 0)
+    return found or None
+
+
+def form(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
     """The score of a role lifeline's strongest carrier, or of one component, whose role `lifeline` is."""
     if not lifeline.measure:
         return _plain(lifeline)
@@ -134,7 +167,9 @@ def form(measured: Measured, lifeline: Lifeline, *, node: Node | None = None) ->
         bar = float(np.log1p(bar))
     best = np.nan_to_num(value, nan=-np.inf).argmax(axis=1)
     rows = np.arange(len(best))
-    return _curve(data.step.values, value[rows, best], error[rows, best], folds[:, rows, best], bar)
+    curve = _curve(data.step.values, value[rows, best], error[rows, best], folds[:, rows, best], bar)
+    prompts = measured.prompts(lifeline.measure, lifeline.task)
+    return curve and replace(curve, measure=f"{lifeline.task}/{lifeline.measure}", n_prompts=prompts)
 
 
 def _plain(lifeline: Lifeline) -> Curve | None:
@@ -146,7 +181,7 @@ def _plain(lifeline: Lifeline) -> Curve | None:
 
 
 def _curve(
-    steps: np.ndarray, value: np.ndarray, error: np.ndarray, folds: np.ndarray, bar: float | None, note: str = ""
+    steps: np.ndarray, value: np.ndarray, error: np.ndarray, folds: np.ndarray, bar: float | None
 ) -> Curve | None:
     known = np.isfinite(value)
     if not known.any():
@@ -154,14 +189,15 @@ def _curve(
     value, error, folds = value[known], error[known], folds[:, known]
     folds = folds[np.isfinite(folds).all(axis=1)]
     noise = noise_of(value[:, None], error[:, None])[:, 0]
-    return Curve(steps[known].astype(float), value, error, noise, folds, bar, note)
+    return Curve(steps[known].astype(float), value, error, noise, folds, bar)
 
 
-def function(measured: Measured, lifeline: Lifeline, nodes: tuple[Node, ...], *, seed: int = 0) -> Curve | None:
-    """The joint effect of corrupting the nodes, with its p-value against as many other components at a time."""
+def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
+    """The joint effect of corrupting the carriers, or one, with its p-value against as many others at a time."""
+    nodes = lifeline.components if node is None else (node,)
     task = measured.task_of(lifeline.role)
     data = measured.effects(task) if task else None
-    if data is None or not nodes:
+    if task is None or data is None or not nodes:
         return None
     names = data.component.values.tolist()
     places = [names.index(node.name) for node in nodes if node.name in names]
@@ -170,20 +206,26 @@ def function(measured: Measured, lifeline: Lifeline, nodes: tuple[Node, ...], *,
     value, folds = data.value.values, data.folds.values
     total, parts = value[:, places].sum(axis=1), folds[..., places].sum(axis=2)
     error = _error(parts) if len(parts) > 1 else np.sqrt((data.std_error.values[:, places] ** 2).sum(axis=1))
-    note = ""
+    curve = _curve(data.step.values, total, error, parts, None)
     known = np.flatnonzero(np.isfinite(total))
     if len(known):
         # Judged where the nodes do most: late snapshots tell, a single one would be chosen for its noise.
         late = known[-max(1, len(known) // 4) :]
         p, n = permutation(np.nanmean(value[late], axis=0), places, _pool(names, nodes), seed=seed)
-        note = f"p = {p:.3g} against {n} matched control{'' if n == 1 else 's'} (smallest possible {1 / (n + 1):.3g})"
-    return _curve(data.step.values, total, error, parts, None, note)
+        measure = _effect_measure(measured.history, task)
+        about = f"{task}/{measure or 'edges'}", measured.prompts(measure, task), Controls(p, n)
+        curve = curve and replace(curve, measure=about[0], n_prompts=about[1], controls=about[2])
+    return curve
+
+
+def _effect_measure(history: History, task: str) -> str:
+    """The node measure that says what corrupting a component does; none where it is read from the edges."""
+    return next((measure for measure in FUNCTION_MEASURES if (task, measure) in history.measures), "")
 
 
 def _effects(history: History, task: str) -> "xr.Dataset | None":
-    for measure in FUNCTION_MEASURES:
-        if (task, measure) in history.measures:
-            return history.score(measure, task=task)
+    if measure := _effect_measure(history, task):
+        return history.score(measure, task=task)
     if not any(record.circuit for (_, name), record in history.records.items() if name == task):
         return None
     edges = history.edge_scores(task)
@@ -222,14 +264,15 @@ def permutation(
     return float((1 + (controls >= effect).sum()) / (1 + len(controls))), len(controls)
 
 
-def behaviour(measured: Measured, lifeline: Lifeline) -> Curve | None:
+def behaviour(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
     """The metric of the lifeline's task; that of the task its scores were taken on, where the other has none."""
     history = measured.history
     known = set(history.metrics)
     for task in dict.fromkeys((measured.task_of(lifeline.role), lifeline.task)):
         for name, less, sign in BEHAVIOUR_METRICS:
             if f"{task}/{name}" in known and (less is None or f"{task}/{less}" in known):
-                return _metric(history, f"{task}/{name}", f"{task}/{less}" if less else None, sign)
+                curve = _metric(history, f"{task}/{name}", f"{task}/{less}" if less else None, sign)
+                return curve and replace(curve, n_prompts=measured.prompts(name, str(task)))
     return None
 
 
@@ -240,9 +283,33 @@ def _metric(history: History, name: str, less: str | None, sign: int) -> Curve |
         other = history.metric(less)
         value, folds = value - other.value.values, folds - other.folds.values
         error = _error(folds) if len(folds) > 1 else np.sqrt(error**2 + other.std_error.values**2)
-    note = name if less is None else f"{name} minus {less}"
-    return _curve(data.step.values, sign * value, error, sign * folds, None, note)
+    curve = _curve(data.step.values, sign * value, error, sign * folds, None)
+    return curve and replace(curve, measure=name if less is None else f"{name} minus {less}")
 
 
 def _error(folds: np.ndarray) -> np.ndarray:
     return folds.std(axis=0, ddof=1) / np.sqrt(len(folds))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One thing that forms.
+
+    Attributes:
+        about: the question that it answers.
+        read: the curve of a role lifeline, or of one component in that role; None where the history cannot show it.
+            The last argument is the seed of what it draws.
+        needs_carriers: whether a role that nobody ever carries has no such curve.
+    """
+
+    about: str
+    read: Callable[[Measured, Lifeline, Node | None, int], Curve | None]
+    needs_carriers: bool = True
+
+
+CLOCKS: dict[str, Clock] = {
+    "form": Clock("it looks like one", form, needs_carriers=False),
+    "function": Clock("the model needs it", function),
+    "behaviour": Clock("the task is done", behaviour),
+}
+"""Every clock by name, in the order of the table; one more entry is one more clock."""

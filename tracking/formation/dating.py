@@ -1,6 +1,6 @@
 """Rise dating: when a noisy curve, seen at a few checkpoints, rose, and how exactly that can be told.
 
-A curve is dated rise by rise (`rises`), each rise by one of four definitions (`date`):
+A curve is dated rise by rise (`rises`), each rise by one of the definitions in `DEFINITIONS` (`date`):
 
 - *threshold*: the curve reaches a given level and stays;
 - *half-rise*: it reaches halfway between the level before and the level after, and stays;
@@ -14,17 +14,15 @@ the prompts, quantiles of the dates hold both the noise of the measurement and t
 Axes: `resample` the resamples of one curve, `step` the snapshots.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["DEFINITIONS", "Dates", "Rise", "date", "log_steps", "rises"]
+__all__ = ["DEFINITIONS", "Dates", "Definition", "Rise", "Stretch", "date", "log_steps", "rises"]
 
-Definition = Literal["threshold", "half-rise", "logistic", "change-point"]
-DEFINITIONS: tuple[Definition, ...] = ("threshold", "half-rise", "logistic", "change-point")
 STAY = 2  # snapshots for which a crossing must hold
 SAG = 0.8  # of the level, from which on it still counts as held
 
@@ -53,6 +51,44 @@ class Dates:
     midpoint: Float[np.ndarray, "resample"]
     plateau: Float[np.ndarray, "resample"]
     after: Int[np.ndarray, "resample"]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a definition dates: one rise of a curve, in every resample of it.
+
+    `x` is ln(step) of the snapshots, `low` and `high` the levels before and after the rise, `error` the typical noise
+    and `threshold` the role's, where there is one.  `rng` draws what checkpoints leave open; without it the middle is
+    taken.
+    """
+
+    steps: Float[np.ndarray, "step"]
+    x: Float[np.ndarray, "step"]
+    curves: Float[np.ndarray, "resample step"]
+    low: Float[np.ndarray, "resample"]
+    high: Float[np.ndarray, "resample"]
+    error: float
+    threshold: float | None = None
+    rng: np.random.Generator | None = None
+
+
+Times = Float[np.ndarray, "resample"]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What counts as the date of a rise.
+
+    Attributes:
+        about: in words.
+        date: gives ln(step) of onset, midpoint and plateau in every resample, NaN where it shows no rise.
+        of_threshold: whether it dates where the whole curve reaches the role's threshold, rather than each rise.  Such
+            a definition dates only curves that have a threshold.
+    """
+
+    about: str
+    date: Callable[[Stretch], tuple[Times, Times, Times]]
+    of_threshold: bool = False
 
 
 def log_steps(steps: Float[np.ndarray, "step"]) -> Float[np.ndarray, "step"]:
@@ -167,7 +203,7 @@ def date(
     steps: Float[np.ndarray, "step"],
     noise: Float[np.ndarray, "step"],
     rise: Rise,
-    definition: Definition | str,
+    definition: str,
     *,
     threshold: float | None = None,
     rng: np.random.Generator | None = None,
@@ -179,7 +215,7 @@ def date(
         steps: training steps of the snapshots.
         noise: standard deviation of each value of one curve.
         rise: which rise, from `rises`.
-        definition: what counts as the date.
+        definition: what counts as the date; a name in `DEFINITIONS`.
         threshold: the level of the *threshold* definition.
         rng: draws what checkpoints leave open; without it the middle is taken.
 
@@ -188,29 +224,60 @@ def date(
     """
     if definition not in DEFINITIONS:
         raise ValueError(f"expected a definition among {', '.join(DEFINITIONS)}, got {definition!r}")
-    if definition == "threshold" and threshold is None:
-        raise ValueError("the definition 'threshold' needs thresholds=; say from which score on it counts")
+    if DEFINITIONS[definition].of_threshold and threshold is None:
+        raise ValueError(f"the definition {definition!r} needs thresholds=; say from which score on it counts")
     window = slice(rise.first, rise.last + 1)
-    x, y = log_steps(steps)[window], curves[:, window]
-    levels = np.median(curves[:, rise.low], axis=1), np.median(curves[:, rise.high], axis=1)
-    error = float(np.median(noise[window]))
-    if definition == "logistic":
-        middle, width = _logistic(x, y, error, rng)
-        early, late = middle - np.log(9) * width, middle + np.log(9) * width
-    else:
-        bar = (
-            (levels[0] + levels[1]) / 2
-            if threshold is None or definition != "threshold"
-            else np.full(len(y), threshold)
-        )
-        place = _split(y) if definition == "change-point" else _crossing(y, bar, levels[0], definition == "half-rise")
-        middle = _between(x, steps[window], y, place, bar, levels, error, rng)
-        early, late = _around(x, y, place, levels, middle)
-        if definition == "threshold":
-            early = middle
-        elif definition == "change-point":
-            early, late = middle, middle
-    return _dates(early, middle, late, x, rise.first)
+    stretch = Stretch(
+        steps=steps[window],
+        x=log_steps(steps)[window],
+        curves=curves[:, window],
+        low=np.median(curves[:, rise.low], axis=1),
+        high=np.median(curves[:, rise.high], axis=1),
+        error=float(np.median(noise[window])),
+        threshold=threshold,
+        rng=rng,
+    )
+    early, middle, late = DEFINITIONS[definition].date(stretch)
+    return _dates(early, middle, late, stretch.x, rise.first)
+
+
+def _by_threshold(stretch: Stretch) -> tuple[Times, Times, Times]:
+    assert stretch.threshold is not None
+    bar = np.full(len(stretch.curves), stretch.threshold)
+    _, middle, late = _at(stretch, _crossing(stretch.curves, bar, stretch.low, False), bar)
+    return middle, middle, late
+
+
+def _by_half_rise(stretch: Stretch) -> tuple[Times, Times, Times]:
+    half = (stretch.low + stretch.high) / 2
+    return _at(stretch, _crossing(stretch.curves, half, stretch.low, True), half)
+
+
+def _by_logistic(stretch: Stretch) -> tuple[Times, Times, Times]:
+    middle, width = _logistic(stretch.x, stretch.curves, stretch.error, stretch.rng)
+    return middle - np.log(9) * width, middle, middle + np.log(9) * width
+
+
+def _by_change_point(stretch: Stretch) -> tuple[Times, Times, Times]:
+    _, middle, _ = _at(stretch, _split(stretch.curves), (stretch.low + stretch.high) / 2)
+    return middle, middle, middle
+
+
+def _at(stretch: Stretch, place: np.ndarray, bar: np.ndarray) -> tuple[Times, Times, Times]:
+    """Onset, date and plateau of curves that cross the bar just before the snapshot `place`."""
+    levels = stretch.low, stretch.high
+    middle = _between(stretch.x, stretch.steps, stretch.curves, place, bar, levels, stretch.error, stretch.rng)
+    early, late = _around(stretch.x, stretch.curves, place, levels, middle)
+    return early, middle, late
+
+
+DEFINITIONS: dict[str, Definition] = {
+    "threshold": Definition("the curve reaches the role's threshold and stays", _by_threshold, of_threshold=True),
+    "half-rise": Definition("it reaches halfway between the level before and the level after", _by_half_rise),
+    "logistic": Definition("the midpoint of a logistic curve in ln(step)", _by_logistic),
+    "change-point": Definition("it moves from one level to another, by least squares", _by_change_point),
+}
+"""Every definition of formation by name; one more entry is one more definition, in the library and in every verb."""
 
 
 def _dates(early: np.ndarray, middle: np.ndarray, late: np.ndarray, x: np.ndarray, first: int) -> Dates:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracking.formation.dating import date, rises
+from tracking.formation.dating import DEFINITIONS, date, rises
 from tracking.formation.formation import Reading, readings, resamples, whole_stretch
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifelines, link_lifelines
@@ -116,7 +116,7 @@ def _dates(reading: Reading, definition: str, confidence: float, n_resamples: in
     curves = resamples(curve, n_resamples, confidence, seed)
     if len(curves) == 1:
         curves = np.repeat(curves, n_resamples, axis=0)
-    bar = curve.bar if definition == "threshold" else None
+    bar = curve.bar if DEFINITIONS[definition].of_threshold else None
     found = (whole_stretch(curve, bar),) if bar is not None else rises(curve.value, curve.noise)
     there = curve.bar is not None and curve.value[0] >= curve.bar
     if not found or (bar is not None and there):

@@ -40,7 +40,7 @@ __all__ = [
     "write_record",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["performed", "not_performed", "unknown", "failed"]
 EdgePart = Literal["value", "std_error", "folds", "kept"]
 EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")

@@ -4,18 +4,64 @@ A **role lifeline** is one role, whoever carries it; a **component lifeline** is
 **event** lies between two snapshots and says which components were there before and after it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from circuits.graph import Node
+from tracking.history.columns import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Event", "EventKind", "Lifeline", "Lifelines"]
+__all__ = ["EVENT_KINDS", "Event", "EventKind", "Lifeline", "Lifelines"]
 
-EventKind = Literal["birth", "death", "switch", "hand-off", "split", "merge"]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class EventKind:
+    """One kind of event.
+
+    Attributes:
+        about: what it is.
+        words: a clause with the places {before}, {after}, {role_before} and {role_after}.
+        verb: what stands between the components before and those after, where a mark is explained in few words.
+        changes: whether something other than a beginning or an end happened: such events stand in the findings.
+    """
+
+    about: str
+    words: str
+    verb: str
+    changes: bool = True
+
+
+EVENT_KINDS: dict[str, EventKind] = {
+    "birth": EventKind("a component begins to carry a role", "{after} took up {role_after}", "takes it up", False),
+    "death": EventKind("a component ceases to carry a role", "{before} gave up {role_before}", "gives it up", False),
+    "switch": EventKind(
+        "the same component goes over to another role",
+        "{before} switched from {role_before} to {role_after}",
+        "switches",
+    ),
+    "hand-off": EventKind(
+        "one component stops and another carries the role on", "{before} handed {role_after} to {after}", "hands it to"
+    ),
+    "lead change": EventKind(
+        "several carry a role throughout, and another comes to matter most",
+        "{before} gave the lead in {role_after} to {after}",
+        "gives the lead to",
+    ),
+    "split": EventKind(
+        "another component joins, as a copy of one that stays",
+        "{role_after} of {before} split over {after}",
+        "splits into",
+    ),
+    "merge": EventKind(
+        "a component is absorbed by one that stays", "{role_before} of {before} merged into {after}", "merges into"
+    ),
+}
+"""Every kind of event by name, with its words; an event of another kind is refused."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +110,18 @@ class Event:
     `confidence` of a role's event is the share of at least 100 resamples of the prompts that tell it again: the same
     kind and components, in the same interval between snapshots or a neighbouring one.  Scores without prompt folds
     have the probability by normal noise instead, and chains of nameless components that of their links.
+
+    What it rests on: the components that `stopped` and those that `began`, each with its strength before and after;
+    `measure` says what these strengths are of.  `alternative` is the next best explanation (a kind of event, or
+    `nothing`), and `margin` how much worse it is, in nats.  Empty or NaN where not known.
+
+    Raises:
+        ValueError: there is no such kind of event.
     """
 
     run: str
     lifeline: str
-    event: EventKind
+    event: str
     step_before: int
     step_after: int
     role_before: str
@@ -76,28 +129,25 @@ class Event:
     components_before: tuple[Node, ...]
     components_after: tuple[Node, ...]
     confidence: float
+    stopped: tuple[Node, ...] = ()
+    stopped_from: float = NAN
+    stopped_to: float = NAN
+    began: tuple[Node, ...] = ()
+    began_from: float = NAN
+    began_to: float = NAN
+    measure: str = ""
+    alternative: str = ""
+    margin: float = NAN
+
+    def __post_init__(self) -> None:
+        if self.event not in EVENT_KINDS:
+            raise ValueError(f"expected a kind of event among {', '.join(EVENT_KINDS)}, got {self.event!r}")
 
     def __str__(self) -> str:
-        before, after = (" and ".join(node.name for node in nodes) for nodes in self._sides)
-        between = f"between steps {self.step_before} and {self.step_after}"
-        match self.event:
-            case "birth":
-                what = f"{after} took up {self.role_after}"
-            case "death":
-                what = f"{before} gave up {self.role_before}"
-            case "switch":
-                what = f"{before} switched from {self.role_before} to {self.role_after}"
-            case "hand-off":
-                what = f"{before} handed {self.role_after} to {after}"
-            case "split":
-                what = f"{self.role_after} of {before} split over {after}"
-            case _:
-                what = f"{self.role_before} of {before} merged into {after}"
-        return f"{what} {between} (confidence {self.confidence:.2f})"
-
-    @property
-    def _sides(self) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-        return self.components_before, self.components_after
+        before, after = (" and ".join(map(str, nodes)) for nodes in (self.components_before, self.components_after))
+        roles = {"role_before": self.role_before, "role_after": self.role_after}
+        what = EVENT_KINDS[self.event].words.format(before=before, after=after, **roles)
+        return f"{what} between steps {self.step_before} and {self.step_after} (confidence {self.confidence:.2f})"
 
 
 @dataclass(frozen=True)
@@ -132,38 +182,31 @@ class Lifelines:
         return tuple(lifeline for lifeline in self.lifelines if lifeline.kind == "component")
 
     def lifelines_frame(self) -> "pd.DataFrame":
-        """Columns: run, lifeline, role, step, component, strength, confidence; one row a carrier and step."""
-        import pandas as pd
-
-        columns = ["run", "lifeline", "role", "step", "component", "strength", "confidence"]
-        rows = [row for lifeline in self.lifelines for row in _rows(lifeline)]
-        frame = pd.DataFrame(rows, columns=columns)
-        return frame.astype({"step": "int64", "strength": "float64", "confidence": "float64"})
+        """The table `lifelines`: one row a carrier and step."""
+        return frame_of((row for lifeline in self.lifelines for row in _carried(lifeline)), "lifelines")
 
     def events_frame(self) -> "pd.DataFrame":
-        """Columns: run, lifeline, event, step_before, step_after, role_before, role_after, components_before,
-        components_after (names joined by commas), confidence.
-        """
-        import pandas as pd
-
-        columns = ["run", "lifeline", "event", "step_before", "step_after", "role_before", "role_after"]
-        columns += ["components_before", "components_after", "confidence"]
-        rows = []
-        for event in self.events:
-            before, after = (",".join(node.name for node in nodes) for nodes in event._sides)
-            rows.append(
-                (event.run, event.lifeline, event.event, event.step_before, event.step_after)
-                + (event.role_before, event.role_after, before, after, event.confidence)
-            )
-        frame = pd.DataFrame(rows, columns=columns)
-        return frame.astype({"step_before": "int64", "step_after": "int64", "confidence": "float64"})
+        """The table `events`."""
+        return frame_of(self.events, "events")
 
     def to_frame(self, table: Literal["lifelines", "events"] = "lifelines") -> "pd.DataFrame":
         return self.lifelines_frame() if table == "lifelines" else self.events_frame()
 
 
-def _rows(lifeline: Lifeline) -> Iterable[tuple]:
+class _Carried(NamedTuple):
+    """A row of the table of lifelines."""
+
+    run: str
+    lifeline: str
+    role: str
+    step: int
+    component: str
+    strength: float
+    confidence: float
+
+
+def _carried(lifeline: Lifeline) -> Iterator[_Carried]:
     for index, step in enumerate(lifeline.steps):
         role = lifeline.roles[index] if lifeline.roles else lifeline.role
         for node, share in zip(lifeline.nodes[index], lifeline.shares[index], strict=True):
-            yield lifeline.run, lifeline.lifeline, role, step, node.name, share, lifeline.confidence[index]
+            yield _Carried(lifeline.run, lifeline.lifeline, role, step, str(node), share, lifeline.confidence[index])

@@ -38,6 +38,7 @@ class Leads:
     value: Float[np.ndarray, "step component"]
     folds: Float[np.ndarray, "fold step component"]
     error: Float[np.ndarray, "step component component"]
+    measure: str = ""
 
     def resampled(self, weights: Float[np.ndarray, "fold"]) -> "Leads":
         """With the folds' shares of the prompts changed by `weights`."""
@@ -63,18 +64,21 @@ def lead_series(history: History, line: Lifeline) -> Leads | None:
     value = np.where([[node in here for node in carriers] for here in doing], value, np.nan)
     apart = folds[..., :, None] - folds[..., None, :]
     error = np.maximum(apart.std(axis=0, ddof=1) / np.sqrt(len(folds)), 1e-12)
-    return Leads(line, carriers, steps, value, folds, error)
+    return Leads(line, carriers, steps, value, folds, error, f"{task}/{measure}")
 
 
 def lead_events(run: str, leads: Leads, known: Sequence[Event]) -> list[Event]:
-    """Hand-offs of the lead among the carriers of a role, apart from those between the same two that are known."""
+    """Changes of the lead among the carriers of a role, apart from hand-offs between the same two that are known."""
     told = {(event.components_before, event.components_after) for event in known if event.event == "hand-off"}
     events = []
     for old, new, before, after, sure in _changes(leads):
         sides = (leads.carriers[old],), (leads.carriers[new],)
         if sides not in told:
-            what = (leads.line.lifeline, "hand-off", leads.steps[before], leads.steps[after])
-            events.append(Event(run, *what, leads.line.role, leads.line.role, *sides, sure))
+            what = (leads.line.lifeline, "lead change", leads.steps[before], leads.steps[after])
+            (old_from, old_to), (new_from, new_to) = leads.value[[before, after]][:, [old, new]].T.tolist()
+            rests_on = {"stopped": sides[0], "stopped_from": old_from, "stopped_to": old_to}
+            rests_on |= {"began": sides[1], "began_from": new_from, "began_to": new_to, "measure": leads.measure}
+            events.append(Event(run, *what, leads.line.role, leads.line.role, *sides, sure, **rests_on))
     return events
 
 

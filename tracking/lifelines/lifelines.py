@@ -3,11 +3,12 @@
 A **role lifeline** is one role, whoever carries it: at each step the components whose score reaches the threshold,
 several at once where several do it.  A **component lifeline** is one component, whatever it does.  Both come with
 **events**: *birth* and *death* (a component begins or ceases to carry the role, nobody else being involved), *hand-off*
-(another component carries on, or takes the lead among several that do), *split* (another one joins, as a copy of one
-that stays), *merge* (one is absorbed by one that stays), and *switch* (the same component, another role).  An event
-lies between two snapshots and says which; components are listed before and after it.  Where scores have prompt folds,
-its confidence is how often it is found again on resampled prompts (`tracking.lifelines.resampled_events`); where they
-have none, the probability, by standard errors and timing, that scores cross the threshold and hand over there.
+(another component carries on), *lead change* (several carry the role throughout, and another comes to matter most),
+*split* (another one joins, as a copy of one that stays), *merge* (one is absorbed by one that stays), and *switch* (the
+same component, another role).  An event lies between two snapshots and says which; components are listed before and
+after it.  Where scores have prompt folds, its confidence is how often it is found again on resampled prompts
+(`tracking.lifelines.resampled_events`); where they have none, the probability, by standard errors and timing, that
+scores cross the threshold and hand over there.
 
 A measure whose name is a role (`induction`) says how much each component looks like it; `thresholds` says from which
 score on it counts.  Without named roles, the components of the recorded circuits are linked by their signatures and
@@ -25,7 +26,15 @@ from tracking.lifelines.events import Event, Lifeline, Lifelines
 from tracking.lifelines.intervals import Stint, stints_of
 from tracking.lifelines.leading_head import Leads, lead_events, lead_series
 from tracking.lifelines.resampled_events import found_again
-from tracking.lifelines.roles import ROLE_THRESHOLDS, RoleScores, role_events, role_lifeline, role_scores
+from tracking.lifelines.roles import (
+    ROLE_THRESHOLDS,
+    RoleScores,
+    beginning,
+    role_events,
+    role_lifeline,
+    role_scores,
+    stopping,
+)
 from tracking.lifelines.unnamed_functions import link_chains
 
 __all__ = ["ROLE_THRESHOLDS", "Event", "Lifeline", "Lifelines", "link_lifelines"]
@@ -151,6 +160,8 @@ def _switches(
                         node = (old.nodes[a.component],)
                         between = old.steps[left], old.steps[right]
                         sure = a.sure_end * b.sure_start
-                        label = node[0].name
-                        events.append(Event(run, label, "switch", *between, old.label, new.label, node, node, sure))
+                        what = ("switch", *between, old.label, new.label, node, node, sure)
+                        rests_on = stopping(old, a.component, left, right) | beginning(new, b.component, left, right)
+                        measure = f"{old.role},{new.role}"
+                        events.append(Event(run, node[0].name, *what, **rests_on, measure=measure))
     return events

@@ -66,7 +66,9 @@ def _drawn(scores: Sequence, weights: Mapping[int, np.ndarray]) -> list:
 
 
 def _what(event: Event) -> tuple:
-    return event.event, event.role_before, event.role_after, event.components_before, event.components_after
+    """What makes two events the same; a lead may pass as the one component stops, and so be told as a hand-off."""
+    kind = "hand-off" if event.event == "lead change" else event.event
+    return kind, event.role_before, event.role_after, event.components_before, event.components_after
 
 
 def _near(event: Event, other: Event) -> bool:

@@ -9,6 +9,7 @@ hand-off.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +21,8 @@ from tracking.lifelines.events import Event, Lifeline
 from tracking.lifelines.intervals import Stint, noise_of, present, spans_decades
 from tracking.matching.assignment import assign
 
-__all__ = ["COMMON_ROLES", "ROLE_THRESHOLDS", "RoleScores", "role_events", "role_lifeline", "role_scores"]
+__all__ = ["COMMON_ROLES", "ROLE_THRESHOLDS", "RoleScores", "beginning", "role_events", "role_lifeline", "role_scores"]
+__all__ += ["stopping"]
 
 # Scores of this tool lie in [0, 1].  Heads that look at themselves or at the first token abound, so theirs is higher.
 ROLE_THRESHOLDS: dict[str, float] = {
@@ -169,18 +171,33 @@ def role_events(
         certain = sure * before.sure_end * after.sure_start
         sides = (role.nodes[before.component],), (role.nodes[after.component],)
         what = ("hand-off", steps[left], steps[right], role.role, role.role)
-        events.append(Event(run, role.label, *what, *sides, certain))
+        rests_on = stopping(role, before.component, left, right) | beginning(role, after.component, left, right)
+        events.append(Event(run, role.label, *what, *sides, certain, **rests_on, measure=role.role))
     for place, stint in enumerate(begun):
         if place not in taken:
             between = steps[stint.start - 1], steps[stint.start]
-            node = (role.nodes[stint.component],)
-            events.append(Event(run, role.label, "birth", *between, "", role.role, (), node, stint.sure_start))
+            what = ("birth", *between, "", role.role, (), (role.nodes[stint.component],), stint.sure_start)
+            rests_on = beginning(role, stint.component, stint.start - 1, stint.start)
+            events.append(Event(run, role.label, *what, **rests_on, measure=role.role))
     for place, stint in enumerate(ended):
         if place not in given:
             between = steps[stint.end], steps[stint.end + 1]
-            node = (role.nodes[stint.component],)
-            events.append(Event(run, role.label, "death", *between, role.role, "", node, (), stint.sure_end))
+            what = ("death", *between, role.role, "", (role.nodes[stint.component],), (), stint.sure_end)
+            rests_on = stopping(role, stint.component, stint.end, stint.end + 1)
+            events.append(Event(run, role.label, *what, **rests_on, measure=role.role))
     return events
+
+
+def stopping(role: RoleScores, component: int, before: int, after: int) -> dict[str, Any]:
+    """What an event rests on where a component stops between two snapshots."""
+    start, end = role.value[[before, after], component].tolist()
+    return {"stopped": (role.nodes[component],), "stopped_from": start, "stopped_to": end}
+
+
+def beginning(role: RoleScores, component: int, before: int, after: int) -> dict[str, Any]:
+    """What an event rests on where a component begins between two snapshots."""
+    start, end = role.value[[before, after], component].tolist()
+    return {"began": (role.nodes[component],), "began_from": start, "began_to": end}
 
 
 def _hand_offs(

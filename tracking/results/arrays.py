@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracking.results.results import RunTimeline, Timeline, file_name, kind_of, versions
+from tracking.history.columns import kind_of
+from tracking.results.results import RunTimeline, Timeline, file_name, versions
 
 if TYPE_CHECKING:
     import pandas as pd

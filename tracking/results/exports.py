@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 
 from circuits.files import write_beside
 from circuits.suggestions import suggest
+from tracking.history.columns import COLUMNS, TABLES, kind_of
 from tracking.history.history import History
 from tracking.results.arrays import netcdf_files, zarr_files
 from tracking.results.dashboards import write_tensorboard, write_wandb
 from tracking.results.interchange import gexf_files, graphml_files, trace_files
-from tracking.results.results import COLUMNS, TABLES, Timeline, kind_of, versions
+from tracking.results.results import Timeline, versions
 from tracking.results.timeline import as_timeline, json_file
 
 __all__ = ["FORMATS", "Format", "check_formats", "export_timeline"]
@@ -50,7 +51,8 @@ class Format:
 def _csv_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
     def write(table: str, file: BinaryIO) -> None:
         for number, part in enumerate(timeline.parts(table)):
-            part.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+            whole = {name: "Int64" for name in part.columns if kind_of(name) == "integer"}
+            part.astype(whole).to_csv(file, index=False, header=number == 0, lineterminator="\n")
 
     for table in TABLES:
         yield f"{table}.csv", partial(write, table)

@@ -4,19 +4,17 @@ One paragraph a role: when it formed and who carries it, by each clock, and how 
 order of roles where the intervals allow one to be told, and the events that are more than a beginning.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from tracking.formation.formation import Formation, FormationTable
+from tracking.formation.table import Formation, FormationTable
 from tracking.history.history import History
-from tracking.lifelines.lifelines import Event, Lifeline, Lifelines
+from tracking.lifelines.events import EVENT_KINDS, Event, Lifeline, Lifelines
 
 __all__ = ["findings"]
 
 # The definition that leads each sentence: the first of these that the table has.
 MAIN = ("threshold", "half-rise", "logistic", "change-point")
-CONTROLS = re.compile(r"p = (\S+) against (\d+) matched controls? \(smallest possible (\S+)\)")
 SURE = 0.05
 MOST_EVENTS = 6
 
@@ -56,7 +54,7 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
-    form = [row for row in rows if row.clock == "form" and ", rise" not in row.definition]
+    form = [row for row in rows if row.clock == "form" and row.rise == 1]
     main = _main(form)
     who = _carriers(line)
     if main is None:
@@ -72,7 +70,7 @@ def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: 
 
 
 def _main(rows: Sequence[Formation]) -> Formation | None:
-    found = {row.definition: row for row in rows}
+    found = {row.definition: row for row in reversed(rows)}
     return next((found[name] for name in MAIN if name in found), None)
 
 
@@ -101,7 +99,7 @@ def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
     between = f"between the checkpoints at {row.interval_before:.0f} and {row.interval_after:.0f}"
     if seen := _tokens(tokens, row.interval_before, row.interval_after):
         between += f" ({seen})"
-    if "no error known" in row.status:
+    if not row.error_known:
         return f"formed {between} ({row.definition}; no error of the scores is known)"
     interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
     return f"formed at step {row.midpoint:.0f} ({row.definition}; {interval}), {between}"
@@ -129,15 +127,14 @@ def _needed(row: Formation, line: Lifeline) -> str:
     """When the model came to need the carriers, and whether it needs them more than others like them."""
     who = "it" if len(line.components) == 1 else "them"
     text = f"Corrupting {who} hurts the task from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
-    if (found := CONTROLS.search(row.status)) is None:
+    if row.n_controls is None:
         return f"{text}."
-    p_value, smallest = float(found[1]), found[3]
-    controls = f"{found[2]} matched control{'' if found[2] == '1' else 's'}"
-    if p_value <= SURE:
-        return f"{text}, more than other components do (p = {p_value:.2g} against {controls})."
+    controls = f"{row.n_controls} matched control{'' if row.n_controls == 1 else 's'}"
+    if row.p_value <= SURE:
+        return f"{text}, more than other components do (p = {row.p_value:.2g} against {controls})."
     return (
         f"{text}; that it hurts more than corrupting others like {who} cannot be told "
-        f"(p = {p_value:.2g} against {controls}, the smallest possible being {smallest})."
+        f"(p = {row.p_value:.2g} against {controls}, the smallest possible being {row.smallest_p:.3g})."
     )
 
 
@@ -146,9 +143,9 @@ def _behaviour(lifelines: Lifelines, table: FormationTable) -> list[str]:
     rows = [row for row in table.formations if row.clock == "behaviour" and not row.component]
     said = {}
     for line in lifelines.roles:
-        row = _main([row for row in rows if row.lifeline == line.lifeline and ", rise" not in row.definition])
+        row = _main([row for row in rows if row.lifeline == line.lifeline and row.rise == 1])
         if line.components and row is not None and row.formed:
-            what = row.status.partition("; ")[2] or line.task
+            what = row.measure or line.task
             date = f"from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
             said[what] = f"The model does the task {date} ({row.definition} of {what})."
     return list(said.values())
@@ -178,9 +175,9 @@ def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
 
 
 def _events(events: Sequence[Event]) -> list[str]:
-    telling = [event for event in events if event.event not in ("birth", "death")]
+    telling = [event for event in events if EVENT_KINDS[event.event].changes]
     telling.sort(key=lambda event: -event.confidence)
     shown = [f"{event}." for event in telling[:MOST_EVENTS]]
     if len(telling) > MOST_EVENTS:
-        shown.append(f"{len(telling) - MOST_EVENTS} more hand-offs, splits, merges and switches are in the table.")
+        shown.append(f"{len(telling) - MOST_EVENTS} more events other than births and deaths are in the table.")
     return shown

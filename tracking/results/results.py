@@ -5,53 +5,23 @@ its formation table, and the findings in words.  Its six tables have the same co
 CSV and in JSON.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tracking.history.columns import COLUMNS, MEASURED, TABLES, typed
 from tracking.history.history import SCHEMA_VERSION, History, tool_version
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "MEASURED", "TABLES", "RunTimeline", "Timeline", "file_name", "kind_of", "typed", "versions"]
+__all__ = ["RunTimeline", "Timeline", "file_name", "versions"]
 
-Kind = Literal["text", "integer", "number", "flag"]
-MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
-TABLES = (*MEASURED, "lifelines", "events", "formation")
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    table: tuple(columns.split())
-    for table, columns in {
-        "scores": "run step tokens component task measure value std_error",
-        "edges": "run step task source target slot score std_error in_circuit",
-        "metrics": "run step tokens name value std_error",
-        "lifelines": "run lifeline role step component strength confidence",
-        "events": "run lifeline event step_before step_after role_before role_after components_before components_after "
-        "confidence",
-        "formation": "run lifeline role component clock definition onset midpoint plateau low high interval_before "
-        "interval_after censored status",
-    }.items()
-}
-# A step is a whole number; a time that was interpolated or resampled is not.
-WHOLE = ("step", "step_before", "step_after")
-NUMBERS = ("tokens", "value", "std_error", "score", "strength", "confidence", "onset", "midpoint", "plateau")
-NUMBERS += ("low", "high", "interval_before", "interval_after")
 PART = 1 << 18
 """Rows of a table that are made at a time."""
-
-
-def kind_of(column: str) -> Kind:
-    """What a column of any of the tables holds."""
-    if column in WHOLE:
-        return "integer"
-    return "number" if column in NUMBERS else "flag" if column == "in_circuit" else "text"
 
 
 def versions() -> dict[str, Any]:
@@ -68,7 +38,8 @@ def file_name(name: str) -> str:
 class RunTimeline:
     """One run: what was measured, what was found in it, and the findings as sentences.
 
-    `analysis` says how it was found: thresholds by lifeline, definitions, confidence, seed.
+    `analysis` says how it was found: thresholds by lifeline, what each clock of a lifeline reads, definitions,
+    confidence, seed.
     """
 
     history: History
@@ -171,39 +142,3 @@ class Timeline:
 
         tables = [run.table(name) for run in self.runs]
         return tables[0] if len(tables) == 1 else typed(pd.concat(tables, ignore_index=True), name)
-
-
-def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
-    """The frame with exactly the table's columns; no text is None, as CSV cannot tell it from empty, no number NaN."""
-    import pandas as pd
-
-    columns = {}
-    for name in COLUMNS[table]:
-        column, kind = frame[name], kind_of(name)
-        if kind == "text":
-            columns[name] = pd.Series(_texts(column), dtype=object)
-        elif kind == "flag":
-            columns[name] = column.astype(bool).reset_index(drop=True)
-        else:
-            numbers = pd.to_numeric(column).astype("float64").reset_index(drop=True)
-            whole = kind == "integer" and not numbers.isna().any()
-            columns[name] = numbers.astype("int64") if whole else numbers
-    return pd.DataFrame(columns)
-
-
-def _texts(column: "pd.Series") -> np.ndarray:
-    """Every value as text; where all are texts, each different one is looked at once."""
-    import pandas as pd
-
-    if pd.api.types.infer_dtype(column, skipna=True) != "string":
-        return np.array([_text(value) for value in column.tolist()], dtype=object)
-    codes, different = pd.factorize(column)
-    return np.array([*map(_text, different.tolist()), None], dtype=object)[codes]  # the code of what is missing is -1
-
-
-def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return ",".join(str(part) for part in value) or None
-    return str(value) or None

@@ -19,12 +19,14 @@ import numpy as np
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
 from tracking.formation.formation import DEFAULT_DEFINITIONS, formation_table
+from tracking.history.columns import MEASURED, TABLES, Column, Table, kind_of, typed
 from tracking.history.history import SCHEMA_VERSION, History
 from tracking.history.records import Record
 from tracking.history.tables import check_tables, records_from_tables
 from tracking.lifelines.lifelines import link_lifelines
 from tracking.results.findings import findings
-from tracking.results.results import MEASURED, TABLES, RunTimeline, Timeline, typed, versions
+from tracking.results.older_files import upgraded
+from tracking.results.results import RunTimeline, Timeline, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +76,7 @@ def build_timeline(
         sentences = findings(history, linked, formed)
         bars = {line.lifeline: float(line.threshold) for line in linked.roles}
         analysis = {"task": task, "thresholds": bars, "max_gap": max_gap, "definitions": list(definitions)}
-        analysis |= {"confidence": confidence, "seed": seed}
+        analysis |= {"confidence": confidence, "seed": seed, "measures": formed.measures}
         runs.append(RunTimeline(history, *frames, sentences=sentences, analysis=analysis))
     return Timeline(tuple(runs))
 
@@ -93,8 +95,30 @@ def as_timeline(found: "Timeline | History | Iterable[History]", **options: Any)
 
 
 def timeline_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of `timeline.json`."""
-    return json.loads(files("tracking.results").joinpath("timeline.schema.json").read_text(encoding="utf-8"))
+    """The JSON Schema (draft 2020-12) of `timeline.json`: what the file beside this module says, and the tables."""
+    schema = json.loads(files("tracking.results").joinpath("timeline.schema.json").read_text(encoding="utf-8"))
+    schema["$id"] += f":{SCHEMA_VERSION}"
+    schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    schema["$defs"] |= {name: _table_schema(table) for name, table in TABLES.items()}
+    tables = {name: {"$ref": f"#/$defs/{name}"} for name in TABLES}
+    schema["$defs"]["run"]["properties"]["tables"] |= {"required": list(TABLES), "properties": tables}
+    return schema
+
+
+def _table_schema(table: Table) -> dict[str, Any]:
+    def items(column: Column) -> dict[str, Any]:
+        return {"enum": [*column.values, None]} if column.values else {"$ref": f"#/$defs/{column.kind}"}
+
+    columns = {
+        column.name: {"description": column.about, "type": "array", "items": items(column)} for column in table.columns
+    }
+    return {
+        "description": table.about,
+        "type": "object",
+        "required": list(columns),
+        "additionalProperties": False,
+        "properties": columns,
+    }
 
 
 def load_timeline(path: "str | Path") -> Timeline:
@@ -116,7 +140,7 @@ def load_timeline(path: "str | Path") -> Timeline:
     if newer:
         raise ValueError(f"{place} was written by version {tool} of this tool; install that or later")
     try:
-        return Timeline(tuple(_run_from_json(run) for run in about["runs"]))
+        return Timeline(tuple(_run_from_json(run, about["schema_version"]) for run in about["runs"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{place} is damaged ({error}); export it again") from error
 
@@ -165,11 +189,14 @@ def _dump(value: Any) -> str:
 
 def _columns(frame: "pd.DataFrame") -> dict[str, list[Any]]:
     """The columns of a table of `typed`, whose texts, flags and whole numbers are plain already."""
-    found = {}
-    for name in frame.columns:
+    found: dict[str, list[Any]] = {}
+    for name in map(str, frame.columns):
         values = frame[name].tolist()
-        finite = frame[name].dtype.kind != "f" or np.isfinite(frame[name].to_numpy()).all()
-        found[str(name)] = values if finite else [value if math.isfinite(value) else None for value in values]
+        if frame[name].dtype.kind == "f":
+            number = int if kind_of(name) == "integer" else float
+            finite = np.isfinite(frame[name].to_numpy()).tolist()
+            values = [number(value) if known else None for value, known in zip(values, finite, strict=True)]
+        found[name] = values
     return found
 
 
@@ -205,10 +232,11 @@ def _records_columns(history: History) -> dict[str, list[Any]]:
     return {name: [_plain(row[place]) for row in rows] for place, name in enumerate(RECORD_COLUMNS)}
 
 
-def _run_from_json(about: Mapping[str, Any]) -> RunTimeline:
+def _run_from_json(about: Mapping[str, Any], schema_version: int) -> RunTimeline:
     import pandas as pd
 
-    frames = {name: typed(pd.DataFrame(about["tables"][name]), name) for name in TABLES}
+    tables = {name: upgraded(pd.DataFrame(about["tables"][name]), name, schema_version) for name in TABLES}
+    frames = {name: typed(table, name) for name, table in tables.items()}
     graph = ModelGraph(**about["graph"])
     records = records_from_tables(check_tables({n: frames[n] for n in MEASURED if len(frames[n])}), graph)
     rows = zip(*(about["records"][name] for name in RECORD_COLUMNS), strict=True)

@@ -16,8 +16,11 @@ import numpy as np
 from circuits.circuit import Circuit
 from circuits.graph import Node
 from tracking.drawing.drawing import curves, first_formations, lanes, measured_as, role_colours, scale_of, unit_of
+from tracking.formation.clocks import CLOCKS
+from tracking.history.columns import COLUMNS
 from tracking.history.history import SCHEMA_VERSION, History, tool_version
 from tracking.lifelines.alignment import find_counterparts
+from tracking.lifelines.events import EVENT_KINDS
 from tracking.results.results import RunTimeline, Timeline
 
 __all__ = ["page_data", "page_title"]
@@ -41,6 +44,9 @@ def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]
         "tool_version": tool_version(),
         "title": title or page_title(timeline),
         "colours": role_colours(roles),
+        "columns": {name: [column for column in columns if column != "run"] for name, columns in COLUMNS.items()},
+        "clocks": {name: clock.about for name, clock in CLOCKS.items()},
+        "events": {name: kind.verb for name, kind in EVENT_KINDS.items()},
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
         "counterparts": _counterparts(timeline.runs),
         "runs": [_run(run) for run in timeline.runs],

@@ -19,6 +19,7 @@ from tracking.comparison.run_set import LAW, RunSet, formation_times, run_set, v
 from tracking.comparison.scaling import BATCH_CONTEXT, describe_scaling, scaling_law, scaling_laws
 from tracking.comparison.traits import describe_shifts, run_traits, trait_shifts
 from tracking.datasets.synthetic import Rise, history_from_drawing, rising_history
+from tracking.history.columns import COLUMNS
 from tracking.history.history import History
 
 RATES = [1e-3, 3e-3]
@@ -438,9 +439,7 @@ def test_pythia_pronoun_intervention_moves_nothing() -> None:
 
 
 def test_drawn_rows_have_the_columns_of_the_formation_table() -> None:
-    from tracking.formation.formation import COLUMNS
-
-    assert list(formation_rows("a", np.array([1.0]), np.array([2.0]))) == COLUMNS
+    assert tuple(formation_rows("a", np.array([1.0]), np.array([2.0]))) == COLUMNS["formation"]
 
 
 # Scaling ----------------------------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ from tests.examples import BY_NAME, EXAMPLES, WIRING, Example
 from tracking.datasets.synthetic import Rise, history_from_drawing, rising_history
 from tracking.formation.clocks import permutation
 from tracking.formation.dating import DEFINITIONS, date, log_steps, rises
-from tracking.formation.formation import FormationTable, describe, formation_table, tokens_at
+from tracking.formation.formation import FormationTable, formation_table, tokens_at
 from tracking.formation.precedence import order
+from tracking.formation.sentences import describe
+from tracking.history.columns import COLUMNS
 from tracking.history.history import History
 from tracking.history.records import Record
 from tracking.lifelines.lifelines import Lifelines, link_lifelines
 
-COLUMNS = ["run", "lifeline", "role", "component", "clock", "definition", "onset", "midpoint", "plateau", "low", "high"]
-COLUMNS += ["interval_before", "interval_after", "censored", "status"]
 DEFAULT = ("half-rise", "logistic", "change-point")
 RUN = 1000
 
@@ -37,7 +37,7 @@ def table_of(history: History, **options) -> FormationTable:
 def test_every_row_is_in_order(example: Example) -> None:
     """onset <= midpoint <= plateau, low <= midpoint <= high, and the date lies in its interval."""
     table = formation_table(example.history(wiring=True), definitions=DEFINITIONS, n_resamples=50)
-    assert list(table.to_frame().columns) == COLUMNS
+    assert list(table.to_frame().columns) == list(COLUMNS["formation"])
     for row in table.formations:
         if row.censored == "no":
             assert row.onset <= row.midpoint <= row.plateau
@@ -126,7 +126,8 @@ def test_two_rises_are_dated_one_by_one() -> None:
     ]
     table = table_of(rising_history(rises_, spaced(0.02), noise=0.01), definitions=["half-rise"])
     rows = [row for row in table.formations if row.lifeline == "induction"]
-    assert [row.definition for row in rows] == ["half-rise", "half-rise, rise 2"]
+    assert [(row.definition, row.rise, row.n_rises) for row in rows] == [("half-rise", 1, 2), ("half-rise", 2, 2)]
+    assert [row.status for row in rows] == ["formed, rise 1 of 2", "formed, rise 2 of 2"]
     assert [row.midpoint for row in rows] == pytest.approx([150, 700], rel=0.03)
 
 
@@ -134,7 +135,7 @@ def test_a_curve_that_sags_is_dated_at_its_rise() -> None:
     history = history_from_drawing("a1.h0 induction .....5####997766555444433333", noise=0.01)
     row = table_of(history, definitions=["half-rise"])["induction", "form", "half-rise"]
     assert 400 <= row.low <= 500 <= row.high <= 600
-    assert row.definition == "half-rise"
+    assert (row.definition, row.rise, row.n_rises) == ("half-rise", 1, 1)
 
 
 def test_the_role_is_dated_through_its_hand_offs_and_each_head_on_its_own() -> None:
@@ -153,7 +154,11 @@ def test_three_clocks_of_each_head() -> None:
         assert [row.clock for row in table.formations if row.lifeline == head] == ["form", "function", "behaviour"]
     assert table["a1.h0", "behaviour", "half-rise"].interval_after == 800
     assert table["a0.h0", "form", "half-rise"].interval_after == 400
-    assert "smallest possible" in table["a1.h0", "function", "half-rise"].status
+    needed = table["a1.h0", "function", "half-rise"]
+    assert needed.n_controls is not None
+    assert needed.smallest_p == 1 / (needed.n_controls + 1) <= needed.p_value <= 1
+    assert "smallest possible" in needed.status
+    assert (needed.layer, needed.head) == (1, 0)
     assert 0 <= table.false_discovery_rate < 0.01
 
 

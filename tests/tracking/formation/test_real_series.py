@@ -97,6 +97,6 @@ def test_probe_and_threshold_move_the_date(pythia: History, olmo: History) -> No
 def test_no_error_is_known_and_the_table_says_so(pythia: History, lifelines: Lifelines) -> None:
     table = formation_table(pythia, lifelines, clocks=["form"])
     dated = [row for row in table.formations if row.formed]
-    assert all("no error known" in row.status for row in dated)
+    assert not any(row.error_known for row in dated)
     assert all((row.low, row.high) == (row.interval_before, row.interval_after) for row in dated)
     assert np.isnan(table.false_discovery_rate)

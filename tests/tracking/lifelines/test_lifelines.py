@@ -7,13 +7,10 @@ import pytest
 from circuits.graph import ModelGraph, Node
 from tests.examples import BY_NAME, EXAMPLES, WIRING, Example
 from tracking.datasets.synthetic import history_from_drawing
+from tracking.history.columns import COLUMNS
 from tracking.history.history import History
 from tracking.lifelines.alignment import align_runs
 from tracking.lifelines.lifelines import Lifelines, link_lifelines
-
-LIFELINES = ["run", "lifeline", "role", "step", "component", "strength", "confidence"]
-EVENTS = ["run", "lifeline", "event", "step_before", "step_after", "role_before", "role_after"]
-EVENTS += ["components_before", "components_after", "confidence"]
 
 
 def told(linked: Lifelines) -> set[tuple[str, str, str, str, int]]:
@@ -36,8 +33,8 @@ def test_events_are_those_drawn(example: Example, n_folds: int) -> None:
 def test_tables_have_their_columns_and_every_event_lies_between_neighbours(example: Example) -> None:
     history = example.history()
     linked = link_lifelines(history)
-    assert list(linked.to_frame("lifelines").columns) == LIFELINES
-    assert list(linked.to_frame("events").columns) == EVENTS
+    assert list(linked.to_frame("lifelines").columns) == list(COLUMNS["lifelines"])
+    assert list(linked.to_frame("events").columns) == list(COLUMNS["events"])
     assert {event.lifeline for event in linked.events} <= {line.lifeline for line in linked.lifelines}
     for event in linked.events:
         assert event.step_before < event.step_after

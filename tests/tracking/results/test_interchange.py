@@ -15,10 +15,11 @@ import pytest
 import xarray as xr
 
 from tests.timeline_examples import demo_timeline, published_timeline
+from tracking.history.columns import COLUMNS, TABLES
 from tracking.results.dashboards import curves
 from tracking.results.exports import FORMATS, Format, check_formats, export_timeline
 from tracking.results.interchange import dynamic_circuit
-from tracking.results.results import COLUMNS, TABLES, RunTimeline, Timeline
+from tracking.results.results import RunTimeline, Timeline
 from tracking.results.timeline import timeline_schema
 
 
@@ -149,7 +150,7 @@ def assert_holds_the_tables(data: xr.Dataset, run: RunTimeline) -> None:
         for column in COLUMNS[table][1:]:
             values = data[f"{table}_{column}"].values
             expected = run.table(table)[column]
-            if values.dtype.kind == "f" or values.dtype.kind == "i":
+            if values.dtype.kind in "fib":
                 np.testing.assert_array_equal(values.astype(float), expected.astype(float))
             else:
                 assert [str(value) for value in values] == expected.fillna("").tolist()

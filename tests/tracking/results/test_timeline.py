@@ -10,9 +10,10 @@ import pytest
 
 from tests.timeline_examples import demo_history, demo_timeline, published_timeline, two_runs
 from tracking.formation.formation import formation_table
+from tracking.history.columns import COLUMNS, TABLES, kind_of
 from tracking.lifelines.lifelines import link_lifelines
 from tracking.results.exports import export_timeline
-from tracking.results.results import COLUMNS, TABLES, RunTimeline, Timeline, kind_of
+from tracking.results.results import RunTimeline, Timeline
 from tracking.results.timeline import as_timeline, build_timeline, load_timeline
 
 
@@ -55,7 +56,7 @@ def test_every_format_holds_the_same_table(timeline: Timeline, folder: Path, tab
     assert list(expected.columns) == list(COLUMNS[table])
     parquet = pq.read_table(folder / f"{table}.parquet")
     metadata = {key.decode(): value.decode() for key, value in (parquet.schema.metadata or {}).items()}
-    assert metadata == {"schema_version": "1", "tool_version": json_of(folder)["tool_version"], "table": table}
+    assert metadata == {"schema_version": "2", "tool_version": json_of(folder)["tool_version"], "table": table}
     read = {
         "parquet": parquet.to_pandas(),
         "csv": pd.read_csv(folder / f"{table}.csv"),
@@ -115,7 +116,7 @@ def test_values_show_themselves_in_a_line(timeline: Timeline) -> None:
 
 def test_csv_files_say_their_versions(folder: Path) -> None:
     about = json.loads((folder / "tables.json").read_text())
-    assert about["schema_version"] == 1
+    assert about["schema_version"] == 2
     assert about["tables"] == {table: {name: kind_of(name) for name in columns} for table, columns in COLUMNS.items()}
 
 

@@ -99,7 +99,8 @@ def test_a_match_is_the_same_from_both_sides(call: Call) -> None:
 
 
 def test_dates_are_by_the_definition_asked_for_or_the_first(call: Call) -> None:
-    rows = [{"clock": "form", "definition": name} for name in ("half-rise", "half-rise, rise 2", "logistic")]
+    dated = (("half-rise", 1), ("half-rise", 2), ("logistic", 1))
+    rows = [{"clock": "form", "definition": name, "rise": rise} for name, rise in dated]
     assert call("dated", rows, "form", "logistic") == rows[2]
     assert call("dated", rows, "form", "threshold") == rows[0]
     assert call("dated", rows, "function", "logistic") is None

@@ -2,7 +2,7 @@
 // When did each role form, in this run or in each of several, and what differs between the runs?
 
 import { d3 } from "./vendor/d3.js";
-import { CLOCKS, dated, definitionsOf, formationOf, namedBy } from "./data.js";
+import { dated, definitionsOf, formationOf, namedBy } from "./data.js";
 import { drawInterval } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
 import { tell } from "./tip.js";
@@ -13,10 +13,10 @@ import { interpolate, timeAxis } from "./time.js";
 /** @typedef {import("./history.js").Context} Context */
 /** @typedef {{run: Run, clock: string, label: string}} Row */
 
-/** Clocks that anything is dated by. @param {Run[]} runs */
-export function clocksOf(runs) {
-  const known = new Set(runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.map((row) => row.clock))));
-  return CLOCKS.filter((clock) => known.has(clock));
+/** Clocks that anything is dated by. @param {Page} page */
+export function clocksOf(page) {
+  const known = new Set(page.runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.map((row) => row.clock))));
+  return Object.keys(page.clocks).filter((clock) => known.has(clock));
 }
 
 /** Runs in the order of what differs between them, and then by name. @param {Page} page */
@@ -42,7 +42,7 @@ export function drawComparison(element, context) {
   const { page, run, store } = context;
   const several = page.runs.length > 1;
   const root = d3.select(element).html("");
-  const clocks = clocksOf(page.runs);
+  const clocks = clocksOf(page);
   const definitions = definitionsOf(page.runs);
   const definition = definitions.includes(store.state.definition) ? store.state.definition : (definitions[0] ?? "");
   const wanted = store.state.clock || (several ? "form" : "all");

@@ -2,8 +2,8 @@
 // One component: its scores over time with their error, its three clocks, its events, and its matches in other runs.
 
 import { d3 } from "./vendor/d3.js";
-import { CLOCKS, definitionsOf, familyOf, matchesIn, namedBy, namesIn, rowsOf } from "./data.js";
-import { countOf, drawInterval } from "./interval.js";
+import { definitionsOf, familyOf, isFirstRise, matchesIn, namedBy, namesIn, rowsOf } from "./data.js";
+import { countOf, drawInterval, notDated } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
 import { tell } from "./tip.js";
 import { short, timeAxis, withError } from "./time.js";
@@ -128,7 +128,7 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
   const groups = own.length ? [{ title: "", role: String(own[0].role), rows: own }] : [];
   for (const { lane } of rolesOf(run, name)) groups.push({ title: `${lane.lifeline}, whoever carries it`, role: lane.role, rows: lane.formation });
   if (!groups.length) return;
-  root.append("h3").text("Three clocks ").append("span").attr("class", "meta").text("form: it looks like one · function: the model needs it · behaviour: the task is done");
+  root.append("h3").text("Three clocks ").append("span").attr("class", "meta").text(Object.entries(page.clocks).map((entry) => entry.join(": ")).join(" · "));
   const definitions = definitionsOf(page.runs);
   const wanted = definitions.includes(store.state.definition) ? store.state.definition : definitions[0];
   const axis = timeAxis(run, store.state.unit, store.state.scale, 74, width - 14);
@@ -138,8 +138,8 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
   for (const { title, role, rows } of groups) {
     if (title) svg.append("text").attr("class", "tick").attr("x", 0).attr("y", (y += 14)).text(clipped(title, width / 6));
     y += title ? 4 : 0;
-    for (const clock of CLOCKS) {
-      const some = rows.filter((row) => row.clock === clock && !String(row.definition).includes(", rise "));
+    for (const clock of Object.keys(page.clocks)) {
+      const some = rows.filter((row) => row.clock === clock && isFirstRise(row));
       const first = some.find((row) => row.definition === wanted) ?? some[0];
       if (!first) continue;
       const about = { run, unit: store.state.unit, axis, place: (/** @type {number|null} */ step) => axis.ofStep(step) ?? axis.left, ink: colour(role) };
@@ -175,9 +175,9 @@ function drawFormationTable(root, rows, name, run, unit) {
   const count = (/** @type {number|null} */ step) => (step === null ? "–" : countOf(run, unit, step));
   for (const row of rows.slice(0, 60)) {
     const range = row.low === null || row.high === null ? "–" : `${count(row.low)} – ${count(row.high)}`;
-    const first = row.censored === "right" ? "not by the end" : count(row.interval_after);
+    const first = row.censored === "right" ? notDated(row) : count(row.interval_after);
     const last = row.censored === "left" ? "none seen" : count(row.interval_before);
-    const cells = [row.component === name ? row.role : `${row.role} (all)`, row.clock, row.definition, last, first, range];
+    const cells = [row.component === name ? row.role : `${row.role} (all)`, row.clock, row.rise > 1 ? `${row.definition}, rise ${row.rise}` : row.definition, last, first, range];
     body.append("tr").selectAll("td").data(cells).join("td").text((/** @type {string} */ text) => text);
   }
 }

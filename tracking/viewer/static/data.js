@@ -24,6 +24,7 @@
  *   between: {runs: [string, string], pairs: [string, string, number, number, number][]}[],
  *   remarks: string[], all: boolean}} Counterparts
  * @typedef {{title: string, tool_version: string, schema_version: number, colours: Record<string, string>,
+ *   columns: Record<string, string[]>, clocks: Record<string, string>, events: Record<string, string>,
  *   differing: string[], counterparts: Counterparts, runs: Run[]}} Page
  * @typedef {{component: string, similarity: number, confidence: number, chance: number}} Match
  */
@@ -55,18 +56,19 @@ export function rowsOf(columns) {
   return (columns[names[0]] ?? []).map((_, i) => /** @type {Record<string, any>} */ (Object.fromEntries(names.map((name) => [name, columns[name][i]]))));
 }
 
-export const CLOCKS = ["form", "function", "behaviour"];
-
 /** Rows that say when a lifeline first formed: those of its lane, or of the role that no component ever reached. @param {Run} run @param {string} lifeline */
 export function formationOf(run, lifeline) {
   const lane = run.lanes.find((one) => one.lifeline === lifeline);
   return lane ? lane.formation : rowsOf(run.formation).filter((row) => row.lifeline === lifeline && !row.component);
 }
 
+/** Whether a row dates the first rise of its curve. @param {Formation} row */
+export const isFirstRise = (row) => row.rise === 1;
+
 /** The definitions by which formation is dated in any of the runs, in their order; further rises are left out. @param {Run[]} runs */
 export function definitionsOf(runs) {
-  const named = runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.map((row) => String(row.definition))));
-  return [...new Set(named)].filter((name) => !name.includes(", rise "));
+  const first = runs.flatMap((run) => run.lanes.flatMap((lane) => lane.formation.filter(isFirstRise)));
+  return [...new Set(first.map((row) => String(row.definition)))];
 }
 
 /**
@@ -77,7 +79,7 @@ export function definitionsOf(runs) {
  * @returns {Formation|undefined}
  */
 export function dated(rows, clock, definition) {
-  const some = rows.filter((row) => row.clock === clock && !String(row.definition).includes(", rise "));
+  const some = rows.filter((row) => row.clock === clock && isFirstRise(row));
   return some.find((row) => row.definition === definition) ?? some[0];
 }
 
@@ -141,45 +143,50 @@ export function level(/** @type {number} */ value, /** @type {number} */ top) {
 export const TABLES = /** @type {const} */ (["formation", "events", "lifelines", "scores", "edges", "metrics"]);
 
 /**
+ * @param {Page} page
  * @param {Run} run
  * @param {string} table
  * @returns {{columns: string[], rows: any[][]}}
  */
-export function tableOf(run, table) {
+export function tableOf(page, run, table) {
+  const columns = page.columns[table];
+  const rows = rowsOfTable(run, table);
+  return { columns, rows: rows.map((row) => columns.map((name) => row[name] ?? null)) };
+}
+
+/** @param {Run} run @param {string} table @returns {Record<string, any>[]} */
+function rowsOfTable(run, table) {
   const tokens = (/** @type {number} */ place) => run.tokens?.[place] ?? null;
-  if (table === "events" || table === "formation") {
-    const columns = Object.keys(run[table]);
-    return { columns, rows: (run[table][columns[0]] ?? []).map((_, i) => columns.map((name) => run[table][name][i])) };
-  }
-  /** @type {any[][]} */
+  if (table === "events" || table === "formation") return rowsOf(run[table]);
+  /** @type {Record<string, any>[]} */
   const rows = [];
   if (table === "scores") {
     for (const { task, measure, components, values, errors } of run.scores)
       components.forEach((component, c) =>
         values[c].forEach((value, place) => {
           if (value !== null)
-            rows.push([run.steps[place], tokens(place), component, task, measure, value, errors?.[c][place] ?? null]);
+            rows.push({ step: run.steps[place], tokens: tokens(place), component, task, measure, value, std_error: errors?.[c][place] });
         }),
       );
-    return { columns: ["step", "tokens", "component", "task", "measure", "value", "std_error"], rows };
+    return rows;
   }
   if (table === "edges") {
     for (const [task, circuits] of Object.entries(run.circuits))
       circuits.at.forEach((at, place) =>
         at?.edges.forEach((edge, i) => {
           const { source, target, slot } = parseEdge(circuits.names[edge]);
-          rows.push([run.steps[place], task, source, target, slot, at.scores[i], at.errors[i], true]);
+          rows.push({ step: run.steps[place], task, source, target, slot, score: at.scores[i], std_error: at.errors[i], in_circuit: true });
         }),
       );
-    return { columns: ["step", "task", "source", "target", "slot", "score", "std_error", "in_circuit"], rows };
+    return rows;
   }
   if (table === "metrics") {
     for (const { name, places, values, errors } of run.curves)
-      places.forEach((place, i) => rows.push([run.steps[place], tokens(place), name, values[i], errors[i]]));
-    return { columns: ["step", "tokens", "name", "value", "std_error"], rows };
+      places.forEach((place, i) => rows.push({ step: run.steps[place], tokens: tokens(place), name, value: values[i], std_error: errors[i] }));
+    return rows;
   }
   for (const { lifeline, role, tracks } of run.lanes)
     for (const { component, places, strength, confidence } of tracks)
-      places.forEach((place, i) => rows.push([lifeline, role, run.steps[place], component, strength[i], confidence[i]]));
-  return { columns: ["lifeline", "role", "step", "component", "strength", "confidence"], rows };
+      places.forEach((place, i) => rows.push({ lifeline, role, step: run.steps[place], component, strength: strength[i], confidence: confidence[i] }));
+  return rows;
 }

@@ -21,10 +21,13 @@ export function countOf(run, unit, step) {
   return short(interpolate(run.steps, run.tokens, step));
 }
 
+/** Why there is no date. @param {Formation} row */
+export const notDated = (row) => (row.state === "never" ? "not formed by the last checkpoint" : String(row.state));
+
 /** `(512, 1,000]`, or why there is no such interval. @param {Formation} row @param {Run} run @param {string} unit */
 export function boundsOf(row, run, unit) {
   if (row.censored === "left") return "there at the first checkpoint";
-  if (row.censored === "right" || row.interval_after === null) return "not formed by the last checkpoint";
+  if (row.censored === "right" || row.interval_after === null) return notDated(row);
   return `(${countOf(run, unit, row.interval_before)}, ${countOf(run, unit, row.interval_after)}]`;
 }
 
@@ -32,15 +35,13 @@ export function boundsOf(row, run, unit) {
 export function wordsOf(row, run, unit) {
   const count = (/** @type {number|null} */ step) => countOf(run, unit, step);
   const lines = [`${row.component || row.lifeline}, ${row.role}: ${row.clock} clock, by ${row.definition}`];
-  if (row.censored !== "no" || row.interval_after === null) lines.push(boundsOf(row, run, unit));
-  else {
+  if (row.censored === "no" && row.interval_after !== null) {
     lines.push(`after the checkpoint at ${count(row.interval_before)}, by the one at ${count(row.interval_after)}`);
     const sure = run.confidence ? `${Math.round(100 * run.confidence)}% interval over prompts` : "interval over prompts";
     if (row.midpoint !== null) lines.push(`midpoint ${count(row.midpoint)}${row.low === null || row.high === null ? "" : ` (${sure}: ${count(row.low)} to ${count(row.high)})`}`);
     if (row.onset !== null && row.plateau !== null) lines.push(`onset ${count(row.onset)}, plateau ${count(row.plateau)}`);
   }
-  const status = String(row.status ?? "").replace(/^(not )?formed[^;]*;? ?/, "");
-  return [...lines, ...(status ? [status] : [])].join("\n");
+  return [...lines, row.status].join("\n");
 }
 
 /**
@@ -62,7 +63,7 @@ export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin 
   if (row.censored === "right" || row.interval_after === null) {
     const end = place(run.steps[run.steps.length - 1]);
     mark.append("path").attr("d", `M${end - 5},${y - 4}l6,4l-6,4z`).attr("fill", "none").attr("stroke", ink);
-    say(end - 12, "end", "not formed by the last checkpoint");
+    say(end - 12, "end", notDated(row));
     return;
   }
   const open = row.censored === "left" || row.interval_before === null;

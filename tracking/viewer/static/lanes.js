@@ -51,7 +51,7 @@ export function formedIn(row, run, unit) {
  * @param {Context} context
  */
 export function drawLane(svg, back, lane, axis, top, context) {
-  const { run, colour, store } = context;
+  const { page, run, colour, store } = context;
   const ink = colour(lane.role);
   const open = store.state.open.split("|").includes(lane.lifeline);
   const shown = shownTracks(lane, open);
@@ -70,7 +70,7 @@ export function drawLane(svg, back, lane, axis, top, context) {
     rows.set(track.component, y + TRACK / 2);
     y += TRACK;
   }
-  drawEvents(group, run, lane, rows, axis, ink);
+  drawEvents(group, run, lane, rows, axis, ink, page.events);
   if (formed) drawBand(back, formed, axis, first - 2, Math.max(y + 2, first + 10), ink);
   const names = new Set(lane.tracks.map((track) => track.component));
   const said = formedIn(formed, run, store.state.unit);
@@ -133,9 +133,6 @@ function drawTrack(group, lane, track, axis, top, ink, { page, run, store }) {
   row.on("click", () => store.set({ component: store.state.component === track.component ? "" : track.component }));
 }
 
-/** @type {Record<string, string>} */
-const WORDS = { birth: "takes it up", death: "gives it up", "hand-off": "hands it to", split: "splits into", merge: "merges into", switch: "switches" };
-
 /**
  * @param {any} group
  * @param {Run} run
@@ -143,8 +140,9 @@ const WORDS = { birth: "takes it up", death: "gives it up", "hand-off": "hands i
  * @param {Map<string, number>} rows
  * @param {TimeAxis} axis
  * @param {string} ink
+ * @param {Record<string, string>} words
  */
-function drawEvents(group, run, lane, rows, axis, ink) {
+function drawEvents(group, run, lane, rows, axis, ink, words) {
   const layer = group.append("g").attr("class", "events");
   for (const event of rowsOf(run.events)) {
     if (event.lifeline !== lane.lifeline) continue;
@@ -153,8 +151,9 @@ function drawEvents(group, run, lane, rows, axis, ink) {
     const after = namesIn(event.components_after).filter((name) => rows.has(name));
     const mark = layer.append("g").attr("opacity", (event.confidence ?? 1) < 0.5 ? 0.4 : 1);
     const [from, to] = [namesIn(event.components_before).join(", "), namesIn(event.components_after).join(", ")];
-    const told = event.event === "birth" ? `${to} ${WORDS.birth}` : `${from} ${WORDS[event.event] ?? event.event} ${event.event === "death" ? "" : to}`;
-    tell(mark, `${event.event}: ${told.trim()}\nbetween steps ${event.step_before.toLocaleString("en")} and ${event.step_after.toLocaleString("en")}, confidence ${short(event.confidence)}`);
+    const told = [from, words[event.event] ?? event.event, to].filter(Boolean);
+    if (!from) told.reverse();
+    tell(mark, `${event.event}: ${told.join(" ")}\nbetween steps ${event.step_before.toLocaleString("en")} and ${event.step_after.toLocaleString("en")}, confidence ${short(event.confidence)}`);
     const at = (/** @type {string} */ name) => Number(rows.get(name));
     if (event.event === "birth" || event.event === "death") {
       for (const name of event.event === "birth" ? after : before) {

@@ -34,7 +34,7 @@ export function tabSeparated(/** @type {string[]} */ columns, /** @type {any[][]
  * @param {Context} context
  */
 export function drawTable(element, context) {
-  const { run, store } = context;
+  const { page, run, store } = context;
   const root = d3.select(element).html("");
   const bar = root.append("div").attr("class", "table-bar");
   const tabs = bar.append("div").attr("class", "tabs").attr("role", "group").attr("aria-label", "Table");
@@ -55,7 +55,7 @@ export function drawTable(element, context) {
   let rows = [];
   const update = () => {
     const { table: name, here: only, step, component } = store.state;
-    if (known.name !== name) [known, order, limit] = [{ name, table: tableOf(run, name) }, { column: "", down: false }, PAGE];
+    if (known.name !== name) [known, order, limit] = [{ name, table: tableOf(page, run, name) }, { column: "", down: false }, PAGE];
     for (const button of tabs.selectAll("button").nodes()) button.setAttribute("aria-pressed", String(button.dataset.table === name));
     if (filter.property("value") !== store.state.filter) filter.property("value", store.state.filter);
     box.property("checked", only);
