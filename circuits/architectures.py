@@ -149,53 +149,66 @@ def _hugging_face_names(module: nn.Module) -> dict[str, str]:
     return _names(ArchitectureAdapterFactory.select_architecture_adapter(config))
 
 
-def _lay_out(module: nn.Module, names: Mapping[str, str], facts: Mapping[str, Any]) -> Parts:
-    norm = partial(_norm, module_eps=facts["eps"], unit_offset=facts.get("unit_offset", False))
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parts lie and what the modules do not show, as one reads them from an `Architecture`."""
 
-    def part(root: nn.Module, *keys: str) -> nn.Module | None:
+    names: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    def part(self, root: nn.Module, *keys: str) -> nn.Module | None:
         for key in keys:
-            if key not in names:
+            if key not in self.names:
                 return None
-            root = root.get_submodule(names[key]) if names[key] else root
+            root = root.get_submodule(self.names[key]) if self.names[key] else root
         return root
 
-    def block(layer: int, root: nn.Module) -> Block:
-        packed = "attn.qkv" in names
+    def norm(self, root: nn.Module, *keys: str) -> Norm | None:
+        unit_offset = self.facts.get("unit_offset", False)
+        return _norm(self.part(root, *keys), module_eps=self.facts["eps"], unit_offset=unit_offset)
+
+    def attention(self, layer: int, root: nn.Module) -> Attention:
+        packed, facts = "attn.qkv" in self.names, self.facts
         keys = ("qkv", "o") if packed else ("q", "k", "v", "o")
-        maps = {key: found for key in keys if (found := part(root, "attn", f"attn.{key}")) is not None}
-        attention = Attention(
-            norm(part(root, "ln1")),
-            maps,
-            facts["packing"] if packed else "split",
-            facts["n_heads"],
-            facts["n_key_value_heads"],
-            facts["d_head"],
-            facts["scales"][layer],
-            facts["rotary"],
-            facts.get("attention_cap"),
-            facts["windows"][layer],
-            facts.get("clip"),
-            norm(part(root, "attn", "attn.q_norm")),
-            norm(part(root, "attn", "attn.k_norm")),
-            facts.get("norm_spans_heads", False),
-            norm(part(root, "ln1_post")),
-        )
-        if attention.post_norm is not None and (attention.post_norm.kind != "rms" or attention.output_bias is not None):
+        maps = {key: found for key in keys if (found := self.part(root, "attn", f"attn.{key}")) is not None}
+        post_norm = self.norm(root, "ln1_post")
+        if post_norm is not None and (post_norm.kind != "rms" or maps["o"].bias is not None):
             raise ValueError(
                 "edges cannot be told apart here: a norm with a centre or bias stands between the heads and the stream"
             )
-        found = part(root, "mlp")
-        if found is None:
-            return Block(attention, None)
-        inner = {key: part(root, "mlp", f"mlp.{key}") for key in ("in", "gate", "out")}
-        activation = getattr(found, "act", None) or getattr(found, "act_fn", None)
-        if activation is None:
-            raise ValueError(f"expected an MLP with one activation function, got {type(found).__name__}")
-        inner = {key: value for key, value in inner.items() if value is not None}
-        return Block(attention, Mlp(norm(part(root, "ln2")), found, inner, activation, norm(part(root, "ln2_post"))))
+        return Attention(
+            norm=self.norm(root, "ln1"),
+            maps=maps,
+            packing=facts["packing"] if packed else "split",
+            n_heads=facts["n_heads"],
+            n_key_value_heads=facts["n_key_value_heads"],
+            d_head=facts["d_head"],
+            scale=facts["scales"][layer],
+            rotary=facts["rotary"],
+            soft_cap=facts.get("attention_cap"),
+            window=facts["windows"][layer],
+            clip=facts.get("clip"),
+            query_norm=self.norm(root, "attn", "attn.q_norm"),
+            key_norm=self.norm(root, "attn", "attn.k_norm"),
+            norm_spans_heads=facts.get("norm_spans_heads", False),
+            post_norm=post_norm,
+        )
 
-    layers = part(module, "blocks")
-    blocks = tuple(block(layer, root) for layer, root in enumerate(layers))  # type: ignore[arg-type]
+    def mlp(self, root: nn.Module) -> Mlp | None:
+        module = self.part(root, "mlp")
+        if module is None:
+            return None
+        activation = getattr(module, "act", None) or getattr(module, "act_fn", None)
+        if activation is None:
+            raise ValueError(f"expected an MLP with one activation function, got {type(module).__name__}")
+        maps = {key: found for key in ("in", "gate", "out") if (found := self.part(root, "mlp", f"mlp.{key}"))}
+        return Mlp(self.norm(root, "ln2"), module, maps, activation, self.norm(root, "ln2_post"))
+
+
+def _lay_out(module: nn.Module, layout: _Layout) -> Parts:
+    facts = layout.facts
+    roots: Any = layout.part(module, "blocks")
+    blocks = tuple(Block(layout.attention(layer, root), layout.mlp(root)) for layer, root in enumerate(roots))
     shared = facts["n_key_value_heads"]
     graph = ModelGraph(
         n_layers=len(blocks),
@@ -204,12 +217,11 @@ def _lay_out(module: nn.Module, names: Mapping[str, str], facts: Mapping[str, An
         mlp=blocks[0].mlp is not None,
         parallel=facts.get("parallel", False),
     )
-    embed, unembed, final = part(module, "embed"), part(module, "unembed"), norm(part(module, "ln_final"))
+    embed, unembed = layout.part(module, "embed"), layout.part(module, "unembed")
+    final, positions = layout.norm(module, "ln_final"), layout.part(module, "pos_embed")
     if embed is None or unembed is None or final is None:
         raise ValueError("expected an embedding, a last norm and an unembedding")
-    return Parts(
-        graph, embed, part(module, "pos_embed"), blocks, final, unembed, facts["d_model"], facts.get("logit_cap")
-    )
+    return Parts(graph, embed, positions, blocks, final, unembed, facts["d_model"], facts.get("logit_cap"))
 
 
 def _norm(module: nn.Module | None, *, module_eps: float, unit_offset: bool) -> Norm | None:
@@ -335,7 +347,7 @@ def lay_open(module: nn.Module, name: str, source: Path) -> Parts:
     architecture = ARCHITECTURES.get(model_type, Architecture())
     try:
         names = architecture.names(module)
-        return _lay_out(module, names, architecture.facts(module, names))
+        return _lay_out(module, _Layout(names, architecture.facts(module, names)))
     except Exception as error:
         raise ValueError(f"cannot lay open the architecture {name} of {source}: {error}") from error
 

@@ -20,7 +20,7 @@ from circuits.graph import Estimate, NodeScores
 from circuits.model import WATCHES_PATTERN, Model
 from circuits.tasks.induction import repeated_tokens
 
-__all__ = ["KINDS", "head_scores", "scores_and_losses", "sequence_losses"]
+__all__ = ["KINDS", "LOSSES", "head_scores", "scores_and_losses", "sequence_losses"]
 
 PROBE = "repeated-tokens"
 Pattern = Float[Tensor, "layer head prompt query key"]
@@ -50,20 +50,21 @@ KINDS: dict[str, Callable[[Pattern, int], ByHead]] = {
 and to the token after that one (queries of the second block); to the first token; to the query itself; to the three
 tokens before."""
 
-USUAL = ("previous-token", "duplicate-token", "induction", "first-token", "self")
+RARE = ("local",)
+"""Kinds that are made only where they are asked for; every other kind is also what a recording measures."""
 LOSSES = ("loss_first_half", "loss_second_half", "in_context_learning_score")
 
 
 def head_scores(
     model: Model,
     *,
-    kinds: Sequence[str] = USUAL,
+    kinds: Sequence[str] | None = None,
     n_prompts: int = 64,
     seed: int = 0,
     periods: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> dict[str, NodeScores]:
-    """Attention-pattern scores of every head, by kind: see `KINDS`.
+    """Attention-pattern scores of every head, by kind: see `KINDS`, all but the rare ones where none are named.
 
     Raises:
         ValueError: a kind is unknown.
@@ -71,7 +72,7 @@ def head_scores(
     >>> sorted(KINDS)
     ['duplicate-token', 'first-token', 'induction', 'local', 'previous-token', 'self']
     """
-    _check(kinds)
+    kinds = _checked(kinds)
     found: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
         for rows in tokens.split(batch_size):
@@ -105,7 +106,7 @@ def sequence_losses(
 def scores_and_losses(
     model: Model,
     *,
-    kinds: Sequence[str] = USUAL,
+    kinds: Sequence[str] | None = None,
     n_prompts: int = 64,
     seed: int = 0,
     periods: Sequence[int] | None = None,
@@ -116,7 +117,7 @@ def scores_and_losses(
     Raises:
         ValueError: a kind is unknown.
     """
-    _check(kinds)
+    kinds = _checked(kinds)
     scores: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     losses: dict[str, list[np.ndarray]] = {name: [] for name in LOSSES}
     for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
@@ -137,9 +138,12 @@ def scores_and_losses(
     return _scores(model, scores), {name: Estimate.from_prompts(np.concatenate(rows)) for name, rows in losses.items()}
 
 
-def _check(kinds: Sequence[str]) -> None:
+def _checked(kinds: Sequence[str] | None) -> Sequence[str]:
+    if kinds is None:
+        return [kind for kind in KINDS if kind not in RARE]
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
+    return kinds
 
 
 def _add_scores(found: dict[str, list[Tensor]], pattern: Pattern, period: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLAT = 8
 LONGEST_MODULE = 450
+LONGEST_FUNCTION = 60
 
 
 def modules() -> list[Path]:
@@ -56,3 +57,14 @@ def test_every_module_opens_with_a_docstring_and_ends_in_sight(path: Path) -> No
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= LONGEST_MODULE
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_function_is_too_long_to_see_at_once(path: Path) -> None:
+    """Lines of code: a docstring is not counted."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            told = node.body[0] if ast.get_docstring(node) else None
+            docstring = told.end_lineno - told.lineno + 1 if told and told.end_lineno else 0
+            lines = (node.end_lineno or 0) - node.lineno + 1 - docstring
+            assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines; split it"

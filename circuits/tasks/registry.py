@@ -1,10 +1,10 @@
 """Task register: which task is meant by a name."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from circuits.model import Model
+from circuits.suggestions import suggest
 from circuits.tasks.docstring import docstring_task
 from circuits.tasks.duplicate_token import duplicate_token_task
 from circuits.tasks.from_table import table_task
@@ -42,6 +42,5 @@ def make_task(name: str, model: Model, *, n_prompts: int = 64, seed: int = 0, **
         ValueError: no task of that name; the message says which is nearest and which there are.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no task {name!r}; the nearest is {near!r}, and there are {', '.join(TASKS)}")
+        raise ValueError(f"no task {name!r}; {suggest(name, TASKS)}")
     return TASKS[name](model, n_prompts=n_prompts, seed=seed, **options)

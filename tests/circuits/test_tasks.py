@@ -233,7 +233,7 @@ def test_padding_changes_no_value() -> None:
         (lambda: Task.from_tokens([[1, 2]], [[1, 3]], [1], [2], metric="nonsense"), "expected a metric among"),
         (lambda: induction_task(tiny_model(MODEL), periods=[9]), "periods from 3 to 8, half the model's context"),
         (lambda: induction_task(tiny_model(MODEL), n_prompts=0), "at least one prompt"),
-        (lambda: make_task("inducton", tiny_model(MODEL)), "the nearest is 'induction'"),
+        (lambda: make_task("inducton", tiny_model(MODEL)), "did you mean induction"),
         (lambda: random_task(tiny_model(MODEL)).control(), "has no control"),
     ],
 )

@@ -26,7 +26,7 @@ from tracking.checkpoints.formats import entries, weight_files
 from tracking.checkpoints.hub import download
 from tracking.checkpoints.loading import find_config, working_config
 from tracking.checkpoints.runs import Checkpoint, Run
-from tracking.checkpoints.sketches import WeightNote, distance, peek, similarity, weigh
+from tracking.checkpoints.sketches import WeightNote, distance, sampled_hash, similarity, weigh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,14 +161,14 @@ class _Files:
         self.configs: dict[int, Any] = {}
         self.tokenizers: dict[int, Any] = {}
         self.headers: dict[int, Any] = {}
-        self.peeks: dict[int, str] = {}
+        self.sampled_hashes: dict[int, str] = {}
 
     def look(self, step: int, place: Path) -> bool:
         """Take notes of one checkpoint; whether it can be read."""
         try:
             self.found += _index(step, place)
             self.headers[step] = {entry.name: (entry.shape, entry.dtype) for entry in entries(place)}
-            self.peeks[step] = peek(place)
+            self.sampled_hashes[step] = sampled_hash(place)
         except (ValueError, OSError) as error:
             self.found.append(_unreadable(step, error))
             return False
@@ -182,7 +182,7 @@ class _Files:
     def findings(self) -> list[Finding]:
         compared = {"configuration": self.configs, "tokenizer": self.tokenizers, "tensors": self.headers}
         changes = [finding for what, values in compared.items() for finding in _changes(what, values)]
-        return self.found + equal_weights(self.peeks) + changes
+        return self.found + equal_weights(self.sampled_hashes) + changes
 
 
 def _unreadable(step: int, error: Exception) -> Finding:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from tracking.checkpoints.formats import Entry, entries, weight_files
 
-__all__ = ["TensorNote", "WeightNote", "distance", "peek", "similarity", "weigh"]
+__all__ = ["TensorNote", "WeightNote", "distance", "sampled_hash", "similarity", "weigh"]
 
 BUCKETS = 128
 BLOCK = 1 << 20
@@ -132,7 +132,7 @@ def _signs() -> np.ndarray:
     return _SIGNS[0]
 
 
-def peek(source: "str | Path", *, chunks: int = 32, size: int = 2048) -> str:
+def sampled_hash(source: "str | Path", *, chunks: int = 32, size: int = 2048) -> str:
     """A hash of bytes taken here and there from the weight files: equal weights have equal ones, and others do not.
 
     Far cheaper than `weigh`: it reads at most `chunks` pieces of each file.

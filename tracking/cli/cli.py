@@ -6,7 +6,7 @@ stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,11 +27,12 @@ from tracking.cli.terminal import (
     trouble_with_disk,
     value_of,
 )
+from tracking.execution.plugins import load_plugins
 
 if TYPE_CHECKING:
     from tracking.checkpoints.runs import Run
 
-__all__ = ["app", "main"]
+__all__ = ["VERBS", "add_verb", "app", "main"]
 
 # The base of every wrong option or argument; where it is defined differs between versions of typer.
 _UsageError: Any = typer.BadParameter.__base__
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command."""
     try:
+        load_plugins()
         code = int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
         # Some versions of typer turn Ctrl-C into this code, others raise Abort.
         return code if code != INTERRUPTED else fail(STOPPED, 1)
@@ -346,13 +348,29 @@ def _told(event: Mapping[str, Any]) -> str:
     return f"step {event['step']}: {what}; {event['number']} of {event['total']}, {rate:.3g} a second, {left} left"
 
 
-# In the order in which a newcomer meets them.
-_VERBS = {
+def add_verb(verb: Callable[..., None], *, panel: str = "Added") -> None:
+    """Make a function a verb of that name; its arguments and its docstring are the verb's.
+
+    Raises:
+        ValueError: there is such a verb, or the docstring has no line with an example, `Example: ...`.
+    """
+    name = verb.__name__.rstrip("_")
+    if name in VERBS:
+        raise ValueError(f"there is a verb {name!r} already; give the function another name")
+    if "Example: `" not in (verb.__doc__ or ""):
+        raise ValueError(f"expected an example in the docstring of {name!r}: a line 'Example: `formation {name} ...`'")
+    VERBS[name] = verb
+    app.command(name, rich_help_panel=panel)(verb)
+
+
+VERBS: dict[str, Callable[..., None]] = {}
+"""Every verb by its name, in the order in which a newcomer meets them; `add_verb` adds one."""
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin": (demo, doctor),
     "One run": (train, audit, record, import_, track, match),
     "Many runs": (sweep, compare, forecast, design, branch),
     "Results": (report, export),
 }
-for _panel, _verbs in _VERBS.items():
+for _panel, _verbs in _PANELS.items():
     for _verb in _verbs:
-        app.command(_verb.__name__.rstrip("_"), rich_help_panel=_panel)(_verb)
+        add_verb(_verb, panel=_panel)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from circuits.suggestions import suggest
 from tracking.history.history import History
 
 if TYPE_CHECKING:
@@ -179,16 +180,12 @@ def check_names(settings: Settings, names: Sequence[str]) -> None:
     """Raises:
     ValueError: there are too few runs to compare, or a hyperparameter is unknown or does not vary.
     """
-    import difflib
-
     if len(settings) < 2:
         raise ValueError(f"expected at least two runs to compare, got {len(settings)}; train more seeds or settings")
     known = sorted({key for values in settings.values() for key in values})
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
-            raise ValueError(f"no run has a hyperparameter {name!r}; {meant}")
+            raise ValueError(f"no run has a hyperparameter {name!r}; {suggest(name, known)}")
         values = {plain(values[name]) for values in settings.values() if values.get(name) is not None}
         if len(values) < 2:
             vary = ", ".join(varying(settings)) or "none does"

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from tracking.execution.plugins import load_plugins
+
 __all__ = [
     "LocalPool",
     "Outcome",
@@ -222,6 +224,7 @@ def _received(process: Any, pipe: Connection) -> Outcome:
 
 
 def _serve(work: Work, pipe: Connection, gpu: str | None) -> None:
+    load_plugins()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     with suppress(EOFError, KeyboardInterrupt):

@@ -22,7 +22,7 @@ from circuits.files import folder_beside, write_beside
 from circuits.loading import load_model, open_module
 from circuits.model import Model
 from tracking.checkpoints.runs import Run
-from tracking.experiments.training_hooks import MEASURES, StepsAround, read_log
+from tracking.experiments.training_hooks import StepsAround, measures, read_log
 from tracking.interventions.applying import LOG, stepping_in
 from tracking.interventions.components import Source
 from tracking.interventions.interventions import Intervention, check_interventions
@@ -129,7 +129,7 @@ def branch(
     model = load_model(source)
     inherited = tuple(Intervention.parse(text) for text in _about(run.source).get("interventions", ()))
     new = tuple(_settled(each, at, end, model) for each in interventions)
-    check_interventions([*inherited, *new], model.graph, measures=MEASURES)
+    check_interventions([*inherited, *new], model.graph, measures=measures())
     _check_options(config, [*inherited, *new])
     parent = {"run": str(Path(run.source).resolve()), "step": at, "checkpoint": checkpoint_hash(source)}
     about = {"parent": parent, "exact": (Path(source) / STATE).is_file()}

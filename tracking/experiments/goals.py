@@ -9,13 +9,13 @@ A goal is a sentence:
     minimise bias subject to training/loss < 2.1  the first counts where all that follow are kept (joined by "and")
 """
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from circuits.suggestions import suggest
 from tracking.formation.clocks import CLOCKS
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def _one(text: str, roles: Sequence[str]) -> Goal:
         return Goal(what.strip(), "end", direction, target)
     role, quantity, clock = dated[1], dated[2], dated[3] or "form"
     if role not in roles:
-        near = difflib.get_close_matches(role, roles, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(roles)}"
-        raise ValueError(f"no role {role!r}; {meant}")
+        raise ValueError(f"no role {role!r}; {suggest(role, roles)}")
     if clock not in CLOCKS:
         raise ValueError(f"expected one of the clocks {', '.join(CLOCKS)} after 'by', got {clock!r}")
     if not math.isnan(target) and target <= 0:

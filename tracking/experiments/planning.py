@@ -23,7 +23,6 @@ A sweep is written in TOML:
 The space of a search has `[base]` and `[space]`, whose entries are as those of `[random]`.
 """
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -34,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from circuits.suggestions import suggest
 from tracking.training.hyperparameters import TrainingConfig
 
 __all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
@@ -173,9 +173,7 @@ def check_options(names: list[str]) -> None:
     """
     for name in names:
         if name not in OPTIONS:
-            near = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.4)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
-            raise ValueError(f"no training option {name!r}; {meant}")
+            raise ValueError(f"no training option {name!r}; {suggest(name, OPTIONS)}")
 
 
 def _read(source: "str | Path | Mapping[str, Any]", keys: tuple[str, ...], what: str) -> Mapping[str, Any]:
@@ -190,10 +188,8 @@ def _read(source: "str | Path | Mapping[str, Any]", keys: tuple[str, ...], what:
             raise ValueError(f"{source} is no TOML: {error}") from error
     for key in given:
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
             option = f"an option of training belongs under [base] or [{keys[-2] if what == 'sweep' else keys[-1]}]"
-            meant = option if key in OPTIONS else f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
-            raise ValueError(f"a {what} has no {key!r}; {meant}")
+            raise ValueError(f"a {what} has no {key!r}; {option if key in OPTIONS else suggest(key, keys)}")
     return given
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from circuits.files import write_beside
+from circuits.heads import KINDS, LOSSES, head_scores, sequence_losses
 from circuits.loading import open_module
 from circuits.model import Model
 from tracking.interventions.applying import measured_under, stepping_in
@@ -24,12 +25,12 @@ from tracking.interventions.interventions import Intervention
 from tracking.training.data_order import ordered_batch
 from tracking.training.training import StepPlan, TrainingConfig, TrainingState
 
-__all__ = ["MEASURES", "StepsAround", "read_log"]
+__all__ = ["StepsAround", "measures", "read_log"]
 
-SCORES = ("previous-token", "duplicate-token", "induction", "first-token", "self")
-LOSSES = ("loss_first_half", "loss_second_half", "in_context_learning_score")
-MEASURES = SCORES + LOSSES
-"""What a condition may be over: head scores and losses on repeated random tokens (`circuits.heads`)."""
+
+def measures() -> tuple[str, ...]:
+    """What a condition may be over: head scores and losses on repeated random tokens (`circuits.heads`)."""
+    return (*KINDS, *LOSSES)
 
 
 class StepsAround:
@@ -126,8 +127,6 @@ class StepsAround:
 
 
 def _measured(model: Model, rule: Condition, standing: Sequence[Intervention]) -> float:
-    from circuits.heads import head_scores, sequence_losses
-
     with measured_under(model, standing):
         if rule.measure in LOSSES:
             return float(sequence_losses(model)[rule.measure].value)

@@ -5,12 +5,12 @@ are; others are named by `columns`.  Two things are understood without being tol
 `layer` and a `head` column in place of `component`, and a `tokens_B` column in place of `tokens`.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.suggestions import suggest
 from tracking.history.history import History
 
 if TYPE_CHECKING:
@@ -136,9 +136,7 @@ def _column(theirs: str, frame: "pd.DataFrame", kind: str) -> "pd.Series":
 def _require(column: str, frame: "pd.DataFrame", kind: str) -> None:
     if column not in frame:
         names = [str(name) for name in frame.columns]
-        near = difflib.get_close_matches(column, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"the {kind} table has no column {column!r}, only {', '.join(names)}{hint}")
+        raise ValueError(f"the {kind} table has no column {column!r}; {suggest(column, names)}")
 
 
 def _index(frame: "pd.DataFrame", column: str) -> "pd.Series":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Matching", "Pair", "match"]
 
-TOLERANCE = {True: 0.05, False: 0.12}  # of a feature's range: how far one function may lie apart, within a run and not
+TOLERANCE_WITHIN, TOLERANCE_ACROSS = 0.05, 0.12  # of a feature's range: how far one function may lie apart
 MOVED = 0.003  # prior probability that a function moves to another component between two steps of a run
 ENDED = 0.012  # prior probability that it ends there
 PRICE = 4.0  # nats for a component left alone, in the total cost
@@ -204,7 +204,8 @@ class _Problem:
         error = np.concatenate([np.nan_to_num(_errors(one, decades)) for one in (a, b)])
         both = np.concatenate(values)
         span = _spans(a.names, both)
-        scale = np.sqrt(2 * (TOLERANCE[same_run] * span) ** 2 + 2 * np.median(error**2, axis=0)) + 1e-12
+        tolerance = TOLERANCE_WITHIN if same_run else TOLERANCE_ACROSS
+        scale = np.sqrt(2 * (tolerance * span) ** 2 + 2 * np.median(error**2, axis=0)) + 1e-12
         centre = np.nanmedian(both, axis=0)
         x, y = ((one - centre) / scale for one in values)
         kinds = np.array([[n.kind == m.kind for m in b.nodes] for n in a.nodes])

@@ -4,7 +4,6 @@ Options come from a TOML file, from text on a command line, or from Python; an o
 with the one that was probably meant.
 """
 
-import difflib
 import json
 import math
 import tomllib
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from circuits.architectures import NativeConfig
+from circuits.suggestions import suggest
 from tracking.checkpoints.runs import select_steps
 from tracking.training.sequences import Repeats
 
@@ -150,9 +150,7 @@ class TrainingConfig:
 
 def _converted(key: str, value: Any, kinds: Mapping[str, Any]) -> Any:
     if key not in kinds:
-        near = difflib.get_close_matches(key, kinds, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
-        raise ValueError(f"no training option {key!r}; {meant}")
+        raise ValueError(f"no training option {key!r}; {suggest(key, kinds)}")
     kind = kinds[key]
     options = get_args(kind)
     if type(None) in options:

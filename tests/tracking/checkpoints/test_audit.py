@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from tracking.checkpoints.audit import Audit, audit, audit_files
 from tracking.checkpoints.runs import Run
-from tracking.checkpoints.sketches import distance, peek, similarity, weigh
+from tracking.checkpoints.sketches import distance, sampled_hash, similarity, weigh
 
 SHAPES = {"embed.weight": (40, 16), "layer.weight": (16, 16), "layer.gain": (16,), "head.weight": (16, 40), "b": (4,)}
 EVEN, LOG = tuple(range(0, 1100, 100)), (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
@@ -220,7 +220,7 @@ def test_sketches_keep_distances_and_angles(sound: Path, tmp_path: Path) -> None
     assert similarity(notes[0], notes[1000]) == pytest.approx(cosine, abs=0.1)
     assert notes[0].norm == pytest.approx(np.sqrt(sum((w**2).sum() for w in held[0].values())), rel=1e-6)
     assert distance(notes[0], notes[0]) == 0
-    assert peek(sound / "step0") != peek(sound / "step100")
+    assert sampled_hash(sound / "step0") != sampled_hash(sound / "step100")
 
 
 def test_a_large_tensor_is_read_in_pieces(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_runs_without_any_date_are_refused(two_by_two: RunSet) -> None:
     [
         (grid(1, a=[1]), "a", "at least two runs"),
         (grid(3, a=[1]), "a", "'a' is 1 in all runs"),
-        (grid(3, learning_rate=[1, 2]), "learning_rat", "did you mean 'learning_rate'"),
+        (grid(3, learning_rate=[1, 2]), "learning_rat", "did you mean learning_rate"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(settings, by: str, words: str) -> None:
@@ -304,7 +304,7 @@ def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.Captur
     ("arguments", "words"),
     [
         (["compare", "nowhere", "--by", "a"], "no such folder"),
-        (["compare", "{sweep}", "--by", "learning_rat"], "did you mean 'learning_rate'"),
+        (["compare", "{sweep}", "--by", "learning_rat"], "did you mean learning_rate"),
         (["compare", "{sweep}/histories/run0", "--by", "learning_rate"], "at least two runs"),
         (["compare", "{sweep}", "--by", "learning_rate", "--unit", "epochs"], "expected --unit"),
         (["compare", "{sweep}", "--by", "learning_rate", "--figure", "rates.doc"], "expected --figure"),

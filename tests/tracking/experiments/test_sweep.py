@@ -79,7 +79,7 @@ def test_a_wrong_plan_is_one_sentence(text: str, words: str, tmp_path: Path) -> 
 
 def test_what_cannot_be_recorded_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     plan = {"seeds": 2, "base": TINY}
-    with pytest.raises(ValueError, match="no task 'indction'; the nearest is 'induction'"):
+    with pytest.raises(ValueError, match="no task 'indction'; did you mean induction"):
         run_sweep({**plan, "tasks": ["indction"]}, tmp_path)
     with pytest.raises(ValueError, match="at least 2 prompts"):
         run_sweep({**plan, "n_prompts": 1}, tmp_path)

@@ -235,7 +235,7 @@ def test_other_settings_are_refused(run: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tasks": ("inductoin",)}, "no task 'inductoin'; the nearest is 'induction'"),
+        ({"tasks": ("inductoin",)}, "no task 'inductoin'; did you mean induction"),
         ({"tasks": ()}, "one or more different tasks, got none"),
         ({"tasks": ("training",)}, "one or more different tasks"),
         ({"target": 1.5}, "target faithfulness"),
