@@ -3,6 +3,7 @@ from .comparison.comparison import compare as compare
 from .drawing.figures import plot as plot
 from .drawing.figures_comparison import plot_comparison as plot_comparison
 from .drawing.figures_forecast import plot_forecast as plot_forecast
+from .drawing.timelines import build_timeline as build_timeline
 from .experiments.branching import branch as branch
 from .forecasting.forecast import forecast as forecast
 from .formation.formation import formation_table as formation_table
@@ -16,7 +17,6 @@ from .matching.matching import match as match
 from .recording.live import Recorder as Recorder
 from .recording.recording import record as record
 from .results.exports import export_timeline as export_timeline
-from .results.timeline import build_timeline as build_timeline
 from .training.hyperparameters import TrainingConfig as TrainingConfig
 from .training.training import train as train
 from .viewer.report import report as report

@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float, Int
 
 from tracking.formation.logistic import fit_logistic
 
-__all__ = ["DEFINITIONS", "Dates", "Definition", "Rise", "Stretch", "date", "log_steps", "rises"]
+__all__ = ["DEFINITIONS", "Dates", "Definition", "Rise", "Stretch", "date", "default_definitions", "log_steps"]
+__all__ += ["rises"]
 
 STAY = 2  # snapshots for which a crossing must hold
 SAG = 0.8  # of the level, from which on it still counts as held
@@ -279,6 +280,11 @@ DEFINITIONS: dict[str, Definition] = {
     "change-point": Definition("it moves from one level to another, by least squares", _by_change_point),
 }
 """Every definition of formation by name; one more entry is one more definition, in the library and in every verb."""
+
+
+def default_definitions() -> tuple[str, ...]:
+    """Those that need no threshold."""
+    return tuple(name for name, definition in DEFINITIONS.items() if not definition.of_threshold)
 
 
 def _dates(early: np.ndarray, middle: np.ndarray, late: np.ndarray, x: np.ndarray, first: int) -> Dates:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from circuits.graph import Node
 from tracking.formation.clocks import CLOCKS, Curve, Measured
-from tracking.formation.dating import DEFINITIONS, Rise, date, rises
+from tracking.formation.dating import DEFINITIONS, Rise, date, default_definitions, rises
 from tracking.formation.sentences import status_of
 from tracking.formation.table import Formation, FormationTable
 from tracking.history.columns import State
@@ -25,7 +25,6 @@ from tracking.lifelines.lifelines import Lifeline, Lifelines, link_lifelines
 
 __all__ = ["Formation", "FormationTable", "Reading", "formation_table", "readings", "resamples", "tokens_at"]
 
-DEFAULT_DEFINITIONS: tuple[str, ...] = ("half-rise", "logistic", "change-point")
 NAN = float("nan")
 
 
@@ -45,7 +44,7 @@ def formation_table(
     history: History,
     lifelines: Lifelines | None = None,
     *,
-    definitions: Collection[str] = DEFAULT_DEFINITIONS,
+    definitions: Collection[str] | None = None,
     thresholds: Mapping[str, float] | float | None = None,
     clocks: Collection[str] | None = None,
     confidence: float = 0.9,
@@ -58,7 +57,7 @@ def formation_table(
         history: the run.
         lifelines: from `link_lifelines`; made with `thresholds` where not given.
         definitions: names in `tracking.formation.dating.DEFINITIONS`: *half-rise*, *logistic*, *change-point*,
-            *threshold*; the last dates only the form clock.
+            *threshold*; the last dates only the form clock.  Where not given, all that need no threshold.
         thresholds: as in `link_lifelines`.
         clocks: names in `tracking.formation.clocks.CLOCKS`, all where not given; one that the history cannot show
             gives no rows.
@@ -70,6 +69,7 @@ def formation_table(
         ValueError: a definition or clock is not known, or a number is out of range.
     """
     clocks = list(CLOCKS) if clocks is None else clocks
+    definitions = default_definitions() if definitions is None else definitions
     _check(definitions, clocks, confidence, n_resamples)
     if lifelines is None:
         lifelines = link_lifelines(history, thresholds=thresholds)

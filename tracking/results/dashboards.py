@@ -5,6 +5,7 @@ a lifeline, and how many edges are in each circuit.  Events and formation are ta
 """
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,18 +51,35 @@ def write_tensorboard(timeline: Timeline, folder: Path) -> list[Path]:
     Raises:
         ImportError: TensorBoard is not installed.
     """
-    from torch.utils.tensorboard.writer import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     written = []
     for run in timeline.runs:
         place = folder / file_name(run.name)
-        with SummaryWriter(str(place)) as writer:
-            for step, name, value in _rows(run):
-                writer.add_scalar(name, value, step)
-            for table in ("events", "formation"):
-                writer.add_text(table, _markdown(run.table(table).drop(columns="run")), run.history.steps[-1])
+        writer = EventFileWriter(str(place))
+        for step, name, value in _rows(run):
+            scalar = Summary.Value(tag=name, simple_value=value)
+            writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[scalar])))
+        for table in ("events", "formation"):
+            text = _text_summary(table, _markdown(run.table(table).drop(columns="run")))
+            writer.add_event(Event(wall_time=time.time(), step=run.history.steps[-1], summary=text))
+        writer.close()
         written.append(place)
     return written
+
+
+def _text_summary(name: str, text: str) -> Any:
+    """The message that TensorBoard's tab of texts reads."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+    tensor = TensorProto(dtype="DT_STRING", string_val=[text.encode()], tensor_shape=shape)
+    about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    return Summary(value=[Summary.Value(tag=f"{name}/text_summary", metadata=about, tensor=tensor)])
 
 
 def write_wandb(timeline: Timeline, folder: Path) -> list[Path]:

@@ -8,7 +8,6 @@ CSV and in JSON.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tracking.history.columns import COLUMNS, MEASURED, TABLES, typed
@@ -16,7 +15,6 @@ from tracking.history.history import SCHEMA_VERSION, History, tool_version
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 __all__ = ["RunTimeline", "Timeline", "file_name", "versions"]
 
@@ -115,10 +113,6 @@ class Timeline:
 
     def __repr__(self) -> str:
         return f"<Timeline of {', '.join(run.name for run in self.runs)}>"
-
-    def plot(self, **options: Any) -> "Figure":
-        """One figure of everything found in a run: `tracking.drawing.figures.plot` with these options."""
-        return import_module("tracking.drawing.figures").plot(self, **options)
 
     def __getitem__(self, name: str) -> RunTimeline:
         """The run of that name.

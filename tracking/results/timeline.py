@@ -18,7 +18,8 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
-from tracking.formation.formation import DEFAULT_DEFINITIONS, formation_table
+from tracking.formation.dating import default_definitions
+from tracking.formation.formation import formation_table
 from tracking.history.columns import MEASURED, TABLES, Column, Table, kind_of, typed
 from tracking.history.history import SCHEMA_VERSION, History
 from tracking.history.records import Record
@@ -52,22 +53,13 @@ def build_timeline(
     confidence: float = 0.9,
     seed: int = 0,
 ) -> Timeline:
-    """Link, date and put into words what some histories hold.
-
-    Args:
-        histories: one history or several, each of another run.
-        task: as in `link_lifelines`: whose measures are followed.
-        thresholds: as in `link_lifelines`: from which score on a component carries a role.
-        max_gap: as in `link_lifelines`: for how many snapshots a component may fall silent.
-        definitions: as in `formation_table`; where thresholds are given, the threshold is the first of them.
-        confidence: of the intervals.
-        seed: of all resampling.
+    """Link, date and put into words what some histories hold: `tracking.build_timeline`, without its figure.
 
     Raises:
         ValueError: two runs have one name, or a history holds nothing that could carry a role.
     """
     if definitions is None:
-        definitions = DEFAULT_DEFINITIONS if thresholds is None else ("threshold", *DEFAULT_DEFINITIONS)
+        definitions = (*(() if thresholds is None else ("threshold",)), *default_definitions())
     runs = []
     for history in [histories] if isinstance(histories, History) else histories:
         linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, seed=seed)

@@ -146,7 +146,7 @@ def test_wrong_requests_are_told_in_a_sentence(timeline: Timeline, tmp_path: Pat
         Timeline(())
     with pytest.raises(KeyError, match="it has demo, demo-slow"):
         timeline["other"]
-    with pytest.raises(ValueError, match="got 'xlsx'"):
+    with pytest.raises(ValueError, match="no format 'xlsx'"):
         export_timeline(timeline, tmp_path, formats=["xlsx"])
     with pytest.raises(FileNotFoundError, match="no timeline"):
         load_timeline(tmp_path / "absent.json")

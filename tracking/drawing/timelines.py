@@ -1,0 +1,56 @@
+"""Timelines that draw themselves: what `build_timeline` gives, with its figure.
+
+What is a timeline to someone at a prompt?  The value is `tracking.results.results.Timeline`, which knows nothing of
+figures; here it has the figure as a method.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracking.drawing import figures
+from tracking.history.history import History
+from tracking.results import timeline
+from tracking.results.results import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DrawnTimeline", "build_timeline"]
+
+
+@dataclass(frozen=True, repr=False)
+class DrawnTimeline(Timeline):
+    """Everything found in some runs, with its figure."""
+
+    def plot(self, **options: Any) -> "Figure":
+        """One figure of everything found in a run: `tracking.drawing.figures.plot` with these options."""
+        return figures.plot(self, **options)
+
+
+def build_timeline(
+    histories: "History | Iterable[History]",
+    *,
+    task: str | None = None,
+    thresholds: Mapping[str, float] | float | None = None,
+    max_gap: int = 2,
+    definitions: Sequence[str] | None = None,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> DrawnTimeline:
+    """Link, date and put into words what some histories hold.
+
+    Args:
+        histories: one history or several, each of another run.
+        task: as in `link_lifelines`: whose measures are followed.
+        thresholds: as in `link_lifelines`: from which score on a component carries a role.
+        max_gap: as in `link_lifelines`: for how many snapshots a component may fall silent.
+        definitions: as in `formation_table`; where thresholds are given, the threshold is the first of them.
+        confidence: of the intervals.
+        seed: of all resampling.
+
+    Raises:
+        ValueError: two runs have one name, or a history holds nothing that could carry a role.
+    """
+    how = {"task": task, "thresholds": thresholds, "max_gap": max_gap, "definitions": definitions}
+    return DrawnTimeline(timeline.build_timeline(histories, **how, confidence=confidence, seed=seed).runs)
