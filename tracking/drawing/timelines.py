@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tracking.drawing import figures
+from tracking.drawing.figures import plot
 from tracking.history.history import History
-from tracking.results import timeline
 from tracking.results.results import Timeline
+from tracking.results.timeline import build_timeline as timeline_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ class DrawnTimeline(Timeline):
 
     def plot(self, **options: Any) -> "Figure":
         """One figure of everything found in a run: `tracking.drawing.figures.plot` with these options."""
-        return figures.plot(self, **options)
+        return plot(self, **options)
 
 
 def build_timeline(
@@ -53,4 +53,4 @@ def build_timeline(
         ValueError: two runs have one name, or a history holds nothing that could carry a role.
     """
     how = {"task": task, "thresholds": thresholds, "max_gap": max_gap, "definitions": definitions}
-    return DrawnTimeline(timeline.build_timeline(histories, **how, confidence=confidence, seed=seed).runs)
+    return DrawnTimeline(timeline_of(histories, **how, confidence=confidence, seed=seed).runs)
