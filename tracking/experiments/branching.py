@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def _check_options(config: TrainingConfig, interventions: Sequence[Intervention]
             begin, last = other.window
             if max(low, begin) < min(high, last):
                 try:
-                    changed = TrainingConfig.from_dict({**asdict(changed), **dict(other.options)})
+                    changed = TrainingConfig.from_dict({**changed.to_dict(), **dict(other.options)})
                 except ValueError as error:
                     raise ValueError(f"'{each}' cannot be done: {error}") from error
 

@@ -11,7 +11,7 @@ counts is loading torch once a process and not once a run; `tests/benchmarks/tes
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def run_sweep(
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     out = Path(out)
     (out / "units").mkdir(parents=True, exist_ok=True)
-    about = {run.name: {"setting": dict(run.setting), "config": asdict(run.config)} for run in plan.runs}
+    about = {run.name: {"setting": dict(run.setting), "config": run.config.to_dict()} for run in plan.runs}
     write_beside(out / "sweep.json", (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
     place, recording = str(out.absolute()), dict(plan.recording)
     missing = {run.name: (place, run, recording) for run in plan.runs if not _is_done(out, run)}
@@ -95,7 +95,7 @@ def train_and_record(unit: tuple[str, PlannedRun, Mapping[str, Any]]) -> str:
     if summary.failed:
         step, task, reason = summary.failed[0]
         raise ValueError(f"{len(summary.failed)} records failed, the first {task} at step {step}: {reason}")
-    write_beside(_mark(folder, run.name), json.dumps(asdict(run.config), sort_keys=True).encode())
+    write_beside(_mark(folder, run.name), json.dumps(run.config.to_dict(), sort_keys=True).encode())
     return run.name
 
 
@@ -105,6 +105,6 @@ def _mark(out: Path, name: str) -> Path:
 
 def _is_done(out: Path, run: PlannedRun) -> bool:
     try:
-        return json.loads(_mark(out, run.name).read_text()) == json.loads(json.dumps(asdict(run.config)))
+        return json.loads(_mark(out, run.name).read_text()) == json.loads(json.dumps(run.config.to_dict()))
     except (OSError, ValueError):
         return False

@@ -9,7 +9,6 @@ that was stopped goes on as if it had not been.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ class StepsAround:
     def _plan(self, active: Sequence[Intervention], step: int, config: TrainingConfig) -> StepPlan:
         for each in active:
             if each.kind.trainer == "options":
-                config = TrainingConfig.from_dict({**asdict(config), **dict(each.options)})
+                config = TrainingConfig.from_dict({**config.to_dict(), **dict(each.options)})
         for number, each in enumerate(self._interventions):
             if each in active and each.kind.trainer == "order":
                 window = max(each.start or 0, self._fired.get(number, 0)), self._end if each.end is None else each.end

@@ -9,7 +9,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -17,8 +17,12 @@ from circuits.architectures import NativeConfig
 from circuits.suggestions import suggest
 from tracking.checkpoints.runs import select_steps
 from tracking.training.sequences import Repeats
+from tracking.training.source_kinds import Shape
+from tracking.training.sources import Source, read_sources
 
 __all__ = ["TrainingConfig"]
+
+SOURCES = "sources"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ class TrainingConfig:
     `checkpoints` says at which steps the state is kept, in the language of `tracking.checkpoints.runs.select_steps`
     over the steps 0 to `steps`; the last step is always kept.  `seed` draws the weights, `data_seed` (`seed` where it
     is not given) the data.  `schedule` is that of the learning rate after the warm-up: constant, or falling to zero at
-    `steps`.
+    `steps`; `wsd` stays and falls to zero over the last `decay_fraction` of the steps.  `label_smoothing` and `z_loss`
+    (the weight of the mean squared log normaliser) change what is minimised, not the loss that is logged; `dropout` is
+    of what attention and MLPs write.  `sources` mixes data of several kinds (`sources`); without them the model learns
+    from repeats, as the options from `repeat_probability` on say.
     """
 
     name: str = ""
@@ -47,14 +54,18 @@ class TrainingConfig:
     init_scale: float | None = None
 
     batch_size: int = 64
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
     learning_rate: float = 3e-3
     warmup_steps: int = 100
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    decay_fraction: float = 0.2
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
     clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    dropout: float = 0.0
 
     vocabulary: int = 64
     context_length: int = 32
@@ -64,6 +75,7 @@ class TrainingConfig:
     corrupted_fraction: float = 0.0
     zipf_exponent: float = 0.0
     burstiness: float = 0.0
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_layers", "n_heads", "batch_size", "learning_rate"):
@@ -73,12 +85,19 @@ class TrainingConfig:
             raise ValueError(f"expected a d_model that {self.n_heads} heads divide, got {self.d_model}")
         if self.positions == "rotary" and self.d_model // self.n_heads % 2:
             raise ValueError(f"rotary positions need an even head size, got {self.d_model // self.n_heads}")
+        for name in ("label_smoothing", "dropout", "decay_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
+        if self.z_loss < 0:
+            raise ValueError(f"expected z_loss from 0 on, got {self.z_loss}")
         self.sequences  # noqa: B018
         self.checkpoint_steps  # noqa: B018
 
     @staticmethod
     def from_toml(path: "str | Path", overrides: Mapping[str, Any] | None = None) -> "TrainingConfig":
-        """The options of a TOML file; sections are allowed and mean nothing; `overrides` come last.
+        """The options of a TOML file; `overrides` come last.
+
+        `[sources.NAME]` is a source of data; other sections are allowed and mean nothing.
 
         Raises:
             FileNotFoundError: no such file.
@@ -91,8 +110,8 @@ class TrainingConfig:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no TOML: {error}") from error
         flat = {key: value for key, value in given.items() if not isinstance(value, dict)}
-        for section in given.values():
-            flat |= section if isinstance(section, dict) else {}
+        for name, section in given.items():
+            flat |= {name: section} if name == SOURCES else section if isinstance(section, dict) else {}
         return TrainingConfig.from_dict({**flat, **(overrides or {})})
 
     @staticmethod
@@ -103,7 +122,23 @@ class TrainingConfig:
             ValueError: an option is unknown (the message names the nearest) or of the wrong kind.
         """
         kinds = get_type_hints(TrainingConfig)
-        return TrainingConfig(**{key: _converted(key, value, kinds) for key, value in options.items()})
+        plain = {key: value for key, value in options.items() if key.partition(".")[0] != SOURCES}
+        config = TrainingConfig(**{key: _converted(key, value, kinds) for key, value in plain.items()})
+        given = _nested_sources(options)
+        return replace(config, sources=read_sources(given, config.shape)) if given else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every option, as `from_dict` reads it and as `run.json` keeps it: `sources.NAME.OPTION` for the sources."""
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != SOURCES}
+        return own | {
+            f"{SOURCES}.{source.name}.{key}": value
+            for source in self.sources
+            for key, value in source.to_dict().items()
+        }
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.vocabulary, self.context_length)
 
     @property
     def model(self) -> NativeConfig:
@@ -144,8 +179,32 @@ class TrainingConfig:
         """The rate of the update that leads from `step` to the next."""
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         left = 1 - max(0.0, step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        fall = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
+        last = max(1.0, self.decay_fraction * self.steps)
+        fall = {
+            "constant": 1.0,
+            "linear": left,
+            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+            "wsd": min(1.0, max(0.0, (self.steps - step) / last)),
+        }
         return self.learning_rate * warm * fall[self.schedule]
+
+
+def _nested_sources(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sources of options that hold them as one mapping, as `sources.NAME.OPTION`, or as both."""
+    nested = options.get(SOURCES, {})
+    if isinstance(nested, tuple | list):
+        nested = {source.name: source.to_dict() for source in nested}
+    if not isinstance(nested, Mapping) or not all(isinstance(entries, Mapping) for entries in nested.values()):
+        raise ValueError(f"expected sources by name, as in [sources.NAME] with kind = 'repeats', got {nested!r}")
+    found = {name: dict(entries) for name, entries in nested.items()}
+    for key, value in options.items():
+        first, _, rest = key.partition(".")
+        name, _, option = rest.rpartition(".")
+        if first == SOURCES and rest:
+            if not name:
+                raise ValueError(f"expected an option of a source, as in sources.NAME.weight, got {key!r}")
+            found.setdefault(name, {})[option] = value
+    return found
 
 
 def _converted(key: str, value: Any, kinds: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-__all__ = ["Repeats", "batch"]
+__all__ = ["Repeats", "batch", "draw_sequences"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,11 @@ def batch(repeats: Repeats, size: int, *, seed: int, index: int) -> Int[np.ndarr
     >>> bool((x[:, :3] == x[:, 3:]).all())
     True
     """
-    rng = np.random.default_rng([seed, index])
+    return draw_sequences(repeats, np.random.default_rng([seed, index]), size)
+
+
+def draw_sequences(repeats: Repeats, rng: np.random.Generator, size: int) -> Int[np.ndarray, "batch pos"]:
+    """`size` sequences of the distribution."""
     shape = (size, repeats.length)
     fresh = _fresh(repeats, rng, shape)
     period = rng.integers(repeats.shortest_period, repeats.longest_period + 1, size=size)

@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -25,14 +26,19 @@ from tracking.checkpoints.runs import Run, parse_step
 from tracking.history.history import tool_version
 from tracking.history.records import SCHEMA_VERSION
 from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.objective import dropping_out, sequence_costs
+from tracking.training.optimizers import make_optimizer
 from tracking.training.sequences import batch
+from tracking.training.sources import Batch, loss_weights, mixed_batch
 
 __all__ = [
     "AroundStep",
+    "Losses",
     "StepPlan",
     "TrainingConfig",
     "TrainingState",
     "begin_run",
+    "data_batch",
     "load_state",
     "reproducible",
     "save_state",
@@ -56,10 +62,11 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How one step is done: with these options, and on these tokens instead of the next ones."""
+    """How one step is done: with these options, on these tokens instead of the next ones, with sources reweighted."""
 
     config: TrainingConfig
     tokens: Int[Tensor, "batch pos"] | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 AroundStep = Callable[[TrainingState, TrainingConfig], AbstractContextManager[StepPlan]]
@@ -70,13 +77,16 @@ def start_state(config: TrainingConfig, *, device: str = "cpu") -> TrainingState
     """The state before the first update, drawn from the seed alone; sets torch's random state."""
     torch.manual_seed(config.seed)
     module = native_module(config.model).to(device).requires_grad_(True).train()
-    betas = (config.beta1, config.beta2)
-    if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(module.parameters(), config.learning_rate, 0.9, weight_decay=config.weight_decay)
-    else:
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(module.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
-    return TrainingState(module, optimizer)
+    return TrainingState(module, make_optimizer(config, module))
+
+
+def data_batch(config: TrainingConfig, index: int) -> Batch:
+    """The batch at one position of the data of a configuration; without sources all of it is of the first, unnamed."""
+    data_seed = config.seed if config.data_seed is None else config.data_seed
+    if config.sources:
+        return mixed_batch(config.sources, config.batch_size, shape=config.shape, seed=data_seed, index=index)
+    tokens = batch(config.sequences, config.batch_size, seed=data_seed, index=index)
+    return Batch(tokens, np.zeros(len(tokens), dtype=np.int64), np.ones(tokens.shape, dtype=bool))
 
 
 def training_step(
@@ -84,29 +94,73 @@ def training_step(
     config: TrainingConfig,
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
+    factors: Mapping[str, float] | None = None,
     update: bool = True,
-) -> tuple[TrainingState, float]:
-    """One step: the loss (mean cross-entropy of the next token, in nats) before the update, and the state after it.
+) -> tuple[TrainingState, "Losses"]:
+    """One step: the losses (mean cross-entropy of the next token, in nats) before the update, and the state after it.
 
-    `tokens` is the batch at the state's position in the data unless given.
+    Args:
+        tokens: the batch; the one at the state's position in the data unless given.
+        factors: by which the losses of sources are reweighted (see `loss_weights`).
     """
     device = next(state.module.parameters()).device
-    if tokens is None:
-        data_seed = config.seed if config.data_seed is None else config.data_seed
-        tokens = torch.from_numpy(batch(config.sequences, config.batch_size, seed=data_seed, index=state.step))
-    tokens = tokens.to(device)
-    logits = state.module(tokens)
-    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    drawn = data_batch(config, state.step) if tokens is None else None
+    tokens = (torch.from_numpy(drawn.tokens) if drawn is not None else tokens).to(device)  # type: ignore[union-attr]
+    with dropping_out(state.module, config.dropout if update else 0.0):
+        logits = state.module(tokens)
+    if drawn is not None and config.sources:
+        losses, objective = _by_source(logits, tokens, drawn, config, state.step, factors)
+    else:
+        losses, objective = _of_all(logits, tokens, config)
     if not update:
-        return state, loss.item()
+        return state, losses
     for group in state.optimizer.param_groups:
         group["lr"], group["weight_decay"] = config.learning_rate_at(state.step), config.weight_decay
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    objective.backward()
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(state.module.parameters(), config.clip_norm)
     state.optimizer.step()
-    return TrainingState(state.module, state.optimizer, state.step + 1), loss.item()
+    return TrainingState(state.module, state.optimizer, state.step + 1), losses
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of a batch, and its mean over the sequences of each source that has any in it."""
+
+    whole: float
+    by_source: Mapping[str, float] = field(default_factory=dict)
+
+
+def _of_all(logits: Tensor, tokens: Tensor, config: TrainingConfig) -> tuple[Losses, Tensor]:
+    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    if not (config.label_smoothing or config.z_loss):
+        return Losses(loss.item()), loss
+    _, cost = sequence_costs(logits, tokens, label_smoothing=config.label_smoothing, z_loss=config.z_loss)
+    return Losses(loss.item()), cost.mean()
+
+
+def _by_source(
+    logits: Tensor,
+    tokens: Tensor,
+    drawn: Batch,
+    config: TrainingConfig,
+    step: int,
+    factors: Mapping[str, float] | None,
+) -> tuple[Losses, Tensor]:
+    nll, cost = sequence_costs(
+        logits,
+        tokens,
+        counted=torch.from_numpy(drawn.counted).to(tokens.device),
+        label_smoothing=config.label_smoothing,
+        z_loss=config.z_loss,
+    )
+    weights = torch.from_numpy(loss_weights(config.sources, step, factors)[drawn.source]).to(cost)
+    each = nll.detach().double().cpu().numpy()
+    rows = {source.name: drawn.source == number for number, source in enumerate(config.sources)}
+    return Losses(float(each.mean()), {n: float(each[at].mean()) for n, at in rows.items() if at.any()}), (
+        weights * cost
+    ).mean()
 
 
 def save_state(state: TrainingState, config: NativeConfig, folder: Path) -> None:
@@ -147,7 +201,9 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
             raise ValueError(f"it was trained with {header['optimizer']}")
         state.module.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         by_parameter: dict[int, dict[str, torch.Tensor]] = {}
-        numbers = {name: number for number, (name, _) in enumerate(state.module.named_parameters())}
+        names = {id(weight): name for name, weight in state.module.named_parameters()}
+        weights = [weight for group in state.optimizer.param_groups for weight in group["params"]]
+        numbers = {names[id(weight)]: number for number, weight in enumerate(weights)}
         for name, value in kept.items():
             if name != "random_state":
                 parameter, _, key = name.rpartition("/")
@@ -195,11 +251,14 @@ def train(
                 save_state(state, config.model, _place(folder, state.step))
             saved, last, step = False, state.step >= end, state.step
             with plan(state, config) as planned:
-                state, loss = training_step(state, planned.config, tokens=planned.tokens, update=not last)
-            if not math.isfinite(loss):
+                how = {"tokens": planned.tokens, "factors": planned.factors, "update": not last}
+                state, losses = training_step(state, planned.config, **how)
+            if not math.isfinite(losses.whole):
                 log.flush()
-                raise ValueError(f"the loss is {loss} at step {step}; try a smaller learning rate, or set clip_norm")
-            log.add(step, loss, planned.config)
+                raise ValueError(
+                    f"the loss is {losses.whole} at step {step}; try a smaller learning rate, or set clip_norm"
+                )
+            log.add(step, losses, planned.config)
             if progress is not None:
                 progress("training", step, end)
             if last:
@@ -236,7 +295,7 @@ def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> 
         "tool_version": tool_version(),
         "torch_version": torch.__version__,
         "name": config.name or folder.resolve().name,
-        "hyperparameters": {key: value for key, value in asdict(config).items() if key != "name"},
+        "hyperparameters": {key: value for key, value in config.to_dict().items() if key != "name"},
         "tokens_per_step": config.tokens_per_step,
         "model": asdict(config.model),
     }
@@ -247,6 +306,8 @@ def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> 
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{place} is damaged ({error}); choose another folder") from error
         asked = about["hyperparameters"]
+        usual = TrainingConfig().to_dict()  # a run of an earlier version does not name every option
+        known = {key: usual[key] for key in asked if key in usual} | known
         if differing := sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key)):
             there = ", ".join(f"{key} {known.get(key)!r} (asked: {asked.get(key)!r})" for key in differing)
             raise ValueError(f"{folder} holds a run with {there}; choose another folder, or the same options")
@@ -268,9 +329,11 @@ class _Log:
         sizes = [json.loads(line).get("batch_size", config.batch_size) for line in known]
         self._usual, self._tokens = config, config.context_length * sum(sizes)
 
-    def add(self, step: int, loss: float, config: TrainingConfig) -> None:
+    def add(self, step: int, losses: Losses, config: TrainingConfig) -> None:
         """What the step was done with; `tokens` are those seen before it."""
-        entry = {"step": step, "tokens": self._tokens, "loss": loss, "learning_rate": config.learning_rate_at(step)}
+        entry = {"step": step, "tokens": self._tokens, "loss": losses.whole}
+        entry |= {f"loss/{name}": loss for name, loss in losses.by_source.items()}
+        entry["learning_rate"] = config.learning_rate_at(step)
         if config.batch_size != self._usual.batch_size:
             entry["batch_size"] = config.batch_size
         self._tokens += config.tokens_per_step
