@@ -66,7 +66,7 @@ class Source:
         except ValueError as error:
             raise ValueError(f"source {self.name!r}: {error}") from error
 
-    def weight_at(self, step: float) -> float:
+    def weight_at(self, step: int) -> float:
         steps, weights = zip(*self.weight, strict=True)
         return float(np.interp(step, steps, weights))
 
@@ -126,7 +126,7 @@ def _pairs(weight: Any) -> tuple[tuple[float, float], ...]:
     return tuple((float(step), float(value)) for step, value in pairs)
 
 
-def shares(sources: tuple[Source, ...], step: float) -> Float[np.ndarray, "source"]:
+def shares(sources: tuple[Source, ...], step: int) -> Float[np.ndarray, "source"]:
     """p_s: the share of each source at a step.
 
     Raises:
@@ -157,7 +157,7 @@ def mixed_batch(sources: tuple[Source, ...], size: int, *, shape: Shape, seed: i
 
 
 def loss_weights(
-    sources: tuple[Source, ...], step: float, factors: Mapping[str, float] | None = None
+    sources: tuple[Source, ...], step: int, factors: Mapping[str, float] | None = None
 ) -> Float[np.ndarray, "source"]:
     """c_s: how much the loss on a sequence of each source counts, when sources are reweighted by `factors`.
 

@@ -1,0 +1,1 @@
+"""Influence: which training data moved a formation, and by how many steps."""
