@@ -54,7 +54,7 @@ def gradient_products(
         direction = _gradient_of(curve, date, module) * (1.0 if restrict is None else restrict(module))
         rows = [_products(module, config, step, direction) for step in range(low, high)]
         sources += [source for source, _ in rows]
-        products += [product * config.learning_rate_at(step) for step, (_, product) in zip(range(low, high), rows)]
+        products += [product * config.learning_rate_at(low + at) for at, (_, product) in enumerate(rows)]
         changes.append(float(measured[high][date.component] - measured[low][date.component]))
         sums.append(float(sum(product.sum() for product in products[-len(rows) :])))
         if progress is not None:

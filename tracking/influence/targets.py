@@ -27,14 +27,13 @@ from circuits.tasks.registry import TASKS, make_task
 from circuits.tasks.task import Task
 from tracking.influence.unrolled import flat
 from tracking.lifelines.roles import ROLE_THRESHOLDS
+from tracking.lifelines.states import holds, log_steps
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import sequence_costs
 from tracking.training.training import data_batch
 
 __all__ = ["Curve", "Date", "cotangents", "curve_named", "date_of", "values_at"]
 
-HELD = 0.8
-"""A crossing counts where the next value too is at least this share of the way up to the bar."""
 PROBE_SEED = 2**20
 """Of the data on which a loss is measured: no training begins there."""
 
@@ -162,14 +161,14 @@ def date_of(curve: Curve, measured: Mapping[int, Float[np.ndarray, "component"]]
     if curve.bar is None and not abs(best[-1] - best[0]) > 0:
         raise ValueError(f"{curve.name} does not move from step {steps[0]} to {steps[-1]}; give a threshold")
     bar = (best[0] + best[-1]) / 2 if curve.bar is None else sign * curve.bar
-    hold = best[0] + HELD * (bar - best[0])
-    for place in range(1, len(steps)):
-        if best[place - 1] < bar <= best[place] and (best[place + 1 : place + 2] >= hold).all():
-            before, after = steps[place - 1], steps[place]
-            component = int((sign * measured[after]).argmax())
-            low, high = sign * measured[before][component], sign * measured[after][component]
-            step = before + (after - before) * float((bar - low) / (high - low))
-            return Date(step, float(bar), before, after, float(low), float(high), component)
+    has = holds(best, log_steps(np.array(steps, dtype=float)), bar, floor=min(best[0], bar))
+    crossed = np.flatnonzero(has[1:] & ~has[:-1]) + 1
+    for place in crossed[:1]:
+        before, after = steps[place - 1], steps[place]
+        component = int((sign * measured[after]).argmax())
+        low, high = sign * measured[before][component], sign * measured[after][component]
+        step = before + (after - before) * float((bar - low) / (high - low))
+        return Date(step, float(bar), before, after, float(low), float(high), component)
     return None
 
 

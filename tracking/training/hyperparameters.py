@@ -17,7 +17,7 @@ from circuits.architectures import NativeConfig
 from circuits.suggestions import suggest
 from tracking.checkpoints.runs import select_steps
 from tracking.training.sequences import Repeats
-from tracking.training.source_kinds import Shape
+from tracking.training.source_kind import Shape
 from tracking.training.sources import Source, read_sources
 
 __all__ = ["TrainingConfig"]

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tracking.training.source_kinds import Kind, Shape, kind_of
+from tracking.training.source_kind import Kind, Shape
+from tracking.training.source_kinds import kind_of
 
 __all__ = ["Batch", "Source", "loss_weights", "mixed_batch", "read_sources", "shares"]
 

@@ -1,0 +1,325 @@
+"""Influence of training data: by how many steps each source moved a formation, and when.
+
+Why did this role form at this step?  `why` takes the date of a curve of a run (`targets`), asks how it depends on every
+sequence that was trained on (`unrolled`, or `products` where training cannot be gone through again), and adds that up
+over sources and windows of steps.  A **shift** is the change of the date, in steps, when a source's weight rises by a
+tenth of itself within the window: negative is earlier.  With shares p_s and the sensitivities ∂τ/∂c_i of `unrolled`,
+
+    shift_s = 0.1 · Σ_t Σ_i ∂τ/∂c_ti · ℓ_i (1[source of i is s] − p_s(t))
+
+It is an estimate until retraining has proved it (`verification`).  `low` and `high` bound it under other draws of the
+data: the steps of a window are drawn anew in blocks, and where several runs are given their seeds are the unit.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor, nn
+
+from circuits.loading import open_module
+from tracking.checkpoints.runs import Run
+from tracking.influence.opened import OpenedRun, open_run
+from tracking.influence.products import gradient_products
+from tracking.influence.targets import cotangents, nodes_of
+from tracking.influence.unrolled import Progress, Sensitivities, flat, sensitivities
+from tracking.influence.unrolled import check as check_differentiable
+from tracking.influence.verification import Proof, proofs_of
+from tracking.interventions.weights import own_weights
+from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.sources import shares
+from tracking.training.training import STATE, data_batch, reproducible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Influence", "Shift", "TopSequence", "why"]
+
+TENTH = 0.1
+BLOCK = 10
+N_DRAWS = 400
+By = Literal["source", "window", "example"]
+Method = Literal["unrolled", "products"]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The shift of the date when the weight of `source` rises by a tenth within `window` = [first, last)."""
+
+    source: str
+    window: tuple[int, int]
+    shift_steps: float
+    low: float
+    high: float
+    verified_shift: float = float("nan")
+
+    @property
+    def told(self) -> bool:
+        """Whether its direction is told: the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class TopSequence:
+    """One sequence of the data, and the shift of the date when it alone counts a tenth more."""
+
+    step: int
+    place: int
+    source: str
+    shift_steps: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What the data did to one date of one run (or of several, whose mean it then is).
+
+    Attributes:
+        curve, component, bar, date: what crossed which bar when (of several runs: the mean date).
+        runs: names.
+        shifts: one a source and window, largest first.
+        top: the sequences that moved the date most.
+        proofs: retrained branches, where some were asked for.
+    """
+
+    curve: str
+    component: str
+    bar: float
+    date: float
+    runs: tuple[str, ...]
+    method: Method
+    confidence: float
+    shifts: tuple[Shift, ...]
+    top: tuple[TopSequence, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Influence on {self.curve} at step {self.date:.0f}: {len(self.shifts)} shifts by {self.method}>"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Columns: source, window_first, window_last, shift_steps, low, high, verified_shift."""
+        import pandas as pd
+
+        columns = ["source", "window_first", "window_last", "shift_steps", "low", "high", "verified_shift"]
+        rows = [(s.source, *s.window, s.shift_steps, s.low, s.high, s.verified_shift) for s in self.shifts]
+        return pd.DataFrame(rows, columns=columns)
+
+    def to_dict(self) -> dict[str, object]:
+        """As `--json` prints it; a shift that was not verified has none."""
+        sources = [
+            {
+                "source": each.source,
+                "window": list(each.window),
+                "shift_steps": each.shift_steps,
+                "low": each.low,
+                "high": each.high,
+                "verified_shift": each.verified_shift if np.isfinite(each.verified_shift) else None,
+            }
+            for each in self.shifts
+        ]
+        about = {"curve": self.curve, "component": self.component, "bar": self.bar, "date": self.date}
+        about |= {"runs": list(self.runs), "method": self.method, "confidence": self.confidence}
+        top = [{**vars(each), "tokens": list(each.tokens)} for each in self.top]
+        return about | {"sources": sources, "top": top, "proofs": [vars(each) for each in self.proofs]}
+
+
+def why(
+    run: "Run | str | Path | Sequence[Run | str | Path]",
+    *,
+    role: str = "induction",
+    threshold: float | None = None,
+    by: By = "source",
+    windows: int = 4,
+    method: Method = "unrolled",
+    restrict: bool = False,
+    n_prompts: int = 64,
+    verify: int = 0,
+    confidence: float = 0.9,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Influence:
+    """Which training data moved a formation, and by how many steps.
+
+    Args:
+        run: of the embedded trainer; several runs (seeds of one setting) give their mean, with an interval over them.
+        role: the curve whose date is asked about: a role, a head's score (`a1.h0:induction`), a task
+            (`task/induction`) or a loss (`loss`, `loss/SOURCE`).
+        threshold: its bar; by default the role's, else half way between the first value and the last.
+        by: `source` over all steps up to the date, `window` each source in `windows` equal parts of them, or `example`
+            the sources and the sequences that moved it most.
+        method: `unrolled` goes back through training; `products` needs only checkpoints and data, and is rougher.
+        restrict: with `products`, only the weights of the head that crosses.
+        verify: so many retrained branches prove the largest shifts.
+        progress: called with (stage, done, of how many).
+
+    Raises:
+        ValueError: the curve is unknown or never crosses its bar, the run does not say how it was trained, keeps no
+            states, or is in half precision.
+    """
+    given: Sequence[Any] = [run] if isinstance(run, Run | str | Path) else run
+    _check(given, by, method, confidence, windows, verify)
+    runs = [
+        open_run(
+            each if isinstance(each, Run) else Run.open(each), role, threshold=threshold, n_prompts=n_prompts, seed=seed
+        )
+        for each in given
+    ]
+    with reproducible():
+        found = [METHODS[method](each, restrict, progress) for each in runs]
+        parts = windows if by == "window" else 1
+        single = [
+            _influence(each, effects, parts, method, confidence, seed)
+            for each, effects in zip(runs, found, strict=True)
+        ]
+        whole = _over_seeds(single, confidence) if len(single) > 1 else single[0]
+        if by == "example" and len(single) == 1:
+            whole = replace(whole, top=_top(runs[0], found[0]))
+        if verify:
+            whole = _verified(whole, runs, verify, progress)
+    return whole
+
+
+def _verified(whole: Influence, runs: Sequence[OpenedRun], n: int, progress: Progress | None) -> Influence:
+    rows = [(each.source, each.window, each.shift_steps) for each in whole.shifts]
+    proofs = proofs_of(rows, runs, n, progress=progress)
+    found = {(each.source, each.window): each.actual for each in reversed(proofs) if each.factor == 1 + TENTH}
+    shifts = tuple(
+        replace(each, verified_shift=found.get((each.source, each.window), each.verified_shift))
+        for each in whole.shifts
+    )
+    return replace(whole, shifts=shifts, proofs=proofs)
+
+
+def _check(given: Sequence[object], by: str, method: str, confidence: float, windows: int, verify: int) -> None:
+    if not given:
+        raise ValueError("expected at least one run, got none")
+    if by not in get_args(By):
+        raise ValueError(f"expected by to be one of {', '.join(get_args(By))}, got {by!r}")
+    if method not in METHODS:
+        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+    if not 0 < confidence < 1 or windows < 1 or verify < 0:
+        raise ValueError(
+            "expected a confidence between 0 and 1, windows from 1 on and verify from 0 on, got "
+            f"{confidence}, {windows} and {verify}"
+        )
+
+
+def _unrolled(opened: OpenedRun, restrict: bool, progress: Progress | None) -> Sensitivities:
+    check_differentiable(opened.config)
+    if not opened.states or min(opened.states) > min(opened.run.steps):
+        raise ValueError(
+            f"{opened.run.name!r} keeps no training state ({STATE}) at its first checkpoint, so training cannot be "
+            "gone through again; method='products' needs only checkpoints and data"
+        )
+    turned = cotangents(opened.curve, opened.date, opened.module_at)
+    return sensitivities(opened.config, opened.state_at, list(opened.states), turned, progress=progress)
+
+
+def _products(opened: OpenedRun, restrict: bool, progress: Progress | None) -> Sensitivities:
+    nodes = nodes_of(opened.curve, opened.date) if restrict else []
+
+    def own(module: nn.Module) -> Tensor:
+        mask = {weight: torch.zeros_like(weight) for weight in module.parameters()}
+        for node in nodes:
+            for weight, inside in own_weights(open_module(module), node):
+                mask[weight] = mask[weight] + inside
+        return flat(tuple(mask.values()))
+
+    steps = list(opened.run.steps)
+    chosen = own if nodes else None
+    return gradient_products(
+        opened.config,
+        opened.curve,
+        opened.date,
+        opened.module_at,
+        steps,
+        opened.measured,
+        restrict=chosen,
+        progress=progress,
+    )
+
+
+METHODS: dict[str, Callable[[OpenedRun, bool, Progress | None], Sensitivities]] = {
+    "unrolled": _unrolled,
+    "products": _products,
+}
+
+
+def _influence(
+    opened: OpenedRun, effects: Sensitivities, parts: int, method: Method, confidence: float, seed: int
+) -> Influence:
+    names = tuple(source.name for source in opened.config.sources) or ("data",)
+    by_step = _by_step(opened.config, effects)
+    edges = np.linspace(effects.first, effects.first + len(by_step), parts + 1).round().astype(int)
+    shifts = []
+    for first, last in itertools.pairwise(edges.tolist()):
+        rows = by_step[first - effects.first : last - effects.first]
+        drawn = _redrawn(rows, np.random.default_rng([seed, first]))
+        ends = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        for place, name in enumerate(names):
+            total = float(rows[:, place].sum())
+            low, high = (float(end) for end in ends[:, place])
+            shifts.append(Shift(name, (first, last), total, min(low, total), max(high, total)))
+    date, curve = opened.date, opened.curve
+    ranked = tuple(sorted(shifts, key=lambda each: -abs(each.shift_steps)))
+    component = curve.components[date.component]
+    bar = -date.bar if curve.falling else date.bar
+    return Influence(curve.name, component, bar, date.step, (opened.run.name,), method, confidence, ranked)
+
+
+def _by_step(config: TrainingConfig, effects: Sensitivities) -> Float[np.ndarray, "step source"]:
+    """The shift of the date when a source's weight rises by a tenth at one step."""
+    if not config.sources:
+        return TENTH * effects.effect.sum(axis=1, keepdims=True)
+    own = np.array([source.loss_weight for source in config.sources])
+    rows = []
+    for at, (source, effect) in enumerate(zip(effects.source, effects.effect, strict=True)):
+        weighted = effect * own[source]
+        of_source = np.bincount(source, weighted, minlength=len(own))
+        rows.append(TENTH * (of_source - shares(config.sources, effects.first + at) * weighted.sum()))
+    return np.stack(rows)
+
+
+def _redrawn(rows: Float[np.ndarray, "step source"], rng: np.random.Generator) -> Float[np.ndarray, "draw source"]:
+    """Sums over steps drawn anew in blocks: other data of the same sources."""
+    size = max(1, min(BLOCK, len(rows) // 4))
+    blocks = np.stack([part.sum(axis=0) for part in np.array_split(rows, max(len(rows) // size, 1))])
+    return blocks[rng.integers(len(blocks), size=(N_DRAWS, len(blocks)))].sum(axis=1)
+
+
+def _over_seeds(single: Sequence[Influence], confidence: float) -> Influence:
+    """The mean over runs, with Student's interval."""
+    keyed: dict[tuple[str, int], list[Shift]] = {}
+    for each in single:
+        for shift in each.shifts:
+            rank = sorted({other.window for other in each.shifts}).index(shift.window)
+            keyed.setdefault((shift.source, rank), []).append(shift)
+    wide = float(stats.t.ppf(0.5 + confidence / 2, len(single) - 1)) / len(single) ** 0.5
+    shifts = []
+    for (source, _), group in keyed.items():
+        values = np.array([shift.shift_steps for shift in group])
+        mean, half = float(values.mean()), wide * float(values.std(ddof=1))
+        window = tuple(round(float(np.mean([shift.window[end] for shift in group]))) for end in (0, 1))
+        shifts.append(Shift(source, (window[0], window[1]), mean, mean - half, mean + half))
+    ranked = tuple(sorted(shifts, key=lambda each: -abs(each.shift_steps)))
+    names = tuple(name for each in single for name in each.runs)
+    date = float(np.mean([each.date for each in single]))
+    return replace(single[0], component="", date=date, runs=names, shifts=ranked)
+
+
+def _top(opened: OpenedRun, effects: Sensitivities, n: int = 10) -> tuple[TopSequence, ...]:
+    names = [source.name for source in opened.config.sources] or ["data"]
+    order = np.argsort(-np.abs(effects.effect), axis=None)[:n]
+    found = []
+    for at, place in zip(*np.unravel_index(order, effects.effect.shape), strict=True):
+        step = effects.first + int(at)
+        tokens = data_batch(opened.config, step).tokens[place]
+        name, shift = names[int(effects.source[at, place])], TENTH * float(effects.effect[at, place])
+        found.append(TopSequence(step, int(place), name, shift, tuple(int(token) for token in tokens)))
+    return tuple(found)

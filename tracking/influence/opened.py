@@ -1,0 +1,99 @@
+"""A run opened for influence: how it was trained, the states it keeps, the curve in question and its date.
+
+What must be there before it can be asked which data moved a date, and what is said where it is not?
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from circuits.checkpoint import read_weights
+from circuits.loading import load_model
+from tracking.checkpoints.runs import Run
+from tracking.influence.targets import Curve, Date, curve_named, date_of, values_at
+from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.training import STATE, TrainingState, load_state
+
+__all__ = ["OpenedRun", "open_run"]
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """`measured` holds the curve at every kept step up to two after the date; `states` the steps from which training
+    can be gone through again."""
+
+    run: Run
+    config: TrainingConfig
+    curve: Curve
+    measured: dict[int, np.ndarray]
+    date: Date
+    states: tuple[int, ...]
+
+    def state_at(self, step: int) -> TrainingState:
+        return load_state(self.config, self.run[step].source)
+
+    def module_at(self, step: int) -> nn.Module:
+        return load_model(self.run[step].source).module.requires_grad_(True)
+
+
+def open_run(run: Run, curve: str, *, threshold: float | None, n_prompts: int, seed: int) -> OpenedRun:
+    """Raises:
+    ValueError: the run does not say how it was trained, is in half precision, has interventions, or its curve is
+        unknown or never crosses its bar.
+    """
+    config = _configuration(run)
+    model = load_model(run.checkpoints[0].source)
+    asked = curve_named(curve, model, config, threshold=threshold, n_prompts=n_prompts, seed=seed)
+    measured = {each.step: values_at(asked, load_model(each.source).module) for each in run.checkpoints}
+    date = date_of(asked, measured)
+    if date is None:
+        raise ValueError(_never(asked, measured, run.name))
+    states = tuple(each.step for each in run.checkpoints if (Path(each.source) / STATE).is_file())
+    return OpenedRun(run, config, asked, measured, date, states)
+
+
+def _configuration(run: Run) -> TrainingConfig:
+    known = {key: value for key, value in run.hyperparameters.items() if key != "intervention"}
+    if not known:
+        raise ValueError(
+            f"{run.name!r} does not say how it was trained (no hyperparameters in run.json), so its data is not known; "
+            "only runs of the embedded trainer can be asked why"
+        )
+    try:
+        config = TrainingConfig.from_dict(known)
+    except ValueError as error:
+        raise ValueError(f"run.json of {run.name!r} does not say what it was trained on: {error}") from error
+    about = json.loads((Path(run.source) / "run.json").read_text())
+    if about.get("interventions"):
+        raise ValueError(
+            f"{run.name!r} was trained with interventions ({'; '.join(about['interventions'])}), through which "
+            "gradients do not go; ask its parent"
+        )
+    weights = next(iter(read_weights(Path(run.checkpoints[0].source)).values()))
+    if weights.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"{run.name!r} keeps its weights in {str(weights.dtype).removeprefix('torch.')}; influence needs float32 "
+            "or better, since the effects of single sequences are lost in half precision"
+        )
+    return config
+
+
+def _never(curve: Curve, measured: dict[int, np.ndarray], name: str) -> str:
+    sign = -1.0 if curve.falling else 1.0
+    best = {step: float((sign * values).max()) for step, values in measured.items()}
+    first, top = min(measured), max(best, key=lambda step: best[step])
+    bar = "half way between its first and last value" if curve.bar is None else f"{curve.bar:g}"
+    if curve.bar is not None and best[first] >= sign * curve.bar:
+        return (
+            f"{curve.name} is at its bar of {bar} at the first checkpoint of {name!r} already; choose another threshold"
+        )
+    which = curve.components[int((sign * measured[top]).argmax())]
+    where = f" in {which}" if which else ""
+    return (
+        f"{curve.name} never crosses its bar of {bar} in {name!r} and stays there, so there is no date to explain; it "
+        f"comes nearest at step {top}{where}, with {sign * best[top]:.3g}: give a threshold below that"
+    )
