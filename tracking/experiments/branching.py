@@ -26,6 +26,7 @@ from tracking.experiments.training_hooks import StepsAround, measures, read_log
 from tracking.interventions.applying import LOG, stepping_in
 from tracking.interventions.components import Source
 from tracking.interventions.interventions import Intervention, check_interventions
+from tracking.training.sources import loss_weights
 from tracking.training.training import (
     STATE,
     Progress,
@@ -211,7 +212,12 @@ def _copied(model: Model) -> Model:
 
 def _check_options(config: TrainingConfig, interventions: Sequence[Intervention]) -> None:
     """Whether every change of options gives a configuration, in the order in which they are made."""
-    setting = [each for each in interventions if each.action == "set"]
+    for each in interventions:
+        if each.kind.trainer == "factors":
+            loss_weights(config.sources, each.start or 0, {name: float(value or 0) for name, value in each.options})
+        if each.kind.trainer == "order" and config.sources:
+            raise ValueError(f"'{each}' cannot be done: data from named sources has no other order")
+    setting = [each for each in interventions if each.kind.trainer == "options"]
     for number, each in enumerate(setting):
         (low, high), changed = each.window, config
         for other in [*setting[:number], each]:

@@ -111,7 +111,10 @@ class StepsAround:
             file.write(json.dumps(entry) + "\n")
 
     def _plan(self, active: Sequence[Intervention], step: int, config: TrainingConfig) -> StepPlan:
+        factors: dict[str, float] = {}
         for each in active:
+            if each.kind.trainer == "factors":
+                factors |= {name: float(value or 0) for name, value in each.options}
             if each.kind.trainer == "options":
                 config = TrainingConfig.from_dict({**config.to_dict(), **dict(each.options)})
         for number, each in enumerate(self._interventions):
@@ -122,7 +125,7 @@ class StepsAround:
                 if step < window[1]:  # the last state is looked at, not updated
                     rows = ordered_batch(config.sequences, config.batch_size, **given)
                     return StepPlan(config, torch.from_numpy(rows.copy()))
-        return StepPlan(config)
+        return StepPlan(config, factors=factors)
 
 
 def _measured(model: Model, rule: Condition, standing: Sequence[Intervention]) -> float:

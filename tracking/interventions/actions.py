@@ -5,7 +5,7 @@ To add one, put an `Action` into `ACTIONS`.  What it does is exactly one of:
 - `stands_in`: something else stands in for what a component gives, in training and wherever the model is measured;
 - `around`: a context manager around training steps, for one component;
 - `once`: a change to one component, at one step;
-- `trainer`: the trainer is given other options, or the same sequences in another order.
+- `trainer`: the trainer is given other options, other weights of its sources, or the same sequences in another order.
 """
 
 from collections.abc import Callable, Collection
@@ -65,7 +65,7 @@ class Action:
     stands_in: Callable[[Model, Node, str], StandIn] | None = None
     around: "Callable[[Model, str, str, Optimizer | None], AbstractContextManager[Any]] | None" = None
     once: "Callable[[Model, Node, str, int, Optimizer | None], None] | None" = None
-    trainer: Literal["", "options", "order"] = ""
+    trainer: Literal["", "options", "factors", "order"] = ""
 
     def __post_init__(self) -> None:
         handlers = ("stands_in", "around", "once", "trainer")
@@ -131,6 +131,7 @@ ACTIONS: dict[str, Action] = {
         once=lambda model, node, how, seed, optimizer: reinitialise(model, node, seed=seed, optimizer=optimizer),
     ),
     "set": Action(trainer="options"),
+    "reweight": Action(linking="by", trainer="factors"),
     "reorder": Action(ways=ORDERS, noun="order", trainer="order"),
 }
 """Every action by the verb that its sentence begins with."""

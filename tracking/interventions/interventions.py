@@ -11,6 +11,7 @@ An **intervention** is one sentence, in text or as a frozen `Intervention`:
     reinitialise a1.h0 seed 3 at 300              they are drawn anew
     set repeat_probability=0 until 300            options of the data or of the optimiser are changed
     reorder repeats-first until 200               the same sequences come in another order
+    reweight bigrams by 1.1 from 100 until 200    sequences of a source of data count more, or less
 
 each followed by `from STEP`, `until STEP` (that step is the first without), `at STEP`, or `when CONDITION`.  `a0` is
 every head of layer 0; commas join components.  A condition is a rule over measures of the model in training:
@@ -36,7 +37,7 @@ from tracking.interventions.conditions import NUMBER, Condition
 
 __all__ = ["Intervention", "check_interventions", "contradiction"]
 
-KEYWORDS = ("from", "until", "at", "when", "to", "with", "seed")
+KEYWORDS = ("from", "until", "at", "when", "to", "with", "by", "seed")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Intervention:
         action: see the module's list.
         components: names of heads and MLPs; `a0` is every head of layer 0.
         how: `zero` or `mean` (ablate), the pattern or checkpoint (clamp), the checkpoint (graft), the order (reorder).
-        options: what `set` changes, as (name, value).
+        options: what `set` changes, as (name, value), or the source that `reweight` reweights, with its factor.
         seed: of `reinitialise` and of `reorder shuffled`.
         start: the first step whose update is affected; None is where the branch begins.
         end: the first step that is not; None is never.
@@ -98,8 +99,10 @@ class Intervention:
     @property
     def spec(self) -> str:
         """The sentence; parsing it gives an equal intervention."""
-        parts = [self.action, ",".join(self.components), *(f"{name}={_text(value)}" for name, value in self.options)]
-        parts += [self.kind.linking, self.how if self.how != self.kind.usual else ""]
+        sign = " by " if self.kind.trainer == "factors" else "="
+        options = (f"{name}{sign}{_text(value)}" for name, value in self.options)
+        parts = [self.action, ",".join(self.components), *options]
+        parts += [self.kind.linking, self.how] if self.how != self.kind.usual else []
         parts += [f"seed {self.seed}"] if self.seed else []
         word = "at" if self.kind.once and self.condition is None else "from"
         parts += [f"{word} {self.start}"] if self.start is not None else []
@@ -176,6 +179,9 @@ def contradiction(first: Intervention, second: Intervention, graph: ModelGraph) 
     if trainers == {"options"}:
         names = [name for name, _ in first.options if name in dict(second.options)]
         return f"both set {names[0]}" if names else ""
+    if trainers == {"factors"}:
+        names = [name for name, _ in first.options if name in dict(second.options)]
+        return f"both reweight {names[0]}" if names else ""
     if trainers == {"order"}:
         return "both order the data"
     if trainers == {"options", "order"}:
@@ -206,10 +212,13 @@ def _check_form(given: Intervention) -> None:
         raise ValueError(f"{given.action} needs a component such as a0.h1, m0 or a0 (every head of layer 0)")
     if given.components and not given.kind.of_model:
         raise ValueError(f"{given.action} takes no component, got {', '.join(given.components)}")
-    if (given.kind.trainer == "options") != bool(given.options):
-        raise ValueError("expected options as NAME=VALUE with 'set', and with nothing else")
-    for name, _ in given.options:
-        if name not in ADJUSTABLE:
+    if (given.kind.trainer in ("options", "factors")) != bool(given.options):
+        raise ValueError("expected options as NAME=VALUE with 'set', and SOURCE by FACTOR with 'reweight'")
+    for name, value in given.options:
+        if given.kind.trainer == "factors":
+            if value is None or not value >= 0:
+                raise ValueError(f"expected a factor from 0 on for source {name!r}, got {value}")
+        elif name not in ADJUSTABLE:
             raise ValueError(f"no option {name!r} that can be changed in training; {suggest(name, ADJUSTABLE)}")
     given.kind.check_way(given.action, given.how)
 
@@ -233,8 +242,11 @@ def _read(action: str, words: list[str]) -> dict[str, Any]:
     plain, kind = clauses.pop(""), ACTIONS[action]
     fields: dict[str, Any] = {}
     if kind.trainer == "options":
-        fields["options"] = tuple(_option(word) for word in plain)
-        plain = []
+        fields["options"], plain = tuple(_option(word) for word in plain), []
+    elif kind.trainer == "factors":
+        if len(plain) != 1 or not re.fullmatch(NUMBER, " ".join(clauses.get("by", [""]))):
+            raise ValueError("expected a source and a factor, as in 'reweight bigrams by 1.1'")
+        fields["options"] = ((plain.pop(), float(clauses.pop("by")[0])),)
     elif kind.of_model and plain:
         fields["components"] = tuple(name for name in plain.pop(0).split(",") if name)
     if len(plain) == 1 and kind.ways:
@@ -242,7 +254,7 @@ def _read(action: str, words: list[str]) -> dict[str, Any]:
     if plain:
         raise ValueError(f"cannot make sense of {' '.join(plain)!r}; {suggest(plain[0], KEYWORDS)}")
     for word, rest in clauses.items():
-        if word in ("to", "with"):
+        if word in ("to", "with", "by"):
             if word != kind.linking or "how" in fields:
                 wrong = f"{action} takes no {word!r}" if word != kind.linking else f"{fields['how']!r} is too much"
                 raise ValueError(wrong)
