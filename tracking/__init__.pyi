@@ -10,6 +10,7 @@ from .formation.formation import formation_table as formation_table
 from .history.history import History as History
 from .history.history import open_histories as open_histories
 from .history.importing import import_history as import_history
+from .influence.influence import why as why
 from .interventions.interventions import Intervention as Intervention
 from .lifelines.alignment import align_runs as align_runs
 from .lifelines.lifelines import link_lifelines as link_lifelines
@@ -46,4 +47,5 @@ __all__ = [
     "report",
     "train",
     "view",
+    "why",
 ]

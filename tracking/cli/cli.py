@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tracking.cli.influence import why
 from tracking.cli.many_runs import compare, design, forecast, sweep
 from tracking.cli.outputs import export, match, report, track
 from tracking.cli.terminal import (
@@ -368,7 +369,7 @@ VERBS: dict[str, Callable[..., None]] = {}
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin": (demo, doctor),
     "One run": (train, audit, record, import_, track, match),
-    "Many runs": (sweep, compare, forecast, design, branch),
+    "Many runs": (sweep, compare, forecast, design, branch, why),
     "Results": (report, export),
 }
 for _panel, _verbs in _PANELS.items():

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,8 +44,7 @@ __all__ = ["Influence", "Shift", "TopSequence", "why"]
 TENTH = 0.1
 BLOCK = 10
 N_DRAWS = 400
-By = Literal["source", "window", "example"]
-Method = Literal["unrolled", "products"]
+BY = ("source", "window", "example")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Influence:
     bar: float
     date: float
     runs: tuple[str, ...]
-    method: Method
+    method: str
     confidence: float
     shifts: tuple[Shift, ...]
     top: tuple[TopSequence, ...] = ()
@@ -134,9 +133,9 @@ def why(
     *,
     role: str = "induction",
     threshold: float | None = None,
-    by: By = "source",
+    by: str = "source",
     windows: int = 4,
-    method: Method = "unrolled",
+    method: str = "unrolled",
     restrict: bool = False,
     n_prompts: int = 64,
     verify: int = 0,
@@ -199,8 +198,8 @@ def _verified(whole: Influence, runs: Sequence[OpenedRun], n: int, progress: Pro
 def _check(given: Sequence[object], by: str, method: str, confidence: float, windows: int, verify: int) -> None:
     if not given:
         raise ValueError("expected at least one run, got none")
-    if by not in get_args(By):
-        raise ValueError(f"expected by to be one of {', '.join(get_args(By))}, got {by!r}")
+    if by not in BY:
+        raise ValueError(f"expected by to be one of {', '.join(BY)}, got {by!r}")
     if method not in METHODS:
         raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
     if not 0 < confidence < 1 or windows < 1 or verify < 0:
@@ -252,7 +251,7 @@ METHODS: dict[str, Callable[[OpenedRun, bool, Progress | None], Sensitivities]] 
 
 
 def _influence(
-    opened: OpenedRun, effects: Sensitivities, parts: int, method: Method, confidence: float, seed: int
+    opened: OpenedRun, effects: Sensitivities, parts: int, method: str, confidence: float, seed: int
 ) -> Influence:
     names = tuple(source.name for source in opened.config.sources) or ("data",)
     by_step = _by_step(opened.config, effects)

@@ -186,7 +186,7 @@ def cotangents(curve: Curve, date: Date, module_at: Callable[[int], nn.Module]) 
         weights = list(module.parameters())
         with sdpa_kernel(SDPBackend.MATH):
             value = sign * slope * curve.values(open_module(module))[date.component]
-            found[step] = flat(torch.autograd.grad(value, weights, allow_unused=False, materialize_grads=True))
+            found[step] = flat(torch.autograd.grad(value, weights, materialize_grads=True))
     return found
 
 

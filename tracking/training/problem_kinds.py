@@ -52,7 +52,7 @@ class ModularArithmetic(Kind):
         clean, corrupted = self._written(asked), self._written(other)
         return Questions(clean[:, :3], corrupted[:, :3], clean[:, 3], corrupted[:, 3])
 
-    def split(self) -> tuple[Int[np.ndarray, "equation 2"], Int[np.ndarray, "equation 2"]]:
+    def split(self) -> tuple[Int[np.ndarray, "trained 2"], Int[np.ndarray, "held_out 2"]]:
         """(a, b) of the equations that are trained on, and of those held out."""
         pairs = np.stack(np.divmod(np.arange(self.modulus**2), self.modulus), axis=1)
         pairs = np.random.default_rng([self.seed, self.modulus]).permutation(pairs)

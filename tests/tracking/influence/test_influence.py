@@ -1,0 +1,162 @@
+"""Which data moved a date: what is foretold is what retraining finds, and what cannot be asked is said."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tracking.checkpoints.runs import Run
+from tracking.cli.cli import run as formation
+from tracking.influence.influence import why
+from tracking.influence.opened import open_run
+from tracking.influence.sentences import describe_influence
+from tracking.influence.targets import date_of
+from tracking.influence.verification import Proof, linear_range
+from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.training import train
+
+OPTIONS = {
+    "steps": 60, "checkpoints": "0..60:5", "n_layers": 1, "n_heads": 2, "d_model": 16, "vocabulary": 12,
+    "context_length": 12, "batch_size": 16, "warmup_steps": 10, "learning_rate": 0.01,
+    "sources": {
+        "chain": {"kind": "bigram", "weight": 1.0},
+        "noise": {"kind": "random", "weight": 1.0},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("influence") / "small"
+    train(TrainingConfig.from_dict(OPTIONS), folder)
+    return folder
+
+
+def test_what_is_foretold_is_found(run: Path) -> None:
+    """The chain is learned earlier when it counts more; both shares being a half, the noise does the opposite."""
+    found = why(run, role="loss/chain", verify=2)
+    shifts = {each.source: each for each in found.shifts}
+    assert shifts["chain"].shift_steps < 0 < shifts["noise"].shift_steps
+    assert shifts["chain"].shift_steps == pytest.approx(-shifts["noise"].shift_steps, rel=1e-5)
+    for each in found.shifts:
+        assert each.verified_shift == pytest.approx(each.shift_steps, rel=0.15)
+        assert each.low <= each.shift_steps <= each.high
+    assert all(proof.holds for proof in found.proofs)
+    assert linear_range(found.proofs) == (1.1, 1.1)
+
+
+def test_windows_add_up_to_the_whole(run: Path) -> None:
+    whole = {each.source: each.shift_steps for each in why(run, role="loss/chain").shifts}
+    parts = why(run, role="loss/chain", by="window", windows=3).to_frame()
+    assert parts.groupby("source").shift_steps.sum().to_dict() == pytest.approx(whole)
+    assert len(parts) == 6
+
+
+def test_products_rank_the_sources_alike(run: Path) -> None:
+    exact, rough = (why(run, role="loss/chain", method=method) for method in ("unrolled", "products"))
+    signs = [{each.source: np.sign(each.shift_steps) for each in found.shifts} for found in (exact, rough)]
+    assert signs[0] == signs[1]
+
+
+def test_the_top_sequences_are_of_the_data(run: Path) -> None:
+    found = why(run, role="loss/chain", by="example")
+    assert len(found.top) == 10
+    assert all(len(each.tokens) == 12 and each.step < found.date + 5 for each in found.top)
+    sizes = [abs(each.shift_steps) for each in found.top]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_several_seeds_give_their_mean(run: Path, tmp_path: Path) -> None:
+    train(TrainingConfig.from_dict({**OPTIONS, "seed": 1}), tmp_path / "other")
+    both = why([run, tmp_path / "other"], role="loss/chain")
+    single = [why(each, role="loss/chain") for each in (run, tmp_path / "other")]
+    mean = np.mean([found.to_frame().set_index("source").shift_steps["chain"] for found in single])
+    assert both.to_frame().set_index("source").shift_steps["chain"] == pytest.approx(mean)
+    assert both.runs == ("small", "other")
+
+
+def test_the_command_prints_what_the_function_finds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert formation(["why", str(run), "--role", "loss/chain", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = why(run, role="loss/chain")
+    assert [row["shift_steps"] for row in printed["sources"]] == [each.shift_steps for each in found.shifts]
+    assert {"source", "window", "shift_steps", "low", "high", "verified_shift"} == set(printed["sources"][0])
+    assert "estimates" in printed["sentences"][-1]
+
+
+def test_a_date_that_never_comes_says_how_near_it_was(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"induction never crosses its bar of 0.3 in 'small'.*nearest at step"):
+        why(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"role": "inductions"}, "no curve 'inductions'; expected a role among"),
+        ({"role": "loss/chains"}, "no curve 'loss/chains'"),
+        ({"role": "a7.h0:induction"}, "no head 'a7.h0' in this model"),
+        ({"role": "loss/chain", "by": "head"}, "expected by to be one of source, window, example"),
+        ({"role": "loss/chain", "method": "magic"}, "expected a method among unrolled, products"),
+        ({"role": "loss/chain", "threshold": 9.0}, "never crosses|at the first checkpoint"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(run: Path, options: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        why(run, **options)
+
+
+def test_without_states_the_other_method_remains(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "bare")
+    for place in (tmp_path / "bare").rglob("training_state.safetensors"):
+        place.unlink()
+    with pytest.raises(ValueError, match=r"keeps no training state.*method='products'"):
+        why(tmp_path / "bare", role="loss/chain")
+    assert why(tmp_path / "bare", role="loss/chain", method="products").shifts
+
+
+def test_half_precision_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "half")
+    for place in (tmp_path / "half").rglob("model.safetensors"):
+        tensors = {name: tensor.half() for name, tensor in load_file(place).items()}
+        place.unlink()
+        save_file(tensors, place)
+    with pytest.raises(ValueError, match="float16; influence needs float32"):
+        why(tmp_path / "half", role="loss/chain")
+
+
+def test_a_run_without_its_options_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "unknown")
+    about = json.loads((tmp_path / "unknown" / "run.json").read_text())
+    (tmp_path / "unknown" / "run.json").write_text(json.dumps({**about, "hyperparameters": {}}))
+    with pytest.raises(ValueError, match="does not say how it was trained"):
+        why(tmp_path / "unknown", role="loss/chain")
+
+
+def test_a_crossing_that_is_not_held_is_no_date(run: Path) -> None:
+    opened = open_run(Run.open(run), "loss/chain", threshold=None, n_prompts=8, seed=0)
+    falling = {step: np.array([2.0 if step < 20 else 1.0]) for step in range(0, 50, 5)}
+    spike = {step: np.array([1.0 if step == 20 else 2.0]) for step in range(0, 50, 5)}
+    curve = replace(opened.curve, bar=1.5)
+    found = date_of(curve, falling)
+    assert found is not None
+    assert found.step == pytest.approx(17.5)
+    assert date_of(curve, spike) is None
+
+
+def test_the_range_of_the_straight_line_ends_where_it_broke() -> None:
+    def proof(factor: float, actual: float) -> Proof:
+        return Proof("a", (0, 10), factor, (factor - 1) * 100, actual)
+
+    assert linear_range([proof(1.1, 10.0), proof(0.9, -9.0), proof(1.3, 80.0), proof(2.0, 100.0)]) == (0.9, 1.1)
+    assert linear_range([proof(1.1, math.inf)]) is None
+
+
+def test_an_estimate_says_that_it_is_one(run: Path) -> None:
+    said = describe_influence(why(run, role="loss/chain"))
+    assert said[0].startswith("loss/chain crosses")
+    assert "estimates" in said[-1]
