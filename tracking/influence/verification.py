@@ -6,6 +6,7 @@ within the window (`sources`), and everything else as it was; without the change
 It ends once its date is known.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,8 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        return abs(self.actual - self.predicted) <= max(CLOSE * abs(self.actual), HALF_A_STEP)
+        apart = abs(self.actual - self.predicted)
+        return math.isfinite(self.actual) and apart <= max(CLOSE * abs(self.actual), HALF_A_STEP)
 
 
 def shifted_date(opened: OpenedRun, source: str, factor: float, window: tuple[int, int]) -> float:
