@@ -4,7 +4,6 @@ A checkpoint is a folder with `config.json` and safetensors weights, either one 
 `model.safetensors.index.json`.  Nothing here knows what the weights mean; `circuits.model` does.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.files import write_beside
+from circuits.formats import content_hash, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +24,10 @@ __all__ = [
     "locate",
     "read_config",
     "read_weights",
-    "refuse_unreadable",
-    "weight_files",
     "write_weights",
 ]
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-OLD_WEIGHTS, OLD_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 LEFT_OVER = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")
 """Buffers that old checkpoints carry and no model reads."""
 
@@ -85,46 +82,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The weight files of the folder, in the order of their names: safetensors, or PyTorch's where there are none.
-
-    Raises:
-        FileNotFoundError: there are none, or a shard named by the index is missing.
-    """
-    for whole, index in ((WEIGHTS, INDEX), (OLD_WEIGHTS, OLD_INDEX)):
-        if (folder / whole).is_file():
-            return (folder / whole,)
-        if (folder / index).is_file():
-            names = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
-            if missing := [name for name in names if not (folder / name).is_file()]:
-                raise FileNotFoundError(f"{folder / index} names {missing[0]}, which is not there")
-            return tuple(folder / name for name in names)
-    raise FileNotFoundError(f"expected {WEIGHTS} or {INDEX}, found neither in {folder}")
-
-
 def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
     """Every tensor of the checkpoint by its name, on the CPU, as stored.
 
     Raises:
         FileNotFoundError: no weights there.
-        ValueError: a file is truncated or no safetensors file.
+        ValueError: a file is truncated or no format reads it.
     """
-    from safetensors.torch import load_file
-
-    weights: dict[str, torch.Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            weights |= load_file(path) if path.suffix == ".safetensors" else _read_old(path)
-        except Exception as error:
-            raise ValueError(f"expected a whole {path.suffix[1:]} file, but {path} cannot be read: {error}") from error
-    return weights
-
-
-def _read_old(path: Path) -> "dict[str, torch.Tensor]":
-    """PyTorch's own format, tensors only: nothing in the file is executed."""
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return read_tensors(folder)
 
 
 def write_weights(weights: "Mapping[str, torch.Tensor]", config: Mapping[str, Any], folder: "str | Path") -> None:
@@ -143,26 +108,7 @@ def write_weights(weights: "Mapping[str, torch.Tensor]", config: Mapping[str, An
 
 def checkpoint_hash(folder: "str | Path") -> str:
     """SHA-256 over the bytes of the weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in weight_files(Path(folder)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def refuse_unreadable(folder: Path) -> None:
-    """A sentence of our own for a truncated file, before a library meets it; reads headers only."""
-    from safetensors import safe_open
-
-    for path in weight_files(folder):
-        if path.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(str(path), framework="pt"):
-                pass
-        except Exception as error:
-            raise ValueError(f"expected a whole safetensors file, but {path} cannot be read: {error}") from error
+    return content_hash(folder)
 
 
 def copy_weights(module: "nn.Module", weights: "Mapping[str, torch.Tensor]", source: "str | Path") -> None:

@@ -21,12 +21,11 @@ from circuits.checkpoint import (
     locate,
     read_config,
     read_weights,
-    refuse_unreadable,
     write_weights,
 )
 from circuits.model import Model, check_fidelity
 
-__all__ = ["load_model", "open_module", "save_checkpoint", "save_module"]
+__all__ = ["load_model", "model_of", "open_module", "save_checkpoint", "save_module"]
 
 
 def save_checkpoint(module: nn.Module, config: NativeConfig, folder: "str | Path") -> None:
@@ -58,16 +57,35 @@ def load_model(
     wanted = _data_type(dtype) if dtype is not None else None
     folder = locate(source, revision=revision)
     config = read_config(folder)
+    return model_of(read_weights(folder), config, source=folder, device=device, dtype=wanted)
+
+
+def model_of(
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    source: "str | Path",
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | str | None" = None,
+) -> "Model":
+    """A model from weights in memory and its configuration, as `config.json` has it.
+
+    Args:
+        source: where the weights come from, for messages and for the tokenizer.
+
+    Raises:
+        ValueError: as `load_model`.
+    """
+    wanted, folder = _data_type(dtype) if dtype is not None else None, Path(source)
     if config.get("architecture") == NATIVE:
         try:
             module = native_module(NativeConfig.from_dict(config))
         except (ValueError, TypeError) as error:
             raise ValueError(f"the config of {folder} describes no native model: {error}") from error
-        weights = read_weights(folder)
         module.to(wanted or _stored_type(weights))
         copy_weights(module, weights, folder)
     else:
-        module = _hugging_face(folder, config, wanted)
+        module = _hugging_face(weights, config, folder, wanted)
     module.requires_grad_(False).eval().to(device)
     name = _architecture(config)
     model = Model(module, lay_open(module, name, folder), folder)
@@ -127,25 +145,34 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return (config.get("architectures") or [config.get("architecture") or config.get("model_type") or "unknown"])[0]
 
 
-def _hugging_face(folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> nn.Module:
-    from transformers import AutoModelForCausalLM
+def _hugging_face(
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], source: Path, dtype: torch.dtype | None
+) -> nn.Module:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     if dtype is None:
         stored = config.get("dtype") or config.get("torch_dtype")
         dtype = torch.float64 if stored == "float64" else torch.float32
-    refuse_unreadable(folder)
     with _quiet():
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            about = type(AutoConfig.for_model(config["model_type"])).from_dict(dict(config), name_or_path=str(source))
+            kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(about)]
+            loaded: Any = kind.from_pretrained(
+                None, config=about, state_dict=dict(weights), dtype=dtype, output_loading_info=True
+            )
             module, report = loaded
         except Exception as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
-                f"the weights in {folder} do not fit its config, or cannot be read: {first_line}"
+                f"the weights in {source} do not fit its config, or cannot be read: {first_line}"
             ) from error
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(str(key) for key in report[f"{kind}_keys"] if not LEFT_OVER.search(str(key))):
-            raise ValueError(f"the weights in {folder} do not fit its config: {kind} {keys[0]}")
+            raise ValueError(f"the weights in {source} do not fit its config: {kind} {keys[0]}")
+    given = {weight.data_ptr() for weight in weights.values()}
+    for own in module.parameters():
+        if own.data_ptr() in given:  # later swaps write into the module's own memory, not into what was read
+            own.data = own.data.clone()
     return module
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from tracking.checkpoints.formats import entries, weight_files
+from circuits.formats import entries, weight_files
 from tracking.checkpoints.hub import download
 from tracking.checkpoints.loading import find_config, working_config
 from tracking.checkpoints.runs import Checkpoint, Run

@@ -6,15 +6,13 @@ of them.  The model is made once; after that only weights change.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking.checkpoints.formats import content_hash, facts_inside, read_tensors, weight_files
+from circuits.formats import read_once, weight_files
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -27,20 +25,16 @@ IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "u
 
 @dataclass(frozen=True)
 class Loaded:
-    """One checkpoint in memory: `weights` by the model's own names, `digest` of the files' bytes.
-
-    `folder` is the checkpoint itself where a model can be made from it as it lies, and otherwise None.
-    """
+    """One checkpoint in memory: `weights` by the model's own names, `digest` of the files' bytes."""
 
     source: str
     config: Mapping[str, Any]
     weights: Mapping[str, Any]
     digest: str
-    folder: str | None
 
 
 def load_checkpoint(source: "str | Path", *, config: "str | Path | None" = None) -> Loaded:
-    """Read a checkpoint of any form (see `tracking.checkpoints.formats`).
+    """Read a checkpoint of any form (see `circuits.formats`).
 
     Args:
         config: the model's configuration, a `config.json` or a folder with one, where none lies beside the weights.
@@ -50,19 +44,14 @@ def load_checkpoint(source: "str | Path", *, config: "str | Path | None" = None)
         ValueError: the weights cannot be read, or no configuration is known.
     """
     place = Path(source)
-    files = weight_files(place)
-    digest = content_hash(place)
-    ready = place.is_dir() and files[0].name.startswith("model") and files[0].suffix == ".safetensors"
-    ready = ready and (place / "config.json").is_file() and config is None
-    facts = {} if ready else facts_inside(place)
-    weights: Mapping[str, Any] = read_tensors(place)
+    weights, digest, facts = read_once(place)
     if "model_args" in facts and config is None:
         about, weights = _from_nanogpt(facts["model_args"], weights)
     else:
         about = find_config(place, config=config)
-        if not ready:
-            weights = _own_names(weights, about)
-    return Loaded(str(place), about, weights, digest, str(place) if ready else None)
+        ready = config is None and weight_files(place)[0].name.startswith("model") and (place / "config.json").is_file()
+        weights = weights if ready else _own_names(weights, about)
+    return Loaded(str(place), about, weights, digest)
 
 
 def find_config(source: "str | Path", *, config: "str | Path | None" = None) -> dict[str, Any]:
@@ -100,17 +89,9 @@ def make_model(loaded: Loaded, *, device: str = "cpu", dtype: str | None = None)
     Raises:
         ValueError: the weights do not fit the configuration, or the architecture is not one that can be laid open.
     """
-    from circuits.checkpoint import write_weights
-    from circuits.loading import load_model
+    from circuits.loading import model_of
 
-    if loaded.folder is not None:
-        return load_model(loaded.folder, device=device, dtype=dtype)
-    with tempfile.TemporaryDirectory(prefix="formation-") as folder:
-        write_weights({name: weight.clone() for name, weight in loaded.weights.items()}, loaded.config, folder)
-        try:
-            return load_model(folder, device=device, dtype=dtype)
-        except (ValueError, FileNotFoundError) as error:
-            raise ValueError(str(error).replace(os.fspath(folder), loaded.source)) from error
+    return model_of(loaded.weights, loaded.config, source=loaded.source, device=device, dtype=dtype)
 
 
 def _own_names(weights: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tracking.checkpoints.formats import facts_inside
+from circuits.formats import facts_inside, holds_weights, is_weight_file
 from tracking.checkpoints.hub import is_hub_id, revisions
 
 __all__ = ["Checkpoint", "Run", "in_order", "parse_step", "parse_tokens", "select_steps"]
 
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.index.json", ".metadata")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 NAMED_STEP = re.compile(r"(?:^|(?<=[^a-z]))(?:global[_-]?step|step|checkpoint|ckpt|iter(?:ation)?)[=_-]?(\d+)", re.I)
 NAMED_TOKENS = re.compile(r"tokens[=_-]?(\d+(?:\.\d+)?)([KMBT]?)", re.I)
 StepOf = Callable[[str], int | None]
@@ -263,7 +261,7 @@ def _hub_checkpoints(repository: str, step_of: StepOf) -> tuple[Checkpoint, ...]
 def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:
     folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
     found = _dated(folder, step_of) if folder.is_dir() else []
-    if not found and (place.is_file() or (_holds_weights(place) and folder == place)):
+    if not found and (place.is_file() or (holds_weights(place) and folder == place)):
         step = step_of(place.name)
         step = facts_inside(place).get("step", 0) if step is None else step
         return (Checkpoint(step, str(place), parse_tokens(place.name)),)
@@ -297,15 +295,11 @@ def _dated(folder: Path, step_of: StepOf) -> list[Checkpoint]:
         step = step_of(entry.name)
         if step is None or entry.name.startswith(".") or entry.name.endswith(".part"):
             continue
-        a_folder = entry.is_dir() and (NAMED_STEP.search(entry.name) or _holds_weights(entry))
-        a_file = entry.is_file() and entry.suffix in WEIGHT_SUFFIXES and not re.search(r"-of-\d+|mp_rank", entry.name)
+        a_folder = entry.is_dir() and (NAMED_STEP.search(entry.name) or holds_weights(entry))
+        a_file = entry.is_file() and is_weight_file(entry) and not re.search(r"-of-\d+|mp_rank", entry.name)
         if a_folder or a_file:
             found.append(Checkpoint(step, str(entry), parse_tokens(entry.name)))
     return found
-
-
-def _holds_weights(folder: Path) -> bool:
-    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES)
 
 
 def _with_tokens(checkpoint: Checkpoint, per_step: float | None) -> Checkpoint:

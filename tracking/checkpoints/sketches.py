@@ -4,7 +4,7 @@ A **weight note** of one checkpoint: a hash, the norm, the count of numbers that
 every tensor.  A sketch is a fixed random projection: entry i of a tensor goes, with a random sign, into bucket i mod k,
 so that for two tensors x and y of one name E‖S(x) − S(y)‖² = ‖x − y‖² and E⟨S(x), S(y)⟩ = ⟨x, y⟩.  Distances of whole
 checkpoints, sums over many tensors, are good to a few per cent.  Tensors are read a block of numbers at a time
-(`tracking.checkpoints.tensor_files`), so a note takes some hundred megabytes at most, whatever the size of the model.
+(`circuits.tensor_files`), so a note takes some hundred megabytes at most, whatever the size of the model.
 
 References:
     Finding Frequent Items in Data Streams (Charikar et al., 2002), https://doi.org/10.1007/3-540-45465-9_59
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from tracking.checkpoints.formats import Entry, entries, weight_files
+from circuits.formats import Entry, entries, weight_files
 
 __all__ = ["TensorNote", "WeightNote", "distance", "sampled_hash", "similarity", "weigh"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.formats import content_hash, weight_files
 from circuits.graph import ModelGraph
-from tracking.checkpoints.formats import content_hash, weight_files
 from tracking.checkpoints.hub import Downloads, download
 from tracking.checkpoints.loading import Loaded, load_checkpoint, make_model, working_config
 from tracking.checkpoints.runs import Checkpoint

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tracking.checkpoints.formats import weight_files
+from circuits.formats import weight_files
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.execution.pool import Outcome, WorkerDiedError, WorkerPool

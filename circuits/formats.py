@@ -1,30 +1,46 @@
 """Checkpoint formats: in which form a checkpoint lies, and which tensors it holds.
 
-Every form is read through one door, `entries`: the tensors by name, each read when it is asked for, so that a
+Question: how are the weights of any checkpoint read, once, and without running anything in it?  Every form is an entry
+of `FORMATS`, read through one door, `open_checkpoint`: the tensors by name, each read when it is asked for, so that a
 checkpoint of any size can be walked in little memory.  Nothing in a checkpoint is ever executed: pickles are read for
 tensors alone (`weights_only`), the index of a distributed checkpoint by an unpickler that knows its few classes, and an
 archive that would unpack to more than its size is refused.
 
 Forms: `safetensors` (one file, or shards with an index), `torch` (`.pt`, `.pth`, `.bin`, `.ckpt`: a plain state dict,
 Lightning's, nanoGPT's, a DeepSpeed rank's; shards with an index), `distributed` (a `torch.distributed.checkpoint`
-folder).
+folder).  Another one is one more entry, whose `open` gives an `Entry` for each tensor.
 """
 
 import hashlib
 import io
 import json
+import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from tracking.checkpoints.tensor_files import places_in_archive, places_in_safetensors
+from circuits.tensor_files import Place, places_in_archive, places_in_safetensors
 
-__all__ = ["Entry", "content_hash", "entries", "facts_inside", "read_tensors", "weight_files"]
+__all__ = [
+    "FORMATS",
+    "Entry",
+    "Format",
+    "Opened",
+    "content_hash",
+    "entries",
+    "facts_inside",
+    "holds_weights",
+    "is_weight_file",
+    "open_checkpoint",
+    "read_once",
+    "read_tensors",
+    "weight_files",
+]
 
 # What trainers write beside the weights.
 NOT_WEIGHTS = (
@@ -32,18 +48,90 @@ NOT_WEIGHTS = (
 )  # fmt: skip
 # Where a state dict lies in a larger dictionary, the first that is there.
 HOMES = ("state_dict", "model_state_dict", "model", "module", "params")
+HELD = 1 / 4
+"""Share of the free memory that the files of one checkpoint may take while they are read once."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One tensor of a checkpoint: `whole()`, mapped into memory where that can be, or `part(first, last)` of it,
-    counted along the flattened tensor, which reads and keeps no more than that."""
+    counted along the flattened tensor, which reads and keeps no more than that; `place()` is where in a file its
+    numbers lie in order, None where they do not, or where that is not known."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     whole: Callable[[], Any]
     part: Callable[[int, int], Any]
+    place: Callable[[], Place | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's tensors, and what it says of itself beside them (`step`, nanoGPT's `model_args`)."""
+
+    entries: tuple[Entry, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form of checkpoint.
+
+    Args:
+        open: one of its files, as `find` or a suffix gave it.
+        suffixes: of files that are a whole checkpoint of this form.
+        find: the files of a checkpoint of this form in a folder, by their well-known names; empty where it is none.
+            The first of them is opened where `together`, and otherwise each.
+        together: the first file is an index that leads to the others.
+    """
+
+    open: Callable[[Path], Opened]
+    suffixes: tuple[str, ...] = ()
+    find: Callable[[Path], tuple[Path, ...]] = lambda folder: ()
+    together: bool = False
+
+
+def _located(source: "str | Path") -> tuple[Format, tuple[Path, ...]]:
+    place = Path(source)
+    if place.is_file():
+        for form in FORMATS.values():
+            if place.suffix in form.suffixes:
+                return form, (place,)
+        raise ValueError(
+            f"no format reads {place}: expected a name that ends in {', '.join(_suffixes())}; "
+            "circuits.formats.FORMATS takes further ones"
+        )
+    if not place.is_dir():
+        raise FileNotFoundError(f"no such checkpoint: {place}")
+    for form in FORMATS.values():
+        if files := form.find(place):
+            return form, files
+    found = [path for path in sorted(place.iterdir()) if is_weight_file(path)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{place} holds several files of weights, {found[0].name} and {found[1].name}; name one of them"
+        )
+    if not found:
+        raise FileNotFoundError(f"no weights in {place}: expected model.safetensors, pytorch_model.bin or the like")
+    return _located(found[0])
+
+
+def _suffixes() -> list[str]:
+    return [suffix for form in FORMATS.values() for suffix in form.suffixes]
+
+
+def is_weight_file(path: Path) -> bool:
+    """Whether a file is a checkpoint by its name, and not what trainers write beside one."""
+    return path.suffix in _suffixes() and not path.stem.startswith(NOT_WEIGHTS)
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether something in a folder is named like weights; whether they are whole is not looked at."""
+    if not folder.is_dir():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return ".metadata" in names or any(name.endswith((".index.json", *_suffixes())) for name in names)
 
 
 def weight_files(source: "str | Path") -> tuple[Path, ...]:
@@ -51,34 +139,21 @@ def weight_files(source: "str | Path") -> tuple[Path, ...]:
 
     Raises:
         FileNotFoundError: there are none, or one that an index names is missing.
-        ValueError: there are several and nothing tells which is meant.
+        ValueError: there are several and nothing tells which is meant, or no format reads the file.
     """
-    place = Path(source)
-    if place.is_file():
-        return (place,)
-    if not place.is_dir():
-        raise FileNotFoundError(f"no such checkpoint: {place}")
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        if (place / f"{stem}.{suffix}").is_file():
-            return (place / f"{stem}.{suffix}",)
-        if (place / f"{stem}.{suffix}.index.json").is_file():
-            return _shards(place / f"{stem}.{suffix}.index.json")
-    if (place / ".metadata").is_file():
-        return (place / ".metadata", *sorted(place.glob("*.distcp")))
-    if (place / "mp_rank_00_model_states.pt").is_file():
-        return (place / "mp_rank_00_model_states.pt",)
-    found = [
-        path
-        for path in sorted(place.iterdir())
-        if path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt") and not path.stem.startswith(NOT_WEIGHTS)
-    ]
-    if len(found) > 1:
-        raise ValueError(
-            f"{place} holds several files of weights, {found[0].name} and {found[1].name}; name one of them"
-        )
-    if not found:
-        raise FileNotFoundError(f"no weights in {place}: expected model.safetensors, pytorch_model.bin or the like")
-    return tuple(found)
+    return _located(source)[1]
+
+
+def _named(stem: str, suffix: str) -> Callable[[Path], tuple[Path, ...]]:
+    """Finds `stem.suffix`, or the shards that its index names."""
+
+    def find(folder: Path) -> tuple[Path, ...]:
+        if (folder / f"{stem}.{suffix}").is_file():
+            return (folder / f"{stem}.{suffix}",)
+        index = folder / f"{stem}.{suffix}.index.json"
+        return _shards(index) if index.is_file() else ()
+
+    return find
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -102,24 +177,76 @@ def content_hash(source: "str | Path") -> str:
     return digest.hexdigest()
 
 
-def entries(source: "str | Path") -> Iterator[Entry]:
-    """Every tensor of the checkpoint, in the order of names within a file.
+def open_checkpoint(source: "str | Path") -> Opened:
+    """The checkpoint's tensors, in the order of names within a file, none of them read yet.
 
     Raises:
         FileNotFoundError: no weights there.
         ValueError: a file is damaged, or holds something other than tensors and plain values.
     """
-    files = weight_files(source)
-    if files[0].name == ".metadata":
-        yield from _distributed(files[0])
-        return
-    for path in files:
-        yield from _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    form, files = _located(source)
+    parts = [form.open(path) for path in (files[:1] if form.together else files)]
+    facts = {name: value for part in parts for name, value in part.facts.items()} if len(parts) == 1 else {}
+    return Opened(tuple(entry for part in parts for entry in part.entries), facts)
+
+
+def entries(source: "str | Path") -> Iterator[Entry]:
+    """Every tensor of the checkpoint, as `open_checkpoint` gives them."""
+    yield from open_checkpoint(source).entries
 
 
 def read_tensors(source: "str | Path") -> dict[str, Any]:
     """Every tensor by name, on the CPU, as stored."""
     return {entry.name: entry.whole() for entry in entries(source)}
+
+
+def read_once(source: "str | Path") -> tuple[dict[str, Any], str, Mapping[str, Any]]:
+    """Every tensor, the hash of `content_hash`, and the facts, from one pass over the files.
+
+    Files that do not fit into a part of the free memory are mapped, and so read once more for the hash.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_checkpoint`.
+    """
+    import torch
+
+    files = weight_files(source)
+    if sum(path.stat().st_size for path in files) > HELD * _free_memory():
+        digest, opened = content_hash(source), open_checkpoint(source)
+        return {entry.name: entry.whole() for entry in opened.entries}, digest, opened.facts
+    held, digest = _read_hashed(files)
+    opened, tensors = open_checkpoint(source), {}
+    for entry in opened.entries:
+        place = entry.place()
+        size = prod(entry.shape)
+        if place is None or not size or place.start % place.dtype.itemsize:
+            tensors[entry.name] = entry.whole()
+            continue
+        buffer = held[place.path]
+        if place.start + size * place.dtype.itemsize > len(buffer):
+            raise ValueError(f"{place.path} ends before the numbers that it should hold")
+        numbers = torch.frombuffer(buffer, dtype=place.dtype, count=size, offset=place.start)
+        tensors[entry.name] = numbers.reshape(entry.shape)
+    return tensors, digest, opened.facts
+
+
+def _read_hashed(files: Iterable[Path]) -> tuple[dict[Path, bytearray], str]:
+    digest, held = hashlib.sha256(), {}
+    for path in files:
+        held[path] = buffer = bytearray(path.stat().st_size)
+        view, at = memoryview(buffer), 0
+        with path.open("rb") as file:
+            while count := file.readinto(view[at : at + (1 << 22)]):
+                digest.update(view[at : at + count])
+                at += count
+    return held, digest.hexdigest()
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # this system does not say
+        return 4 << 30
 
 
 def facts_inside(source: "str | Path") -> dict[str, Any]:
@@ -131,11 +258,14 @@ def facts_inside(source: "str | Path") -> dict[str, Any]:
         except (ValueError, KeyError, TypeError):
             return {}
     try:
-        files = weight_files(place)
-        held = _load(files[0]) if len(files) == 1 and files[0].suffix in (".ckpt", ".pt", ".pth", ".bin") else {}
+        form, files = _located(place)
+        return dict(form.open(files[0]).facts) if len(files) == 1 else {}
     except (ValueError, OSError):
         return {}
-    facts = {}
+
+
+def _facts_of(held: Mapping[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
     for key in ("global_step", "iter_num", "step"):
         if isinstance(held.get(key), int):
             facts["step"] = held[key]
@@ -145,7 +275,7 @@ def facts_inside(source: "str | Path") -> dict[str, Any]:
     return facts
 
 
-def _safetensors(path: Path) -> Iterator[Entry]:
+def _safetensors(path: Path) -> Opened:
     from safetensors import safe_open
 
     try:
@@ -156,30 +286,38 @@ def _safetensors(path: Path) -> Iterator[Entry]:
         raise ValueError(f"expected a whole safetensors file, but {path} cannot be read: {error}") from error
 
     places = places_in_safetensors(path)
-    for name, shape, dtype in known:
+
+    def entry(name: str, shape: tuple[int, ...], dtype: str) -> Entry:
         whole = partial(file.get_tensor, name)
-        yield Entry(name, shape, dtype, whole, places[name].read if name in places else _part_of(whole))
+        place = places.get(name)
+        return Entry(name, shape, dtype, whole, _part_of(whole) if place is None else place.read, lambda: place)
+
+    return Opened(tuple(entry(*one) for one in known))
 
 
-def _torch(path: Path) -> Iterator[Entry]:
+def _torch(path: Path) -> Opened:
     import torch
 
-    held: Mapping[str, Any] = _load(path)
+    whole_file = held = _load(path)
     places = cache(partial(_places, path))
     for home in HOMES:
         inner = held.get(home)
         if isinstance(inner, Mapping) and any(isinstance(value, torch.Tensor) for value in inner.values()):
             held, places = inner, cache(partial(_places, path, home))
             break
-    found = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    found = {str(name): value.detach() for name, value in held.items() if isinstance(value, torch.Tensor)}
     if not found:
         raise ValueError(f"expected a state dict in {path}, found no tensors under {', '.join(map(str, held))[:200]}")
-    for name in sorted(found):
-        tensor = found[name].detach()
+    for name, tensor in sorted(found.items()):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             raise ValueError(f"expected plain tensors in {path}, got {name} with layout {tensor.layout}")
+
+    def entry(name: str, tensor: Any) -> Entry:
         dtype, whole = str(tensor.dtype).removeprefix("torch."), partial(_same, tensor)
-        yield Entry(name, tuple(tensor.shape), dtype, whole, partial(_placed_part, places, name, whole))
+        part = partial(_placed_part, places, name, whole)
+        return Entry(name, tuple(tensor.shape), dtype, whole, part, lambda: places().get(name))
+
+    return Opened(tuple(entry(*one) for one in sorted(found.items())), _facts_of(whole_file))
 
 
 def _same(tensor: Any) -> Any:
@@ -200,7 +338,10 @@ def _places(path: Path, home: str | None = None) -> Mapping[str, Any]:
     """Where the tensors of a file of torch lie; empty where that cannot be told."""
     if not zipfile.is_zipfile(path):
         return {}
-    found = places_in_archive(path)
+    try:
+        found = places_in_archive(path)
+    except Exception:  # the file is read whole, and says itself what is wrong with it
+        return {}
     return {str(name): place for name, place in (found if home is None else found[home]).items()}
 
 
@@ -273,7 +414,7 @@ def _path_text(*parts: str) -> str:
     return "/".join(map(str, parts))
 
 
-def _distributed(index: Path) -> Iterator[Entry]:
+def _distributed(index: Path) -> Opened:
     try:
         about = _IndexUnpickler(io.BytesIO(index.read_bytes())).load()
         tensors = {name: held for name, held in about.state_dict_metadata.items() if hasattr(held, "chunks")}
@@ -283,12 +424,23 @@ def _distributed(index: Path) -> Iterator[Entry]:
             f"expected the index of a distributed checkpoint, but {index} is not: {_first(error)}"
         ) from error
     chosen = next((f"{home}." for home in HOMES if any(name.startswith(f"{home}.") for name in tensors)), "")
-    for name in sorted(tensors):
-        if name.startswith(chosen):
-            held = tensors[name]
-            dtype = str(held.properties.dtype).removeprefix("torch.")
-            chunks = _Chunks(index.parent, name, held, places)
-            yield Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)
+
+    def entry(name: str) -> Entry:
+        held = tensors[name]
+        chunks = _Chunks(index.parent, name, held, places)
+        dtype = str(held.properties.dtype).removeprefix("torch.")
+        return Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)
+
+    return Opened(tuple(entry(name) for name in sorted(tensors) if name.startswith(chosen)))
+
+
+def _find_distributed(folder: Path) -> tuple[Path, ...]:
+    return (folder / ".metadata", *sorted(folder.glob("*.distcp"))) if (folder / ".metadata").is_file() else ()
+
+
+def _find_deepspeed(folder: Path) -> tuple[Path, ...]:
+    rank = folder / "mp_rank_00_model_states.pt"
+    return (rank,) if rank.is_file() else ()
 
 
 class _Chunks:
@@ -345,3 +497,13 @@ class _Chunks:
         if tuple(found.shape) != sizes:
             raise ValueError(f"expected a piece of shape {sizes}, got {tuple(found.shape)}")
         return found[low - chunk.offsets[0] : high - chunk.offsets[0]] if sizes else found
+
+
+TORCH = (".bin", ".pt", ".pth", ".ckpt")
+FORMATS: dict[str, Format] = {
+    "safetensors": Format(_safetensors, (".safetensors",), _named("model", "safetensors")),
+    "torch": Format(_torch, TORCH, _named("pytorch_model", "bin")),
+    "distributed": Format(_distributed, (), _find_distributed, together=True),
+    "deepspeed": Format(_torch, (), _find_deepspeed),
+}
+"""Every format, in the order in which a folder is asked for it. To add one, add an entry."""

@@ -10,14 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from circuits.architectures import NativeConfig, native_module
 from circuits.checkpoint import checkpoint_hash
+from circuits.formats import (
+    FORMATS,
+    Entry,
+    Format,
+    Opened,
+    content_hash,
+    entries,
+    facts_inside,
+    read_once,
+    read_tensors,
+)
 from circuits.loading import save_checkpoint
-from tracking.checkpoints.formats import content_hash, entries, facts_inside, read_tensors
 from tracking.checkpoints.loading import load_checkpoint, make_model
 from tracking.checkpoints.runs import Run
 
@@ -193,7 +204,7 @@ def test_our_own_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("large", [0, 1 << 26])
 @pytest.mark.parametrize("form", [hugging_face, sharded, state_dict, wrapped, legacy, distributed])
 def test_parts_of_a_tensor_are_read_alone(gpt2, tmp_path: Path, monkeypatch, form: Callable, large: int) -> None:
-    monkeypatch.setattr("tracking.checkpoints.formats.LARGE", large)
+    monkeypatch.setattr("circuits.formats.LARGE", large)
     for entry in entries(form(gpt2, tmp_path / form.__name__)):
         whole = entry.whole()
         assert tuple(whole.shape) == entry.shape
@@ -315,3 +326,39 @@ def test_a_type_that_does_not_fit_is_a_sentence(gpt2, tmp_path: Path) -> None:
     save_file(weights, place / "model.safetensors")
     with pytest.raises(ValueError, match="do not fit"):
         make_model(load_checkpoint(place))
+
+
+def test_one_pass_gives_tensors_and_hash(gpt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in FORMS:
+        place = form(gpt2, tmp_path / form.__name__)
+        tensors, digest, _ = read_once(place)
+        assert digest == content_hash(place)
+        wanted = read_tensors(place)
+        assert tensors.keys() == wanted.keys()
+        assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+    monkeypatch.setattr("circuits.formats.HELD", 0.0)  # as if the files did not fit into memory
+    mapped, digest, _ = read_once(tmp_path / "sharded")
+    assert digest == content_hash(tmp_path / "sharded")
+    assert all(torch.equal(mapped[name], weight) for name, weight in gpt2.state_dict().items() if name in mapped)
+
+
+def test_a_format_from_outside_is_one_entry(gpt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(path: Path) -> Opened:
+        arrays = np.load(path)
+
+        def entry(name: str) -> Entry:
+            def whole() -> torch.Tensor:
+                return torch.from_numpy(arrays[name])
+
+            return Entry(name, arrays[name].shape, "float32", whole, lambda first, last: whole().flatten()[first:last])
+
+        return Opened(tuple(map(entry, arrays.files)))
+
+    gpt2.config.save_pretrained(tmp_path)
+    np.savez(tmp_path / "step10.npz", **{name: weight.numpy() for name, weight in gpt2.state_dict().items()})
+    with pytest.raises(ValueError, match=r"no format reads .*step10\.npz: expected a name that ends in \.safetensors"):
+        load_checkpoint(tmp_path / "step10.npz")
+    monkeypatch.setitem(FORMATS, "numpy", Format(opened, (".npz",)))
+    assert Run.open(tmp_path).steps == (10,)
+    model = make_model(load_checkpoint(Run.open(tmp_path)[10].source))
+    torch.testing.assert_close(model.logits(TOKENS), gpt2(TOKENS).logits.detach(), rtol=1e-4, atol=1e-5)
