@@ -12,19 +12,19 @@ folder).  Another one is one more entry, whose `open` gives an `Entry` for each 
 """
 
 import hashlib
-import io
 import json
 import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from circuits.tensor_files import Place, places_in_archive, places_in_safetensors
+from circuits.distributed_files import find_distributed, open_distributed
+from circuits.tensor_files import HOMES, Entry, Opened, first_line, places_in_archive, places_in_safetensors
 
 __all__ = [
     "FORMATS",
@@ -46,32 +46,8 @@ __all__ = [
 NOT_WEIGHTS = (
     "optimizer", "scheduler", "scaler", "rng_state", "random_states", "training_args", "training_state", "trainer_state"
 )  # fmt: skip
-# Where a state dict lies in a larger dictionary, the first that is there.
-HOMES = ("state_dict", "model_state_dict", "model", "module", "params")
 HELD = 1 / 4
 """Share of the free memory that the files of one checkpoint may take while they are read once."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a checkpoint: `whole()`, mapped into memory where that can be, or `part(first, last)` of it,
-    counted along the flattened tensor, which reads and keeps no more than that; `place()` is where in a file its
-    numbers lie in order, None where they do not, or where that is not known."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    whole: Callable[[], Any]
-    part: Callable[[int, int], Any]
-    place: Callable[[], Place | None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A checkpoint's tensors, and what it says of itself beside them (`step`, nanoGPT's `model_args`)."""
-
-    entries: tuple[Entry, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -366,76 +342,10 @@ def _load(path: Path) -> Mapping[str, Any]:
             f"refused ({what}); save it again as a plain state dict or as safetensors"
         ) from error
     except Exception as error:
-        raise ValueError(f"expected a whole file of torch, but {path} cannot be read: {_first(error)}") from error
+        raise ValueError(f"expected a whole file of torch, but {path} cannot be read: {first_line(error)}") from error
     if not isinstance(held, Mapping):
         raise ValueError(f"expected a state dict in {path}, got {type(held).__name__}")
     return held
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-# -- torch.distributed.checkpoint -----------------------------------------------------------------------------------
-
-LARGE = 64 << 20
-"""Bytes above which a piece is read in parts."""
-
-_KNOWN = {
-    ("torch", "Size"),
-    ("torch.serialization", "_get_layout"),
-    ("torch.distributed.checkpoint.metadata", "Metadata"),
-    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
-    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
-    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
-    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("collections", "OrderedDict"),
-}
-
-
-class _IndexUnpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        import torch
-
-        if module_name == "pathlib":
-            return _path_text
-        if module_name == "torch" and isinstance(getattr(torch, global_name, None), torch.dtype | torch.memory_format):
-            return getattr(torch, global_name)
-        if (module_name, global_name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it names {module_name}.{global_name}")
-        return super().find_class(module_name, global_name)
-
-
-def _path_text(*parts: str) -> str:
-    return "/".join(map(str, parts))
-
-
-def _distributed(index: Path) -> Opened:
-    try:
-        about = _IndexUnpickler(io.BytesIO(index.read_bytes())).load()
-        tensors = {name: held for name, held in about.state_dict_metadata.items() if hasattr(held, "chunks")}
-        places = {(key.fqn, tuple(key.offset or ())): held for key, held in about.storage_data.items()}
-    except Exception as error:
-        raise ValueError(
-            f"expected the index of a distributed checkpoint, but {index} is not: {_first(error)}"
-        ) from error
-    chosen = next((f"{home}." for home in HOMES if any(name.startswith(f"{home}.") for name in tensors)), "")
-
-    def entry(name: str) -> Entry:
-        held = tensors[name]
-        chunks = _Chunks(index.parent, name, held, places)
-        dtype = str(held.properties.dtype).removeprefix("torch.")
-        return Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)
-
-    return Opened(tuple(entry(name) for name in sorted(tensors) if name.startswith(chosen)))
-
-
-def _find_distributed(folder: Path) -> tuple[Path, ...]:
-    return (folder / ".metadata", *sorted(folder.glob("*.distcp"))) if (folder / ".metadata").is_file() else ()
 
 
 def _find_deepspeed(folder: Path) -> tuple[Path, ...]:
@@ -443,67 +353,11 @@ def _find_deepspeed(folder: Path) -> tuple[Path, ...]:
     return (rank,) if rank.is_file() else ()
 
 
-class _Chunks:
-    """One tensor of a distributed checkpoint, in pieces; each is an archive of torch within a file."""
-
-    def __init__(self, folder: Path, name: str, held: Any, places: Mapping[Any, Any]) -> None:
-        self.folder, self.name, self.held, self.places = folder, name, held, places
-        self.located = cache(places_in_archive)
-
-    def whole(self) -> Any:
-        return self._rows(0, self.held.size[0] if len(self.held.size) else 1)
-
-    def part(self, first: int, last: int) -> Any:
-        width = prod(self.held.size[1:]) or 1
-        row = first // width
-        found = self._rows(row, -(-last // width)) if len(self.held.size) else self.whole()
-        return found.reshape(-1)[first - row * width : last - row * width]
-
-    def _rows(self, first: int, last: int) -> Any:
-        """Some rows of the first axis (all of a scalar)."""
-        import torch
-
-        size = tuple(self.held.size)
-        out = torch.empty((last - first, *size[1:]) if size else (), dtype=self.held.properties.dtype)
-        try:
-            for chunk in self.held.chunks:
-                low = max(first, chunk.offsets[0]) if size else 0
-                high = min(last, chunk.offsets[0] + chunk.sizes[0]) if size else 1
-                if low < high:
-                    found = self._piece(chunk, low, high)
-                    window = [slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True)]
-                    out[(slice(low - first, high - first), *window[1:]) if size else ()] = found
-        except Exception as error:
-            raise ValueError(
-                f"the distributed checkpoint {self.folder} is damaged at {self.name}: {_first(error)}"
-            ) from error
-        return out
-
-    def _piece(self, chunk: Any, low: int, high: int) -> Any:
-        """Rows of one chunk; a large one is not read whole."""
-        import torch
-
-        place = self.places[self.name, tuple(chunk.offsets)]
-        if Path(place.relative_path).name != place.relative_path:
-            raise ValueError(f"it names {place.relative_path}, which is outside")
-        path, sizes = self.folder / place.relative_path, tuple(chunk.sizes)
-        if place.length > LARGE and (at := self.located(path, place.offset, place.length)) is not None:
-            width = prod(sizes[1:])
-            rows = [(row - chunk.offsets[0]) * width for row in (low, high)]
-            return at.read(*rows).reshape(high - low, *sizes[1:])
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            found = torch.load(io.BytesIO(file.read(place.length)), map_location="cpu", weights_only=True)
-        if tuple(found.shape) != sizes:
-            raise ValueError(f"expected a piece of shape {sizes}, got {tuple(found.shape)}")
-        return found[low - chunk.offsets[0] : high - chunk.offsets[0]] if sizes else found
-
-
 TORCH = (".bin", ".pt", ".pth", ".ckpt")
 FORMATS: dict[str, Format] = {
     "safetensors": Format(_safetensors, (".safetensors",), _named("model", "safetensors")),
     "torch": Format(_torch, TORCH, _named("pytorch_model", "bin")),
-    "distributed": Format(_distributed, (), _find_distributed, together=True),
+    "distributed": Format(open_distributed, (), find_distributed, together=True),
     "deepspeed": Format(_torch, (), _find_deepspeed),
 }
 """Every format, in the order in which a folder is asked for it. To add one, add an entry."""

@@ -8,18 +8,22 @@ without its data.
 import io
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Place", "Window", "places_in_archive", "places_in_safetensors"]
+__all__ = ["HOMES", "Entry", "Opened", "Place", "Window", "first_line", "places_in_archive", "places_in_safetensors"]
 
 SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
     "U16": "uint16", "U32": "uint32", "U64": "uint64", "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
+
+
+# Where a state dict lies in a larger dictionary, the first that is there.
+HOMES = ("state_dict", "model_state_dict", "model", "module", "params")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,32 @@ class Place:
             if file.readinto(held) != len(held):
                 raise ValueError(f"{self.path} ends before the numbers that it should hold")
         return torch.frombuffer(held, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint: `whole()`, mapped into memory where that can be, or `part(first, last)` of it,
+    counted along the flattened tensor, which reads and keeps no more than that; `place()` is where in a file its
+    numbers lie in order, None where they do not, or where that is not known."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    whole: Callable[[], Any]
+    part: Callable[[int, int], Any]
+    place: Callable[[], Place | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's tensors, and what it says of itself beside them (`step`, nanoGPT's `model_args`)."""
+
+    entries: tuple[Entry, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def places_in_safetensors(path: Path) -> dict[str, Place]:

@@ -19,9 +19,7 @@ from circuits.architectures import NativeConfig, native_module
 from circuits.checkpoint import checkpoint_hash
 from circuits.formats import (
     FORMATS,
-    Entry,
     Format,
-    Opened,
     content_hash,
     entries,
     facts_inside,
@@ -29,6 +27,7 @@ from circuits.formats import (
     read_tensors,
 )
 from circuits.loading import save_checkpoint
+from circuits.tensor_files import Entry, Opened
 from tracking.checkpoints.loading import load_checkpoint, make_model
 from tracking.checkpoints.runs import Run
 
@@ -204,7 +203,7 @@ def test_our_own_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("large", [0, 1 << 26])
 @pytest.mark.parametrize("form", [hugging_face, sharded, state_dict, wrapped, legacy, distributed])
 def test_parts_of_a_tensor_are_read_alone(gpt2, tmp_path: Path, monkeypatch, form: Callable, large: int) -> None:
-    monkeypatch.setattr("circuits.formats.LARGE", large)
+    monkeypatch.setattr("circuits.distributed_files.LARGE", large)
     for entry in entries(form(gpt2, tmp_path / form.__name__)):
         whole = entry.whole()
         assert tuple(whole.shape) == entry.shape

@@ -18,27 +18,21 @@ import numpy as np
 
 from circuits.formats import facts_inside, holds_weights, is_weight_file
 from tracking.checkpoints.hub import is_hub_id, revisions
+from tracking.checkpoints.names import (
+    Checkpoint,
+    Stage,
+    in_one_path,
+    known_series,
+    parse_step,
+    read_name,
+    says_step,
+    variants_of,
+)
 
-__all__ = ["Checkpoint", "Run", "in_order", "parse_step", "parse_tokens", "select_steps"]
+__all__ = ["Checkpoint", "Run", "in_order", "parse_step", "select_steps"]
 
-NAMED_STEP = re.compile(r"(?:^|(?<=[^a-z]))(?:global[_-]?step|step|checkpoint|ckpt|iter(?:ation)?)[=_-]?(\d+)", re.I)
-NAMED_TOKENS = re.compile(r"tokens[=_-]?(\d+(?:\.\d+)?)([KMBT]?)", re.I)
 StepOf = Callable[[str], int | None]
 LOOKED_FOR = "folders or files named with their step, such as checkpoint-500, step1000 or global_step20.pt"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The weights at one step: `source` is a folder, a file or a hub id; `revision` is the hub's name of the step."""
-
-    step: int
-    source: str
-    tokens: float | None = None
-    revision: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.revision or Path(self.source).name
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,8 @@ class Run:
     """One training: its checkpoints in order of step, its hyperparameters, and its log.
 
     `model` is the architecture as `run.json` tells it (empty where it does not); each entry of `log` has at least
-    `step`.
+    `step`.  `stages` are its parts in order, empty where it has one; `step_unit` is what its steps count where that is
+    something else (`tokens`, `words`, `checkpoints`).
     """
 
     name: str
@@ -56,6 +51,9 @@ class Run:
     model: Mapping[str, Any] = field(default_factory=dict)
     log: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
+    stages: tuple[Stage, ...] = ()
+    variant: str | None = None
+    step_unit: str = "steps"
 
     def __repr__(self) -> str:
         steps = self.steps
@@ -70,6 +68,8 @@ class Run:
         step_pattern: str | None = None,
         steps_per_checkpoint: int = 1,
         tokens_per_step: float | None = None,
+        variant: str | None = None,
+        stage: str | None = None,
     ) -> "Run":
         """The run in a folder (with or without `run.json`), that of a single checkpoint, or that of a hub id.
 
@@ -79,37 +79,25 @@ class Run:
                 not match are left out.
             steps_per_checkpoint: what to multiply the number in a name by, where it counts checkpoints.
             tokens_per_step: in place of what `run.json` and the names say.
+            variant: which of several runs under one name (`seed-default`, `ingredient1`), where there are several.
+            stage: one stage alone, by its own count of steps, and not all of them as one run.
 
         Raises:
             FileNotFoundError: there is no such folder, or it holds no checkpoint.
             ValueError: `steps` asks for a step that is not there, two checkpoints have one step, `run.json` is
-                damaged, or the pattern cannot be read.
+                damaged, the pattern cannot be read, or no such stage or variant; the message names those there are.
         """
-        place, step_of = Path(source), _step_reader(step_pattern, steps_per_checkpoint)
-        if is_hub_id(str(source)):
-            found = _hub_checkpoints(str(source), step_of)
-            per_step = None if tokens_per_step is None else float(tokens_per_step)
-            known = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
-            return Run(str(source), known, tokens_per_step=per_step, source=str(source)).select(steps)
-        if not place.exists():
-            raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
-        about = _read_about(place / "run.json")
-        per_step = None if about.get("tokens_per_step") is None else float(about["tokens_per_step"])
-        found = _find_checkpoints(place, step_of)
-        if tokens_per_step is not None:
-            per_step = float(tokens_per_step)
-            found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
-        checkpoints = tuple(_with_tokens(checkpoint, per_step) for checkpoint in found)
-        run = Run(
-            name=str(about.get("name") or place.resolve().name),
-            checkpoints=checkpoints,
-            hyperparameters=about.get("hyperparameters", {}),
-            tokens_per_step=per_step,
-            model=about.get("model", {}),
-            log=_read_log(place, checkpoints),
-            source=str(place),
-        )
-        return run.select(steps)
+        found = _find(source, _step_reader(step_pattern, steps_per_checkpoint), tokens_per_step)
+        return _of_variant(found, stage, variant).select(steps)
+
+    @staticmethod
+    def open_variants(source: "str | Path", *, stage: str | None = None, **options: Any) -> "tuple[Run, ...]":
+        """Every run under one name: one for each variant, or the only one; options as in `open`."""
+        pattern, scale = options.pop("step_pattern", None), options.pop("steps_per_checkpoint", 1)
+        steps = options.pop("steps", "all")
+        found = _find(source, _step_reader(pattern, scale), options.pop("tokens_per_step", None))
+        known = variants_of(found.checkpoints) or (None,)
+        return tuple(_of_variant(found, stage, variant).select(steps) for variant in known)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -200,29 +188,6 @@ def _no_step(known: tuple[int, ...], step: int) -> str:
     return f"no checkpoint at step {step}; the nearest {'are' if 'and' in near else 'is'} {near}"
 
 
-def parse_step(name: str) -> int | None:
-    """The step that the name of a checkpoint tells; None where it tells none.
-
-    >>> [parse_step(n) for n in ("step1000-tokens4B", "checkpoint-500", "epoch=3-step=900.ckpt", "000123", "ckpt.pt")]
-    [1000, 500, 900, 123, None]
-    """
-    if found := NAMED_STEP.findall(name):
-        return int(found[-1])
-    numbers = re.findall(r"\d+", name)
-    return int(numbers[0]) if len(numbers) == 1 else None
-
-
-def parse_tokens(name: str) -> float | None:
-    """The tokens seen that the name of a checkpoint tells; None where it tells none.
-
-    >>> parse_tokens("stage1-step1000-tokens5B"), parse_tokens("step1000")
-    (5000000000.0, None)
-    """
-    if match := NAMED_TOKENS.search(name):
-        return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
-    return None
-
-
 def _step_reader(pattern: str | None, scale: int) -> StepOf:
     if scale < 1:
         raise ValueError(f"expected steps_per_checkpoint from 1 on, got {scale}")
@@ -244,18 +209,83 @@ def _step_reader(pattern: str | None, scale: int) -> StepOf:
     return step_of
 
 
+def _find(source: "str | Path", step_of: StepOf, tokens_per_step: float | None) -> Run:
+    """Everything under one name, in no order yet: several variants, and stages each by its own count."""
+    place = Path(source)
+    if is_hub_id(str(source)):
+        series = known_series(str(source))
+        per_step = tokens_per_step or (series.tokens_per_step if series else None)
+        return Run(
+            str(source),
+            _hub_checkpoints(str(source), step_of),
+            dict(series.hyperparameters) if series else {},
+            None if per_step is None else float(per_step),
+            source=str(source),
+            step_unit=series.unit if series else "steps",
+        )
+    if not place.exists():
+        raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
+    about = _read_about(place / "run.json")
+    per_step = None if about.get("tokens_per_step") is None else float(about["tokens_per_step"])
+    found = _find_checkpoints(place, step_of)
+    if tokens_per_step is not None:
+        per_step = float(tokens_per_step)
+        found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
+    units = {read_name(checkpoint.name).unit for checkpoint in found}
+    return Run(
+        name=str(about.get("name") or place.resolve().name),
+        checkpoints=found,
+        hyperparameters=about.get("hyperparameters", {}),
+        tokens_per_step=per_step,
+        model=about.get("model", {}),
+        log=_read_log(place, found),
+        source=str(place),
+        step_unit=units.pop() if len(units) == 1 else "steps",
+    )
+
+
+def _of_variant(found: Run, stage: str | None, variant: str | None) -> Run:
+    """One run of those under a name: one variant, its stages on one path."""
+    chosen, known = found.checkpoints, variants_of(found.checkpoints)
+    if variant is not None and variant not in known:
+        raise ValueError(f"{found.name} has no variant {variant!r}; it has {', '.join(known) or 'none'}")
+    if len(known) > 1 and variant is None:
+        raise ValueError(
+            f"{found.name} holds {len(known)} runs, {', '.join(known)}; take one with variant= (--variant {known[0]}), "
+            "or each as a run of its own with --variant all"
+        )
+    if variant is not None:
+        chosen = tuple(c for c in chosen if c.variant in (None, variant))
+    if stage is not None:
+        stages = [each.name for each in in_one_path(chosen)[1]]
+        if stage not in stages:
+            raise ValueError(f"{found.name} has no stage {stage!r}; it has {', '.join(stages) or 'none'}")
+        chosen = tuple(
+            replace(c, stage=None) for c in chosen if c.stage == stage or (c.stage is None and stage == stages[0])
+        )
+    path, stages = in_one_path(chosen, tokens_per_step=found.tokens_per_step)
+    name = found.name if variant is None or len(known) < 2 else f"{found.name} {variant}"
+    checkpoints = in_order(path, found.source or found.name)
+    return replace(found, name=name, checkpoints=checkpoints, stages=stages, variant=variant)
+
+
 def _hub_checkpoints(repository: str, step_of: StepOf) -> tuple[Checkpoint, ...]:
     """The revisions whose names tell a step, and only such as are named for it (`v1.0` and dates are not)."""
     names = revisions(repository)
     steps = [
         (name, step_of(name)) for name in names if step_of(name) is not None and not re.match(r"v?\d+[.-]\d", name)
     ]
-    found = [Checkpoint(step, repository, parse_tokens(name), name) for name, step in steps if step is not None]
+    found = [_named(step, repository, name, revision=name) for name, step in steps if step is not None]
     if not found:
         raise FileNotFoundError(
             f"{repository} has no revision named with its step; it has {', '.join(names[:5])}; step_pattern= may tell"
         )
-    return in_order(found, repository)
+    return tuple(found)
+
+
+def _named(step: int, source: str, name: str, *, revision: str | None = None) -> Checkpoint:
+    about = read_name(name)
+    return Checkpoint(step, source, about.tokens, revision, about.stage, None, about.variant)
 
 
 def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:
@@ -264,12 +294,12 @@ def _find_checkpoints(place: Path, step_of: StepOf) -> tuple[Checkpoint, ...]:
     if not found and (place.is_file() or (holds_weights(place) and folder == place)):
         step = step_of(place.name)
         step = facts_inside(place).get("step", 0) if step is None else step
-        return (Checkpoint(step, str(place), parse_tokens(place.name)),)
+        return (_named(step, str(place), place.name),)
     if not found:
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         there = f"it holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it is empty"
         raise FileNotFoundError(f"no checkpoints in {folder}: expected {LOOKED_FOR}; {there}")
-    return in_order(found, str(folder))
+    return tuple(found)
 
 
 def in_order(found: Iterable[Checkpoint], where: str) -> tuple[Checkpoint, ...]:
@@ -295,17 +325,11 @@ def _dated(folder: Path, step_of: StepOf) -> list[Checkpoint]:
         step = step_of(entry.name)
         if step is None or entry.name.startswith(".") or entry.name.endswith(".part"):
             continue
-        a_folder = entry.is_dir() and (NAMED_STEP.search(entry.name) or holds_weights(entry))
+        a_folder = entry.is_dir() and (says_step(entry.name) or holds_weights(entry))
         a_file = entry.is_file() and is_weight_file(entry) and not re.search(r"-of-\d+|mp_rank", entry.name)
         if a_folder or a_file:
-            found.append(Checkpoint(step, str(entry), parse_tokens(entry.name)))
+            found.append(_named(step, str(entry), entry.name))
     return found
-
-
-def _with_tokens(checkpoint: Checkpoint, per_step: float | None) -> Checkpoint:
-    if checkpoint.tokens is not None or per_step is None:
-        return checkpoint
-    return replace(checkpoint, tokens=per_step * checkpoint.step)
 
 
 def _read_about(place: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuits.formats import Entry, entries, weight_files
+from circuits.formats import entries, weight_files
+from circuits.tensor_files import Entry
 
 __all__ = ["TensorNote", "WeightNote", "distance", "sampled_hash", "similarity", "weigh"]
 

@@ -87,6 +87,8 @@ class TimeAxis:
         axes.xaxis.set_major_locator(FixedLocator(self.ticks()))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        for stage in self.history.stages[1:]:  # where one stage of training ends and the next begins
+            axes.axvline(self(stage.begins or stage.first_step), color="0.6", lw=0.7, ls=(0, (1, 2)), zorder=0)
 
     def ticks(self) -> list[float]:
         """Round times, at least a tenth of the axis apart; powers of ten first."""

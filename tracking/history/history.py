@@ -20,6 +20,7 @@ import numpy as np
 from circuits.circuit import Circuit
 from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
+from tracking.checkpoints.names import Stage
 from tracking.history.records import (
     EDGE_PARTS,
     SCHEMA_VERSION,
@@ -69,7 +70,8 @@ class History:
     """All snapshots of one run.
 
     `records` maps (step, task) to its record and reads it when it is asked for.  `hyperparameters` are those of the
-    run; `settings` are those of the recording (prompts, seed, method, versions).
+    run; `settings` are those of the recording (prompts, seed, method, versions).  `stages` are
+    the parts of the training in order, empty where it has one.
     """
 
     name: str
@@ -77,6 +79,7 @@ class History:
     records: Mapping[tuple[int, str], Record]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
 
     def __repr__(self) -> str:
         graph, steps = self.graph, self.steps
@@ -98,7 +101,8 @@ class History:
         about = _read_about(folder)
         records = _FolderRecords(folder / "records")
         graph = ModelGraph(**about["graph"])
-        return History(about["name"], graph, records, about["hyperparameters"], about["settings"])
+        stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
+        return History(about["name"], graph, records, about["hyperparameters"], about["settings"], stages)
 
     @staticmethod
     def from_frame(
@@ -130,7 +134,8 @@ class History:
 
     def save(self, folder: "str | Path") -> None:
         """Write every record; the folder must not hold another history."""
-        create_history(folder, self.name, self.graph, hyperparameters=self.hyperparameters, settings=self.settings)
+        about = {"hyperparameters": self.hyperparameters, "settings": self.settings, "stages": self.stages}
+        create_history(folder, self.name, self.graph, **about)
         for record in self.records.values():
             write_record(folder, record)
 
@@ -150,6 +155,15 @@ class History:
         for (step, _), record in self.records.items():
             known[step] = record.tokens if record.tokens is not None else known[step]
         return known
+
+    def stage_at(self, step: float) -> Stage | None:
+        """The stage that a step, also one between two checkpoints, lies in; None where the run has no stages.
+
+        What lies between the last checkpoint of a stage and the first of the next belongs to the next.
+        """
+        return next(
+            (stage for stage in self.stages if step <= stage.last_step), self.stages[-1] if self.stages else None
+        )
 
     @property
     def failures(self) -> tuple[Record, ...]:
@@ -280,7 +294,15 @@ class History:
         frames = [frame for frame in frames if len(frame)] or [rows(Record(0, ""))]
         frame = pd.concat(frames, ignore_index=True)
         frame.insert(0, "run", self.name)
-        return frame
+        return self.with_stage(frame)
+
+    def with_stage(self, frame: "pd.DataFrame", *, at: str = "step") -> "pd.DataFrame":
+        """The table with a column `stage`, told by the steps in the column `at`; as it is where the run has no stages."""
+        if not self.stages or at not in frame:
+            return frame
+        known = {step: self.stage_at(step) for step in frame[at].dropna().unique()}
+        names = [None if (stage := known.get(step)) is None else stage.name for step in frame[at]]
+        return frame.assign(stage=names)
 
     def _task_of(self, measure: str, task: str | None) -> str:
         having = [name for name, known in self.measures if known == measure and task in (None, name)]
@@ -356,6 +378,7 @@ def create_history(
     *,
     hyperparameters: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    stages: Sequence[Stage] = (),
 ) -> None:
     """Make the folder of a history, or check that it is already there with the same graph and settings.
 
@@ -373,6 +396,8 @@ def create_history(
         "hyperparameters": dict(hyperparameters or {}),
         "settings": dict(settings or {}),
     }
+    if stages:
+        about["stages"] = [asdict(stage) for stage in stages]
     (folder / "records").mkdir(parents=True, exist_ok=True)
     place = folder / "history.json"
     if place.exists():

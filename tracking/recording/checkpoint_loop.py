@@ -107,7 +107,8 @@ class CheckpointLoop:
 
     def _create(self, graph: ModelGraph) -> None:
         settings = {**self.settings.to_dict(), "versions": _versions()}
-        create_history(self.folder, self.run.name, graph, hyperparameters=self.run.hyperparameters, settings=settings)
+        about = {"hyperparameters": self.run.hyperparameters, "settings": settings, "stages": self.run.stages}
+        create_history(self.folder, self.run.name, graph, **about)
         (self.folder / ".locks").mkdir(exist_ok=True)
         remove_leftovers(self.folder / "records")
         self.graph = graph

@@ -64,7 +64,11 @@ def build_timeline(
     for history in [histories] if isinstance(histories, History) else histories:
         linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, seed=seed)
         formed = formation_table(history, linked, definitions=definitions, confidence=confidence, seed=seed)
-        frames = (linked.lifelines_frame(), linked.events_frame(), formed.to_frame())
+        frames = (
+            history.with_stage(linked.lifelines_frame()),
+            history.with_stage(linked.events_frame(), at="step_after"),
+            history.with_stage(formed.to_frame(), at="midpoint"),
+        )
         sentences = findings(history, linked, formed)
         bars = {line.lifeline: float(line.threshold) for line in linked.roles}
         analysis = {"task": task, "thresholds": bars, "max_gap": max_gap, "definitions": list(definitions)}
