@@ -120,14 +120,14 @@ KNOWN_SERIES = (
     KnownSeries(
         "PolyPythias",
         r"EleutherAI/pythia-\d+m-(?:(?P<varied>data|weight)-)?seed(?P<seed>\d+)",
-        tokens_per_step=2_097_152,
+        tokens_per_step=2_097_152.0,
     ),
-    KnownSeries("Pythia", r"EleutherAI/pythia-[\w.]+(?:-deduped)?(?:-v0)?", tokens_per_step=2_097_152),
+    KnownSeries("Pythia", r"EleutherAI/pythia-[\w.]+(?:-deduped)?(?:-v0)?", tokens_per_step=2_097_152.0),
     KnownSeries("OLMo 1", r"allenai/OLMo-\d+B(?:-0\d+)?(?:-hf)?"),
     KnownSeries("OLMo 2", r"allenai/OLMo-2-\d+-\d+B"),
     KnownSeries("OLMoE", r"allenai/OLMoE-[\w-]+"),
     KnownSeries("DataDecide", r"allenai/DataDecide-(?P<data>[\w.-]+)-(?P<size>\d+[MB])"),
-    KnownSeries("SmolLM3", r"HuggingFaceTB/SmolLM3-3B-checkpoints", tokens_per_step=2_359_296),
+    KnownSeries("SmolLM3", r"HuggingFaceTB/SmolLM3-3B-checkpoints", tokens_per_step=2_359_296.0),
     KnownSeries("Amber", r"LLM360/Amber", unit="checkpoints"),
     KnownSeries("BLOOM", r"bigscience/bloom-[\w]+-intermediate|bigscience/bloom-intermediate"),
     KnownSeries("BabyLM", r"BabyLM-community/[\w.-]+", unit="words"),
@@ -210,7 +210,7 @@ def variants_of(checkpoints: Iterable[Checkpoint]) -> tuple[str, ...]:
 
 
 def in_one_path(
-    found: Sequence[Checkpoint], *, tokens_per_step: float | None = None
+    found: Sequence[Checkpoint], *, tokens_per_step: float | int | None = None
 ) -> tuple[tuple[Checkpoint, ...], tuple[Stage, ...]]:
     """Checkpoints of several stages on one path of steps and tokens, and the stages; as they are where there is one.
 
@@ -238,10 +238,10 @@ def in_one_path(
     return tuple(out), tuple(stages)
 
 
-def _with_tokens(checkpoint: Checkpoint, per_step: float | None) -> Checkpoint:
+def _with_tokens(checkpoint: Checkpoint, per_step: float | int | None) -> Checkpoint:
     if checkpoint.tokens is not None or per_step is None:
         return checkpoint
-    return replace(checkpoint, tokens=per_step * checkpoint.step)
+    return replace(checkpoint, tokens=float(per_step) * checkpoint.step)
 
 
 def _stage_order(name: str) -> tuple[int, Any]:

@@ -32,6 +32,7 @@ from tracking.execution.plugins import load_plugins
 
 if TYPE_CHECKING:
     from tracking.checkpoints.runs import Run
+    from tracking.recording.summary import RecordingSummary
 
 __all__ = ["VERBS", "add_verb", "app", "main"]
 
@@ -58,6 +59,8 @@ StepPattern = Annotated[
 StepsPerCheckpoint = Annotated[
     int, typer.Option("--steps-per-checkpoint", min=1, help="Where names count checkpoints, and not steps.")
 ]
+Variant = Annotated[str | None, typer.Option(help="Which of several runs under one name: seed-default, ingredient1.")]
+Stage = Annotated[str | None, typer.Option(help="One stage of training alone; by default all, as one run.")]
 TokensPerStep = Annotated[
     float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
 ]
@@ -197,6 +200,8 @@ def audit(
     step_pattern: StepPattern = None,
     steps_per_checkpoint: StepsPerCheckpoint = 1,
     tokens_per_step: TokensPerStep = None,
+    variant: Variant = None,
+    stage: Stage = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
@@ -205,7 +210,8 @@ def audit(
     """
     from tracking.checkpoints.audit import audit as audit_run
 
-    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
+    naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}
+    run = _open_run(source, **naming, tokens_per_step=tokens_per_step, variant=variant, stage=stage)
     with progress_bars() as progress:
         found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
     if as_json:
@@ -245,6 +251,10 @@ def record(
     step_pattern: StepPattern = None,
     steps_per_checkpoint: StepsPerCheckpoint = 1,
     tokens_per_step: TokensPerStep = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Which of several runs under one name; all: each into OUT/histories.")
+    ] = None,
+    stage: Stage = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
 ) -> None:
     """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
@@ -258,11 +268,33 @@ def record(
     options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
     options |= {"shard": shard}
     options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
-    run = _open_run(source, step_pattern, steps_per_checkpoint, tokens_per_step)
-    with progress_bars() as progress:
-        said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
-        options["events"] = said or (lambda event: progress.console.print(_told(event), highlight=False))
-        summary = record_run(run, out, tasks=tasks, steps=steps, progress=reporter(progress), **options)
+    naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}
+    naming |= {"tokens_per_step": tokens_per_step, "stage": stage}
+    codes = []
+    for run, folder in _runs_to_record(source, out, variant, naming):
+        with progress_bars() as progress:
+            said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
+            options["events"] = said or (lambda event, bars=progress: bars.console.print(_told(event), highlight=False))
+            summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)
+        codes.append(_say_recorded(summary, folder, as_json))
+    if any(codes):
+        raise typer.Exit(1 if all(code == 1 for code in codes) else 3)
+
+
+def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[str, Any]) -> "list[tuple[Run, Path]]":
+    """Each run with the folder of its history; records of checkpoints that several share are taken over."""
+    from tracking.checkpoints.runs import Run
+    from tracking.recording.recording import share_records
+
+    if variant != "all":
+        return [(Run.open(source, variant=variant, **naming), out)]
+    runs = Run.open_variants(source, **naming)
+    found = [(run, out / "histories" / str(run.variant)) for run in runs]
+    return list(share_records(found))
+
+
+def _say_recorded(summary: "RecordingSummary", out: Path, as_json: bool) -> int:
+    """What a recording did, on stdout, and what it could not, on stderr; gives the exit code."""
     failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
     counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
     if as_json:
@@ -273,8 +305,7 @@ def record(
         typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
     for what, reason in failed.items():
         typer.echo(f"not recorded: {what}: {reason}", err=True)
-    if failed:
-        raise typer.Exit(3 if summary.done or summary.skipped else 1)
+    return (3 if summary.done or summary.skipped else 1) if failed else 0
 
 
 def import_(
@@ -327,11 +358,10 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _open_run(source: str, step_pattern: str | None, per_checkpoint: int, tokens_per_step: float | None) -> "Run":
+def _open_run(source: str, **options: Any) -> "Run":
     from tracking.checkpoints.runs import Run
 
-    options: dict[str, Any] = {"step_pattern": step_pattern, "tokens_per_step": tokens_per_step}
-    return Run.open(source, steps_per_checkpoint=per_checkpoint, **options)
+    return Run.open(source, **options)
 
 
 def _extent(run: "Run") -> str:

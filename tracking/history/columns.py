@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["BAR_KINDS", "CENSORINGS", "COLUMNS", "MEASURED", "STATES", "TABLES", "BarKind", "Censoring", "Column"]
-__all__ += ["State", "Table", "frame_of", "kind_of", "typed"]
+__all__ += ["STAGE", "State", "Table", "frame_of", "kind_of", "typed"]
 
 Kind = Literal["text", "integer", "number", "flag"]
 
@@ -81,6 +81,7 @@ def _flag(name: str, about: str) -> Column:
 RUN = _text("run", "the run's name")
 STEP = _integer("step", "of the checkpoint")
 TOKENS = _number("tokens", "seen by then, where known")
+STAGE = _text("stage", "of training, in runs that have several; the last column of every table, and only of theirs")
 MEAN = (_number("value", "the mean over prompts"), _number("std_error", "its standard error over prompts"))
 
 SCORES = Table(
@@ -197,7 +198,9 @@ TABLES: Mapping[str, Table] = {
 }
 MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
 COLUMNS: Mapping[str, tuple[str, ...]] = {name: table.names for name, table in TABLES.items()}
-_KINDS: Mapping[str, Kind] = {column.name: column.kind for table in TABLES.values() for column in table.columns}
+_KINDS: Mapping[str, Kind] = {
+    column.name: column.kind for table in TABLES.values() for column in (*table.columns, STAGE)
+}
 
 
 def kind_of(column: str) -> Kind:
@@ -219,11 +222,12 @@ def _cell(value: Any) -> Any:
 
 
 def typed(frame: "pd.DataFrame", table: str) -> "pd.DataFrame":
-    """The frame with exactly the table's columns; no text is None, as CSV cannot tell it from empty, no number NaN."""
+    """The frame with exactly the table's columns, and `stage` where it has one; no text is None, as CSV cannot tell it
+    from empty, no number NaN."""
     import pandas as pd
 
     columns = {}
-    for name in COLUMNS[table]:
+    for name in (*COLUMNS[table], *([STAGE.name] if STAGE.name in frame else [])):
         column = frame[name]
         columns[name] = (
             pd.Series(_texts(column), dtype=object)

@@ -8,7 +8,6 @@ Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from circuits.circuit import Circuit
 from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.checkpoints.names import Stage
+from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
     SCHEMA_VERSION,
@@ -28,7 +28,6 @@ from tracking.history.records import (
     RecordFile,
     edges_frame,
     metrics_frame,
-    read_record,
     scores_frame,
     write_record,
 )
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "open_histories", "tool_version"]
-
-log = logging.getLogger(__name__)
 
 
 def tool_version() -> str:
@@ -99,7 +96,7 @@ class History:
 
         folder = Path(folder)
         about = _read_about(folder)
-        records = _FolderRecords(folder / "records")
+        records = FolderRecords(folder / "records")
         graph = ModelGraph(**about["graph"])
         stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
         return History(about["name"], graph, records, about["hyperparameters"], about["settings"], stages)
@@ -156,7 +153,7 @@ class History:
             known[step] = record.tokens if record.tokens is not None else known[step]
         return known
 
-    def stage_at(self, step: float) -> Stage | None:
+    def stage_at(self, step: "float | int") -> Stage | None:
         """The stage that a step, also one between two checkpoints, lies in; None where the run has no stages.
 
         What lies between the last checkpoint of a stage and the first of the next belongs to the next.
@@ -297,7 +294,7 @@ class History:
         return self.with_stage(frame)
 
     def with_stage(self, frame: "pd.DataFrame", *, at: str = "step") -> "pd.DataFrame":
-        """The table with a column `stage`, told by the steps in the column `at`; as it is where the run has no stages."""
+        """The table with a column `stage`, by the steps in the column `at`; as it is where the run has no stages."""
         if not self.stages or at not in frame:
             return frame
         known = {step: self.stage_at(step) for step in frame[at].dropna().unique()}
@@ -441,31 +438,3 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if newer:
         raise ValueError(f"{folder} was written by version {about['tool_version']} of this tool; install that or later")
     return about
-
-
-class _FolderRecords(Mapping[tuple[int, str], Record]):
-    """The records of a folder, each read when it is asked for and then kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self._places: dict[tuple[int, str], Path] = {}
-        for place in sorted(folder.glob("*.safetensors")):
-            step, _, task = place.name.removesuffix(".safetensors").partition(".")
-            if step.isdigit():
-                self._places[int(step), task] = place
-        self._read: dict[tuple[int, str], Record] = {}
-
-    def __getitem__(self, key: tuple[int, str]) -> Record:
-        if key not in self._read:
-            try:
-                self._read[key] = read_record(self._places[key])
-            except ValueError as error:  # one damaged file costs that record, not the history
-                if not any(record.provenance.get("damaged") for record in self._read.values()):
-                    log.warning("%s; it is left out, and so is any other record that is damaged", error)
-                self._read[key] = Record(*key, status="failed", reason=str(error), provenance={"damaged": True})
-        return self._read[key]
-
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)

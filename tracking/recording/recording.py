@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from circuits.files import write_beside
 from tracking.checkpoints.audit import audit_files, equal_weights
 from tracking.checkpoints.hub import Downloads, weight_digests
 from tracking.checkpoints.runs import Run
@@ -29,7 +30,7 @@ from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
 from tracking.recording.summary import Events, Ledger, Progress, RecordingSummary
 
-__all__ = ["PROBE", "TRAINING", "RecordingSummary", "record"]
+__all__ = ["PROBE", "TRAINING", "RecordingSummary", "record", "share_records"]
 
 
 def record(
@@ -133,6 +134,26 @@ def _rounds(run: Run, folder: Path, budget: int | None) -> Iterator[Run]:
         taken |= {*steps}
         yield run.select(",".join(map(str, steps)))
         steps = next_steps(History.open(folder), run.steps, budget, taken=taken)
+
+
+def share_records(runs: Sequence[tuple[Run, Path]]) -> Iterator[tuple[Run, Path]]:
+    """The same runs and folders, one after the other; what a run has in common with one before is not measured again.
+
+    Runs that part from one path have checkpoints in common.  When a run's turn comes, the records of these that an
+    earlier one has are copied into its folder, where they are as if it had measured them itself.
+    """
+    done: list[tuple[Run, Path]] = []
+    for run, folder in runs:
+        places = {(c.source, c.revision): c.step for c in run.checkpoints}
+        for other, home in done:
+            shared = [c.step for c in other.checkpoints if places.get((c.source, c.revision)) == c.step]
+            for file in (file for step in shared for file in sorted((home / "records").glob(f"{step:09d}.*"))):
+                target = folder / "records" / file.name
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_beside(target, file.read_bytes())
+        yield run, folder
+        done.append((run, folder))
 
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:

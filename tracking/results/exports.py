@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from circuits.files import write_beside
 from circuits.suggestions import suggest
-from tracking.history.columns import COLUMNS, TABLES, kind_of
+from tracking.history.columns import COLUMNS, STAGE, TABLES, kind_of
 from tracking.history.history import History
 from tracking.results.arrays import netcdf_files, zarr_files
 from tracking.results.dashboards import write_tensorboard, write_wandb
@@ -68,7 +68,8 @@ def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
 
     def write(table: str, file: BinaryIO) -> None:
         about = {key: str(value) for key, value in versions().items()} | {"table": table}
-        schema = pa.schema([(name, types[kind_of(name)]) for name in COLUMNS[table]], about)
+        names = (*COLUMNS[table], *([STAGE.name] if timeline.staged else []))
+        schema = pa.schema([(name, types[kind_of(name)]) for name in names], about)
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for part in timeline.parts(table):
                 writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))

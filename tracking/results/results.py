@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tracking.history.columns import COLUMNS, MEASURED, TABLES, typed
+from tracking.history.columns import COLUMNS, MEASURED, STAGE, TABLES, typed
 from tracking.history.history import SCHEMA_VERSION, History, tool_version
 
 if TYPE_CHECKING:
@@ -128,7 +128,13 @@ class Timeline:
     def parts(self, name: str) -> "Iterator[pd.DataFrame]":
         """The rows of a table, run after run, as `RunTimeline.parts` gives them."""
         for run in self.runs:
-            yield from run.parts(name)
+            for part in run.parts(name):
+                yield part.assign(stage=None) if self.staged and STAGE.name not in part else part
+
+    @property
+    def staged(self) -> bool:
+        """Whether some run has several stages, so that every table says which."""
+        return any(run.history.stages for run in self.runs)
 
     def table(self, name: str) -> "pd.DataFrame":
         """One of the six tables, run after run."""

@@ -18,9 +18,10 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
+from tracking.checkpoints.names import Stage
 from tracking.formation.dating import default_definitions
 from tracking.formation.formation import formation_table
-from tracking.history.columns import MEASURED, TABLES, Column, Table, kind_of, typed
+from tracking.history.columns import MEASURED, STAGE, TABLES, Column, Table, kind_of, typed
 from tracking.history.history import SCHEMA_VERSION, History
 from tracking.history.records import Record
 from tracking.history.tables import check_tables, records_from_tables
@@ -113,7 +114,7 @@ def _table_schema(table: Table) -> dict[str, Any]:
         "type": "object",
         "required": list(columns),
         "additionalProperties": False,
-        "properties": columns,
+        "properties": columns | {STAGE.name: items(STAGE)},
     }
 
 
@@ -166,6 +167,8 @@ def _run_to_json(run: RunTimeline) -> str:
         "tokens": [_plain(tokens[step]) for step in history.steps],
         "sentences": list(run.sentences),
     }
+    if history.stages:
+        parts["stages"] = [asdict(stage) for stage in history.stages]
     tables = {"records": _records_columns(history), **{name: _columns(run.table(name)) for name in TABLES}}
     records = tables.pop("records")
     lines = [f"   {json.dumps(key)}: {_dump(value)}" for key, value in parts.items()]
@@ -241,7 +244,8 @@ def _run_from_json(about: Mapping[str, Any], schema_version: int) -> RunTimeline
         kept = dict(zip(RECORD_COLUMNS, row, strict=True))
         key = (kept["step"], kept["task"])
         restored[key] = _restored(records.get(key, Record(*key)), kept)
-    history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"])
+    stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
+    history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"], stages)
     found = (frames[name] for name in ("lifelines", "events", "formation"))
     return RunTimeline(history, *found, sentences=tuple(about["sentences"]), analysis=about["analysis"])
 

@@ -7,36 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracking.checkpoints.runs import Run, parse_step, parse_tokens, select_steps
+from tracking.checkpoints.runs import Run, select_steps
 
 
 def plant(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("name", "step", "tokens"),
-    [
-        ("checkpoint-500", 500, None),
-        ("step1000", 1000, None),
-        ("step1000-tokens4B", 1000, 4e9),
-        ("stage1-step150-tokens630M", 150, 630e6),
-        ("stage2-ingredient1-step1000-tokens3B", 1000, 3e9),
-        ("global_step20", 20, None),
-        ("step000123", 123, None),
-        ("epoch=3-step=900.ckpt", 900, None),
-        ("iter_0000700", 700, None),
-        ("model_step_12.pt", 12, None),
-        ("42", 42, None),
-        ("ckpt.pt", None, None),
-        ("pytorch_model-00001-of-00002.bin", None, None),
-    ],
-)
-def test_names_tell_steps(name: str, step: int | None, tokens: float | None) -> None:
-    assert parse_step(name) == step
-    assert parse_tokens(name) == tokens
 
 
 def test_a_run_with_everything(tmp_path: Path) -> None:
@@ -150,7 +127,7 @@ def test_a_spread_has_its_count_and_both_ends(steps: set[int], count: int, how: 
 
 
 def test_steps_and_tokens_can_be_corrected(tmp_path: Path) -> None:
-    plant(tmp_path, "checkpoint_1", "checkpoint_2", "stage2-checkpoint_2")
+    plant(tmp_path, "checkpoint_1", "checkpoint_2", "other-checkpoint_2")
     with pytest.raises(ValueError, match=r"have step 2.*step_pattern"):
         Run.open(tmp_path)
     run = Run.open(tmp_path, step_pattern=r"^checkpoint_(\d+)", steps_per_checkpoint=500, tokens_per_step=10.0)
@@ -159,3 +136,34 @@ def test_steps_and_tokens_can_be_corrected(tmp_path: Path) -> None:
         Run.open(tmp_path, step_pattern="(")
     with pytest.raises(ValueError, match="with one group"):
         Run.open(tmp_path, step_pattern="step")
+
+
+def test_stages_are_one_run_in_order(tmp_path: Path) -> None:
+    plant(tmp_path, "stage1-step100-tokens1B", "stage1-step200-tokens2B", "stage2-step100-tokens1B")
+    run = Run.open(tmp_path)
+    assert [(c.step, c.tokens, c.stage) for c in run.checkpoints] == [
+        (100, 1e9, "stage1"), (200, 2e9, "stage1"), (300, 3e9, "stage2")
+    ]  # fmt: skip
+    assert run.select("last:1").stages == run.stages
+    alone = Run.open(tmp_path, stage="stage2")
+    assert (alone.steps, alone.stages) == ((100,), ())
+    with pytest.raises(ValueError, match="no stage 'stage3'; it has stage1, stage2"):
+        Run.open(tmp_path, stage="stage3")
+
+
+def test_variants_are_several_runs(tmp_path: Path) -> None:
+    plant(tmp_path, "stage1-step100", "stage2-ingredient1-step50", "stage2-ingredient2-step50")
+    with pytest.raises(ValueError, match=r"holds 2 runs, ingredient1, ingredient2; .*--variant ingredient1"):
+        Run.open(tmp_path)
+    with pytest.raises(ValueError, match="no variant 'ingredient3'; it has ingredient1, ingredient2"):
+        Run.open(tmp_path, variant="ingredient3")
+    one = Run.open(tmp_path, variant="ingredient2")
+    assert [c.name for c in one.checkpoints] == ["stage1-step100", "stage2-ingredient2-step50"]
+    both = Run.open_variants(tmp_path)
+    assert [run.name for run in both] == [f"{tmp_path.name} ingredient1", f"{tmp_path.name} ingredient2"]
+    assert both[0].checkpoints[0] == both[1].checkpoints[0]
+
+
+def test_what_steps_count_is_known(tmp_path: Path) -> None:
+    plant(tmp_path, "chck_1M", "chck_10M")
+    assert (Run.open(tmp_path).steps, Run.open(tmp_path).step_unit) == ((10**6, 10**7), "words")

@@ -1,5 +1,6 @@
 """A history keeps what it was given: on disk, in tables, and when something is missing or broken."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -240,3 +241,31 @@ def test_damaged_files_are_said_once_and_told_from_failed_checkpoints(
     sentences = build_timeline([opened]).runs[0].sentences
     assert any("could not be read or used: steps 50." in sentence for sentence in sentences)
     assert any("damaged: steps 10, 20;" in sentence for sentence in sentences)
+
+
+def test_stages_are_in_every_table(tmp_path: Path) -> None:
+    from tracking.checkpoints.names import Stage
+    from tracking.history.columns import TABLES
+    from tracking.results.exports import export_timeline
+    from tracking.results.timeline import build_timeline, load_timeline
+
+    scores = pd.DataFrame(
+        [(step, f"a0.h{i}", "induction", 0.9 * (i == 1 and step > 20)) for step in range(10, 60, 10) for i in (0, 1)],
+        columns=["step", "component", "measure", "value"],
+    )
+    stages = (Stage("stage1", 10, 30), Stage("stage2", 40, 50, 30))
+    history = replace(History.from_frame(scores, name="two"), stages=stages)
+    history.save(tmp_path / "h")
+    opened = History.open(tmp_path / "h")
+    assert opened.stages == stages
+    found = [opened.stage_at(step) for step in (10, 30, 35, 40, 99)]
+    assert [stage and stage.name for stage in found] == ["stage1"] * 2 + ["stage2"] * 3
+    timeline = build_timeline([opened, History.from_frame(scores, name="one")], thresholds=0.5)
+    for table in TABLES:
+        frame = timeline.table(table)
+        assert list(frame.columns)[-1] == "stage"
+        assert frame[frame["run"] == "one"]["stage"].isna().all()
+    formation = timeline.table("formation")
+    assert set(formation[(formation["run"] == "two") & formation["midpoint"].notna()]["stage"]) == {"stage1"}
+    export_timeline(timeline, tmp_path / "t", formats=["csv", "json", "parquet"])
+    assert load_timeline(tmp_path / "t")["two"].history.stages == stages
