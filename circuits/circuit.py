@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "STATUSES",
     "Circuit",
+    "Status",
+    "crossfit_interval",
     "jaccard",
     "load_circuit",
     "prune",
@@ -31,16 +34,30 @@ __all__ = [
     "select_top",
 ]
 
-Status = Literal["performed", "not_performed", "unknown"]
+Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown"]
+STATUSES: dict[Status, str] = {
+    "performed": "the model does the task, and the circuit carries it",
+    "not_performed": "the gap between clean and corrupted prompts is within its own noise, so there is nothing to explain",
+    "overshoots": (
+        "the circuit does better than the whole model, by more than its error: what is left out pushes the answer down, "
+        "or the corrupted prompts answer another question; try corrupted prompts that differ in less, or baseline='mean'"
+    ),
+    "unstable": (
+        "the circuit does not carry over to prompts that did not choose it, or they cannot tell; take more prompts"
+    ),
+    "unknown": "not judged",
+}
+"""What each status says, and what to try."""
 
 
 @dataclass(frozen=True)
 class Circuit:
     """The chosen subgraph.
 
-    `status` says whether the model does the task at all: where the gap between clean and corrupted prompts is within
-    its own noise there is nothing to explain, `status` is `not_performed`, and no edge is kept.  `faithfulness` is
-    (m(circuit) - m(corrupted)) / (m(clean) - m(corrupted)); `None` where it was not measured.
+    `status` says what it rests on (`STATUSES`); where the model does not do the task it is `not_performed`, and no edge
+    is kept.  `faithfulness` is (m(circuit) - m(corrupted)) / (m(clean) - m(corrupted)) as prompts see it that did not
+    choose the circuit (`circuits.crossfitting`), and `in_sample` as all prompts see it, those that chose it included;
+    `None` where it was not measured.
     """
 
     scores: EdgeScores
@@ -48,6 +65,7 @@ class Circuit:
     faithfulness: Estimate | None = None
     status: Status = "unknown"
     target: float | None = None
+    in_sample: Estimate | None = None
 
     def __post_init__(self) -> None:
         if self.kept.shape != self.graph.edge_mask.shape:
@@ -71,6 +89,38 @@ class Circuit:
     @property
     def n_edges(self) -> int:
         return int(self.kept.sum())
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """90 % interval of faithfulness on fresh prompts; `None` where it was not cross-fitted."""
+        if self.faithfulness is None or self.in_sample is None:
+            return None
+        return crossfit_interval(self.faithfulness)
+
+    @property
+    def prompts_needed(self) -> int | None:
+        """About how many prompts would make the target certain; `None` where it is, or where none was asked for.
+
+        The target is certain where prompts that did not choose the circuit see it reached.  Otherwise what choosing adds,
+        o (`in_sample` less `faithfulness`), is more than the margin that the rule keeps, z · s; the one falls as 1 / n,
+        the other as 1 / √n, so that n · (o / (z · s))² prompts would do, and at least twice as many as there were.
+        """
+        if self.faithfulness is None or self.in_sample is None or self.target is None:
+            return None
+        if self.status == "not_performed" or self.faithfulness.value >= self.target:
+            return None
+        n, error = self.faithfulness.n_prompts, float(self.in_sample.std_error)
+        added = float(self.in_sample.value - self.faithfulness.value)
+        times = (added / (MARGIN * error)) ** 2 if error > 0 else 2.0
+        return n * 2 ** round(float(np.log2(min(max(times, 2.0), 64.0))))
+
+    @property
+    def caveat(self) -> str:
+        """What must be said beside the circuit; empty where nothing must."""
+        said = [] if self.status in ("performed", "unknown") else [f"{self.status}: {STATUSES[self.status]}"]
+        if (needed := self.prompts_needed) is not None and self.faithfulness is not None:
+            said.append(f"target not certain with {self.faithfulness.n_prompts} prompts; about {needed} would do")
+        return "; ".join(said)
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -100,6 +150,23 @@ class Circuit:
             score, error = float(self.scores.values[index]), float(self.scores.std_error[index])
             graph.add_edge(edge.source.name, edge.target.name, key=edge.slot or "in", score=score, std_error=error)
         return graph
+
+
+MARGIN = 0.84
+"""The normal quantile of the confidence with which a circuit is chosen (`circuits.crossfitting.CONFIDENCE`)."""
+
+
+def crossfit_interval(faithfulness: Estimate, confidence: float = 0.9) -> tuple[float, float]:
+    """(low, high) of cross-fitted faithfulness: Student's t with n / 2 − 1 degrees of freedom, since halves choose.
+
+    >>> estimate = Estimate(np.array(0.9), np.array(0.05), np.empty(0), 8)
+    >>> tuple(round(end, 2) for end in crossfit_interval(estimate))
+    (0.78, 1.02)
+    """
+    from scipy.stats import t
+
+    wide = float(t.ppf(0.5 + confidence / 2, max(faithfulness.n_prompts // 2 - 1, 1)) * faithfulness.std_error)
+    return float(faithfulness.value) - wide, float(faithfulness.value) + wide
 
 
 def select_top(scores: EdgeScores, n_edges: int, *, absolute: bool = True) -> Circuit:
@@ -202,6 +269,11 @@ def save_circuit(circuit: Circuit, path: "str | Path") -> None:
             "faithfulness": np.array([faithful.value, faithful.std_error]),
             "faithfulness_folds": faithful.folds,
         }
+    if circuit.in_sample is not None:
+        arrays |= {
+            "in_sample": np.array([circuit.in_sample.value, circuit.in_sample.std_error]),
+            "in_sample_folds": circuit.in_sample.folds,
+        }
     header = {
         "graph": asdict(circuit.graph),
         "measure": circuit.scores.measure,
@@ -225,8 +297,10 @@ def load_circuit(path: "str | Path") -> Circuit:
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     estimate = Estimate(arrays["value"], arrays["std_error"], arrays["folds"], header["n_prompts"])
     scores = EdgeScores(ModelGraph(**header["graph"]), estimate, header["measure"], header["task"])
-    faithful = None
-    if "faithfulness" in arrays:
-        value, error = arrays["faithfulness"]
-        faithful = Estimate(np.asarray(value), np.asarray(error), arrays["faithfulness_folds"], header["n_prompts"])
-    return Circuit(scores, arrays["kept"], faithful, header["status"], header["target"])
+    judged = []
+    for name in ("faithfulness", "in_sample"):
+        value, error = arrays.get(name, (None, None))
+        known = value is not None
+        folds = arrays.get(f"{name}_folds")
+        judged.append(Estimate(np.asarray(value), np.asarray(error), folds, header["n_prompts"]) if known else None)
+    return Circuit(scores, arrays["kept"], judged[0], header["status"], header["target"], judged[1])

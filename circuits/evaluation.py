@@ -4,10 +4,11 @@ Axes: `prompt`.
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.circuit import Circuit
@@ -15,7 +16,7 @@ from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate
 from circuits.model import Model
 from circuits.patching import run_circuit
 from circuits.tasks.task import Task
-from circuits.writes import Baseline, BothRuns, Trace, baseline_trace, mean_trace, record
+from circuits.writes import Baseline, BothRuns, Trace, baseline_trace, joined, mean_trace, record
 
 __all__ = ["Judge", "completeness", "faithfulness", "minimality", "ratio_of_means"]
 
@@ -52,7 +53,7 @@ class Judge:
         task: Task,
         *,
         baseline: Baseline = "corrupted",
-        batch_size: int = 16,
+        batch_size: int = 64,
         runs: Sequence[BothRuns] | None = None,
     ) -> None:
         task.check(model)
@@ -84,6 +85,27 @@ class Judge:
             self._batches.append((part, base, reference))
         self.clean = _array(clean)
         self.corrupted = _array(corrupted) if corrupted else self.values(np.zeros_like(model.graph.edge_mask))
+
+    def part(self, rows: Int[np.ndarray, "row"]) -> "Judge":
+        """The judge of these prompts alone, in this order of ascending numbers; no run is made again."""
+        part, first, pieces = copy(self), 0, []
+        part.task, part.clean, part.corrupted = (
+            self.task.rows(torch.as_tensor(rows)),
+            self.clean[rows],
+            self.corrupted[rows],
+        )
+        for task, base, reference in self._batches:
+            inside = torch.as_tensor(rows[(rows >= first) & (rows < first + len(task))] - first)
+            first += len(task)
+            if len(inside):
+                pieces.append((base.rows(inside), None if reference is None else reference[inside]))
+        base = joined([piece[0] for piece in pieces])
+        reference = torch.cat([piece[1] for piece in pieces]) if pieces[0][1] is not None else None
+        slices = [slice(start, start + self.batch_size) for start in range(0, len(rows), self.batch_size)]
+        part._batches = [
+            (part.task.rows(at), base.rows(at), None if reference is None else reference[at]) for at in slices
+        ]
+        return part
 
     def values(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "prompt"]:
         """The metric of each prompt with only these edges kept."""

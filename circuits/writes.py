@@ -4,6 +4,7 @@ Head outputs are kept before W_O, which is d_model / d_head times smaller than w
 two runs are multiplied out for a few prompts at a time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from circuits.model import Model, Tap
 from circuits.tasks.task import Task
 
-__all__ = ["Baseline", "BothRuns", "Trace", "baseline_trace", "differences", "record"]
+__all__ = ["Baseline", "BothRuns", "Trace", "baseline_trace", "differences", "joined", "record"]
 
 Baseline = str
 """`corrupted`, `zero` or `mean`: what a patched writer is set to."""
@@ -28,10 +29,22 @@ class Trace:
     heads: tuple[Float[Tensor, "prompt pos head d_head"], ...]
     mlps: tuple[Float[Tensor, "prompt pos d_model"], ...]
 
-    def rows(self, rows: slice) -> "Trace":
+    def rows(self, rows: "slice | Tensor") -> "Trace":
         return Trace(
             self.embedded[rows], tuple(head[rows] for head in self.heads), tuple(mlp[rows] for mlp in self.mlps)
         )
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """The traces of several batches of one task as one."""
+    if len(traces) == 1:
+        return traces[0]
+    layers, mlps = range(len(traces[0].heads)), range(len(traces[0].mlps))
+    return Trace(
+        torch.cat([trace.embedded for trace in traces]),
+        tuple(torch.cat([trace.heads[layer] for trace in traces]) for layer in layers),
+        tuple(torch.cat([trace.mlps[layer] for trace in traces]) for layer in mlps),
+    )
 
 
 @dataclass(frozen=True)
