@@ -37,13 +37,21 @@ class Attributed:
     runs: tuple[BothRuns, ...]
 
 
-def attribute(model: Model, task: Task, *, steps: int = 1, batch_size: int = 16) -> Attributed:
+def attribute(
+    model: Model, task: Task, *, steps: int = 1, most_steps: int | None = None, batch_size: int = 16
+) -> Attributed:
     """What `edge_attribution_patching` and `attribution_patching` give, and the runs that a judge needs, each pass made
     once.
 
     At the clean prompts (one step) a writer's effect is the sum of its edges' effects, prompt by prompt, since all that
     it does passes along them.  With more steps the run on the clean prompts, which EAP-IG's own points leave out, gives
     the writers' effects, and the first point is the corrupted run.
+
+    Args:
+        steps: integration points; 1 is EAP.
+        most_steps: where given, the points are doubled, up to so many, until the scores have converged: what the
+            edges from `input` carry adds up to the gap within `TOLERANCE` of it, and doubling left the largest edges
+            the same.
 
     Raises:
         ValueError: the metric has no gradient, the task does not suit the model, or there is no step.
@@ -54,7 +62,9 @@ def attribute(model: Model, task: Task, *, steps: int = 1, batch_size: int = 16)
     graph, edges, nodes, runs = model.graph, Moments(), Moments(), []
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        scores, effects, run = _at_once(model, part) if steps == 1 else _at_several(model, part, steps)
+        scores, effects, run = (
+            _at_once(model, part) if steps == 1 else _at_several(model, part, steps, most_steps or steps)
+        )
         scores = scores.double().cpu().numpy() * graph.edge_mask
         edges.add(scores)
         nodes.add(scores.sum(-1) if effects is None else effects.double().cpu().numpy())
@@ -75,16 +85,42 @@ def _at_once(model: Model, task: Task) -> tuple[Float[Tensor, "prompt writer rea
     return contract(model, task, gradients, clean, other), None, BothRuns(task, other, gradients.logits, logits)
 
 
+TOLERANCE = 0.05
+"""The share of the gap between clean and corrupted metrics by which converged scores may miss it."""
+STABLE = 0.9
+"""The share of the largest edges that doubling the steps must leave among the largest."""
+
+
 def _at_several(
-    model: Model, task: Task, steps: int
+    model: Model, task: Task, steps: int, most_steps: int
 ) -> tuple[Float[Tensor, "prompt writer reader"], Float[Tensor, "prompt writer"], BothRuns]:
     slopes, clean, clean_logits = _gradients_at_writes(model, task, None)
-    points = tuple(k / steps for k in range(steps))
-    gradients, _, other = gradients_at_reads(model, task, points, known=(clean, clean_logits))
+    known, points = (clean, clean_logits), tuple(k / steps for k in range(steps))
+    gradients, _, other = gradients_at_reads(model, task, points, known=known)
     assert other is not None
     assert gradients.corrupted_logits is not None
     run = BothRuns(task, other, clean_logits, gradients.corrupted_logits)
-    return contract(model, task, gradients, clean, other), _effects_of_writes(model, slopes, clean, other), run
+    scores, stable = contract(model, task, gradients, clean, other), False
+    reference = clean_logits if task.metric.needs_clean else None
+    gap = task.values(run.clean_logits, reference) - task.values(run.corrupted_logits, reference)
+    while 2 * steps <= most_steps and not (stable and _complete(scores, gap)):
+        # The points of twice as many steps are those that are there and those halfway between.
+        between, _, _ = gradients_at_reads(model, task, tuple((k + 0.5) / steps for k in range(steps)), known=known)
+        finer = (scores + contract(model, task, between, clean, other)) / 2
+        scores, stable, steps = finer, _same_largest(scores.sum(0), finer.sum(0)), 2 * steps
+    return scores, _effects_of_writes(model, slopes, clean, other), run
+
+
+def _complete(scores: Float[Tensor, "prompt writer reader"], gap: Float[Tensor, "prompt"]) -> bool:
+    """Whether the effects of the edges from `input` add up to the gap (completeness of integrated gradients)."""
+    return float((scores[:, 0].sum() - gap.sum()).abs()) <= TOLERANCE * float(gap.sum().abs())
+
+
+def _same_largest(before: Float[Tensor, "writer reader"], after: Float[Tensor, "writer reader"]) -> bool:
+    """Whether the largest tenth of the edges is nearly the same."""
+    count = max(1, int((after != 0).sum()) // 10)
+    first, second = (set(x.abs().flatten().topk(count).indices.tolist()) for x in (before, after))
+    return len(first & second) >= STABLE * count
 
 
 def edge_attribution_patching(

@@ -37,10 +37,10 @@ __all__ = [
 Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown"]
 STATUSES: dict[Status, str] = {
     "performed": "the model does the task, and the circuit carries it",
-    "not_performed": "the gap between clean and corrupted prompts is within its own noise, so there is nothing to explain",
+    "not_performed": "the gap between clean and corrupted prompts is within its own noise: there is nothing to explain",
     "overshoots": (
-        "the circuit does better than the whole model, by more than its error: what is left out pushes the answer down, "
-        "or the corrupted prompts answer another question; try corrupted prompts that differ in less, or baseline='mean'"
+        "the circuit does better than the whole model by more than its error, because the corrupted run or what is "
+        "left out pushes the answer down; try corrupted prompts that differ in less, or the baseline 'mean'"
     ),
     "unstable": (
         "the circuit does not carry over to prompts that did not choose it, or they cannot tell; take more prompts"
@@ -101,9 +101,10 @@ class Circuit:
     def prompts_needed(self) -> int | None:
         """About how many prompts would make the target certain; `None` where it is, or where none was asked for.
 
-        The target is certain where prompts that did not choose the circuit see it reached.  Otherwise what choosing adds,
-        o (`in_sample` less `faithfulness`), is more than the margin that the rule keeps, z · s; the one falls as 1 / n,
-        the other as 1 / √n, so that n · (o / (z · s))² prompts would do, and at least twice as many as there were.
+        The target is certain where prompts that did not choose the circuit see it reached.  Otherwise what choosing
+        adds, o (`in_sample` less `faithfulness`), is more than the margin that the rule keeps, z · s; the one falls as
+        1 / n, the other as 1 / √n, so that n · (o / (z · s))² prompts would do, and at least twice as many as there
+        were.
         """
         if self.faithfulness is None or self.in_sample is None or self.target is None:
             return None
@@ -152,7 +153,7 @@ class Circuit:
         return graph
 
 
-MARGIN = 0.84
+MARGIN = 1.64
 """The normal quantile of the confidence with which a circuit is chosen (`circuits.crossfitting.CONFIDENCE`)."""
 
 

@@ -1,8 +1,9 @@
 """Cross-fitting: a circuit chosen on one half of the prompts is judged on the other.
 
-How well does a circuit do on prompts that had no part in choosing it?  On the prompts that chose its edges and its size
-a circuit looks better than it is, the more so the fewer there are.  So each half of the prompts chooses a circuit of its
-own, edges and size, and the other half judges it; together all prompts judge, each a circuit that it had no part in:
+How well does a circuit do on prompts that had no part in choosing it?  On the prompts that chose its edges and its
+size a circuit looks better than it is, the more so the fewer there are.  So each half of the prompts chooses a circuit
+of its own, edges and size, and the other half judges it; together all prompts judge, each a circuit that it had no part
+in:
 
 - a half chooses the fewest edges, in order of its own scores, whose faithfulness on its prompts is at least the target
   with confidence `CONFIDENCE` (one-sided, Student's t over prompts);
@@ -29,9 +30,20 @@ from circuits.circuit import Circuit, Status, crossfit_interval, jaccard, select
 from circuits.evaluation import Judge, ratio_of_means
 from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate
 
-__all__ = ["CONFIDENCE", "crossfitted", "half_of_fold", "half_scores", "halves_of_prompts"]
+__all__ = [
+    "CONFIDENCE",
+    "Choice",
+    "crossfitted",
+    "fewest",
+    "half_of_fold",
+    "half_scores",
+    "halves_jaccard",
+    "halves_of_prompts",
+    "reaches",
+]
+__all__ += ["status_of"]
 
-CONFIDENCE = 0.8
+CONFIDENCE = 0.95
 FIRST_HALF = (0, 3, 5, 6)
 
 
@@ -60,7 +72,7 @@ def half_scores(scores: EdgeScores, half: int) -> EdgeScores:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """A circuit's edges, how many were asked for, and the metric above the corrupted one of each prompt that chose."""
 
     kept: Bool[np.ndarray, "writer reader"]
@@ -72,10 +84,10 @@ def crossfitted(judge: Judge, scores: EdgeScores, target: float, max_evaluations
     """The circuit chosen from all prompts, with its faithfulness as the halves judge each other's."""
     rows = halves_of_prompts(len(judge.task))
     parts = [judge.part(each) for each in rows]
-    chosen: list[_Choice] = []
+    chosen: list[Choice] = []
     for half, part in enumerate(parts):
         near = chosen[0].size if chosen else None
-        chosen.append(_fewest(part, half_scores(scores, half), target, max_evaluations, near))
+        chosen.append(fewest(part, half_scores(scores, half), target, max_evaluations, near))
     above = np.empty((2, len(judge.task)))
     for own, other in ((0, 1), (1, 0)):
         above[own, rows[own]] = chosen[own].above
@@ -102,14 +114,14 @@ def status_of(faithfulness: Estimate, target: float) -> Status:
     return "unstable" if high < target or high - low > 1 else "performed"
 
 
-def _fewest(judge: Judge, scores: EdgeScores, target: float, max_evaluations: int, near: int | None) -> _Choice:
+def fewest(judge: Judge, scores: EdgeScores, target: float, max_evaluations: int, near: int | None = None) -> Choice:
     """Bisect the number of edges, on a log scale, between one too few and one that reaches the target.
 
     A guess `near` is widened by a quarter until it brackets the answer.
     """
     gap = judge.clean - judge.corrupted
     # With every edge kept the run is the clean one, so no pass is needed to know it.
-    best = _Choice(scores.graph.edge_mask, scores.graph.n_edges, gap)
+    best = Choice(scores.graph.edge_mask.copy(), scores.graph.n_edges, gap)
     low, high, guess = 0, scores.graph.n_edges, near
     for _ in range(max_evaluations):
         if high - low <= 1:
@@ -120,7 +132,7 @@ def _fewest(judge: Judge, scores: EdgeScores, target: float, max_evaluations: in
         above = judge.values(kept) - judge.corrupted
         reached = reaches(above, gap, target)
         if reached:
-            high, best = middle, _Choice(kept, middle, above)
+            high, best = middle, Choice(kept, middle, above)
         else:
             low = middle
         if guess is not None:

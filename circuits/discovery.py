@@ -1,7 +1,7 @@
 """Circuit discovery: which circuit a model uses for a task, and whether it does the task at all.
 
-`find_circuit` scores the edges, keeps the fewest of largest score that reach a target faithfulness, and reports that
-faithfulness as measured.
+`find_circuit` scores the edges (`circuits.scoring`), keeps the fewest of largest score that reach a target
+faithfulness, and reports that faithfulness as prompts measure it that did not choose them (`circuits.crossfitting`).
 
 References:
     Have Faith in Faithfulness (Hanna et al., 2024), https://arxiv.org/abs/2403.17806
@@ -9,27 +9,20 @@ References:
     https://arxiv.org/abs/2304.14997
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from circuits.attribution import attribute, edge_attribution_patching
-from circuits.circuit import Circuit, prune, select_top
-from circuits.evaluation import Judge, ratio_of_means
+from circuits.circuit import Circuit, prune
+from circuits.crossfitting import crossfitted
+from circuits.evaluation import Judge
 from circuits.graph import EdgeScores, Estimate, NodeScores
 from circuits.model import Model
-from circuits.patching import edge_patching
+from circuits.scoring import METHODS, Scored, score_edges
 from circuits.tasks.task import Task
 
 __all__ = ["Examined", "acdc", "examine", "find_circuit", "task_is_performed"]
-
-SCORING: dict[str, Callable[[Model, Task, int], EdgeScores]] = {
-    "eap": lambda model, task, steps: edge_attribution_patching(model, task),
-    "eap-ig": lambda model, task, steps: edge_attribution_patching(model, task, steps=steps),
-    "exact": lambda model, task, steps: edge_patching(model, task),
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ def find_circuit(
     model: Model,
     task: Task,
     *,
-    method: str = "eap-ig",
+    method: str = "auto",
     target: float = 0.85,
     steps: int = 5,
     scores: EdgeScores | None = None,
@@ -56,13 +49,14 @@ def find_circuit(
 ) -> Circuit:
     """The fewest edges, taken in order of score, that reach `target` faithfulness.
 
-    The number of edges is bisected on a log scale, so beyond scoring this takes `max_evaluations` patched forward
-    passes and two to begin with; the choice is exact to about 1 % of the edges (and to the edge for small circuits),
-    given that faithfulness rises with the number of edges. Where the model does not do the task
-    (`task_is_performed`), the circuit is empty and its status `not_performed`.
+    Each half of the prompts chooses its own number of edges, bisected on a log scale, and is judged by the other half,
+    so that beyond scoring this takes at most `max_evaluations` + 2 patched forward passes over all prompts, and two to
+    begin with. Where the model does not do the task (`task_is_performed`), the circuit is empty and its status
+    `not_performed`. `Circuit.caveat` says what else must be said beside the circuit.
 
     Args:
-        method: how edges are scored: `eap`, `eap-ig` with `steps`, or `exact`.
+        method: how edges are scored, a name in `circuits.scoring.METHODS`; `auto` takes exact scores where they are
+            affordable, and otherwise integrates gradients, beginning with `steps` points, until that has converged.
         scores: scores already made, instead of `method`.
         alpha: how rarely a model that does not do the task may pass for one that does.
 
@@ -79,7 +73,7 @@ def examine(
     model: Model,
     task: Task,
     *,
-    method: str = "eap-ig",
+    method: str = "auto",
     target: float = 0.85,
     steps: int = 5,
     scores: EdgeScores | None = None,
@@ -87,24 +81,20 @@ def examine(
     alpha: float = 0.01,
 ) -> Examined:
     """`find_circuit` (see there), with what it measures on the way."""
-    if method not in SCORING:
-        raise ValueError(f"expected a method among {', '.join(SCORING)}, got {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
     if not 0 < target <= 1:
         raise ValueError(f"expected a target faithfulness between 0 and 1, got {target}")
     if len(task) < 2:
         raise ValueError("expected at least two prompts, to tell the task from noise, got one")
-    runs, nodes = None, None
-    if scores is None and method in ("eap", "eap-ig"):
-        found = attribute(model, task, steps=1 if method == "eap" else steps)
-        scores, nodes, runs = found.edges, found.nodes, found.runs
-    scores = scores if scores is not None else SCORING[method](model, task, steps)
-    judge = Judge(model, task, runs=runs)
+    found = Scored(scores) if scores is not None else score_edges(model, task, method=method, steps=steps)
+    judge = Judge(model, task, runs=found.runs)
     if not task_is_performed(judge.clean - judge.corrupted, alpha=alpha):
         nothing = np.zeros_like(model.graph.edge_mask)
-        circuit = Circuit(scores, nothing, None, "not_performed", target)
+        circuit = Circuit(found.edges, nothing, None, "not_performed", target)
     else:
-        circuit = _fewest(judge, scores, target, max_evaluations)
-    return Examined(circuit, judge.clean, judge.corrupted, nodes)
+        circuit = crossfitted(judge, found.edges, target, max_evaluations)
+    return Examined(circuit, judge.clean, judge.corrupted, found.nodes)
 
 
 def acdc(
@@ -119,7 +109,8 @@ def acdc(
 
     Readers are visited from the last to the first, and the edges into one in order of `scores` (least first; by
     default from the first writer to the last, as they were in the original). Once a node has lost all that it feeds,
-    all that feeds it is cut without trying (the recursive cut). One patched forward pass an edge that is tried.
+    all that feeds it is cut without trying (the recursive cut). One patched forward pass an edge that is tried. The
+    prompts that cut are those that judge, so faithfulness is `in_sample`.
 
     References:
         Towards Automated Circuit Discovery for Mechanistic Interpretability (Conmy et al., 2023),
@@ -146,7 +137,7 @@ def acdc(
                 kept[writer, reader] = True
     kept = prune(graph, kept)
     found = EdgeScores(graph, Estimate.exact(lost), "acdc", task.name)
-    return Circuit(found, kept, judge.faithfulness(kept), "unknown")
+    return Circuit(found, kept, None, "unknown", None, judge.faithfulness(kept))
 
 
 def task_is_performed(gap: Float[np.ndarray, "prompt"], *, alpha: float = 0.01) -> bool:
@@ -164,24 +155,3 @@ def task_is_performed(gap: Float[np.ndarray, "prompt"], *, alpha: float = 0.01) 
     if spread == 0 or not np.isfinite(mean):
         return bool(mean > 0)
     return bool(t.sf(mean / (spread / np.sqrt(len(gap))), len(gap) - 1) < alpha)
-
-
-def _fewest(judge: Judge, scores: EdgeScores, target: float, max_evaluations: int) -> Circuit:
-    """Bisect the number of edges between one too few (`low`) and one that reaches the target (`high`)."""
-    n_edges = scores.graph.n_edges
-    low, high = 0, n_edges
-    best = select_top(scores, n_edges)
-    # With every edge kept the run is the clean one, so no pass is needed to know it.
-    whole = ratio_of_means(judge.clean - judge.corrupted, judge.clean - judge.corrupted)
-    best = replace(best, faithfulness=whole, status="performed", target=target)
-    for _ in range(max_evaluations):
-        if high - low <= 1:
-            break
-        middle = min(max(round(np.sqrt(max(low, 1) * high)), low + 1), high - 1)
-        circuit = select_top(scores, middle)
-        found = judge.faithfulness(circuit.kept)
-        if found.value >= target:
-            high, best = middle, replace(circuit, faithfulness=found, status="performed", target=target)
-        else:
-            low = middle
-    return best

@@ -69,6 +69,7 @@ def edge_patching(
     *,
     baseline: Baseline = "corrupted",
     into: Sequence[str] | None = None,
+    only: Bool[np.ndarray, "writer reader"] | None = None,
     batch_size: int = 16,
 ) -> EdgeScores:
     """metric(clean) − metric(clean with that one edge set to the baseline), for every edge.
@@ -76,6 +77,7 @@ def edge_patching(
     Args:
         baseline: `corrupted`, `zero` or `mean` (over the corrupted prompts, by position).
         into: readers such as `a1.h0<k>` whose edges are wanted; all by default, and the others' scores are zero.
+        only: the edges that are wanted, in place of all.
         batch_size: prompts at a time; does not change the scores.
 
     Raises:
@@ -83,6 +85,7 @@ def edge_patching(
     """
     task.check(model)
     graph, moments = model.graph, Moments()
+    wanted = graph.edge_mask if only is None else graph.edge_mask & only
     if unknown := [name for name in into or () if Reader.parse(name) not in graph.reader_index]:
         raise ValueError(f"expected readers such as 'a1.h0<k>', 'm0' or 'logits', got {unknown[0]!r}")
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
@@ -95,7 +98,7 @@ def edge_patching(
         for index, reader in enumerate(graph.readers):
             if into is not None and reader.name not in into:
                 continue
-            writers = np.flatnonzero(graph.edge_mask[:, index])
+            writers = np.flatnonzero(wanted[:, index])
             for rows in _batches(writers, clean.embedded):
                 after = measure(_patched_final(model, run, reader, moved[torch.as_tensor(rows)]))
                 effects[:, torch.as_tensor(rows), index] = (before - after).T.cpu()

@@ -92,8 +92,8 @@ def test_the_known_circuit_ranks_first(model: Model, truth: np.ndarray, steps: i
 def test_acdc_finds_exactly_it(model: Model, truth: np.ndarray) -> None:
     circuit = acdc(model, induction_task(model, n_prompts=8), threshold=0.05)
     assert (circuit.kept == truth).all()
-    assert circuit.faithfulness is not None
-    assert circuit.faithfulness.value == pytest.approx(1, abs=1e-6)
+    assert circuit.in_sample is not None
+    assert circuit.in_sample.value == pytest.approx(1, abs=1e-6)
 
 
 def test_the_compiled_adder_is_found(tmp_path: Path) -> None:

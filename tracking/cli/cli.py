@@ -232,8 +232,9 @@ def record(
     task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
     steps: Steps = "all",
     method: Annotated[
-        str, typer.Option(help="How edges are scored: eap-ig | eap (in half the time) | exact.")
-    ] = "eap-ig",
+        str,
+        typer.Option(help="How edges are scored: auto (exact where affordable) | eap-ig | eap | exact | contested."),
+    ] = "auto",
     n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-Status = Literal["performed", "not_performed", "unknown", "failed"]
+Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown", "failed"]
 EdgePart = Literal["value", "std_error", "folds", "kept"]
 EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")
 
@@ -186,6 +186,9 @@ def _to_bytes(record: Record) -> bytes:
         if circuit.faithfulness is not None:
             arrays |= _pack("faithfulness", circuit.faithfulness)
             header["circuit"]["faithfulness_n_prompts"] = circuit.faithfulness.n_prompts
+        if circuit.in_sample is not None:
+            arrays |= _pack("in_sample", circuit.in_sample)
+            header["circuit"]["in_sample_n_prompts"] = circuit.in_sample.n_prompts
     # One header entry: safetensors does not keep the order of several, and equal records are equal files.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header["checksums"] = {name: _checksum(array) for name, array in contiguous.items()}
@@ -351,12 +354,13 @@ def _nodes(names: tuple[str, ...]) -> tuple[Node, ...]:
 def _circuit(file: RecordFile, about: Mapping[str, Any]) -> Circuit:
     graph = ModelGraph(**about["graph"])
     value, error, folds, kept = (_whole(graph, file.edges(part)) for part in EDGE_PARTS)
-    faithful = None
-    if "faithfulness_n_prompts" in about:
-        faithful = _unpack(file.arrays("faithfulness"), "faithfulness", about["faithfulness_n_prompts"], ())
+    judged = [
+        _unpack(file.arrays(name), name, about[f"{name}_n_prompts"], ()) if f"{name}_n_prompts" in about else None
+        for name in ("faithfulness", "in_sample")
+    ]
     estimate = Estimate(value, error, folds, about["n_prompts"])
     scores = EdgeScores(graph, estimate, about["measure"], file.header["task"])
-    return Circuit(scores, kept, faithful, about["status"], about["target"])
+    return Circuit(scores, kept, judged[0], about["status"], about["target"], judged[1])
 
 
 def _whole(graph: ModelGraph, entries: np.ndarray) -> np.ndarray:

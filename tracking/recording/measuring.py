@@ -40,7 +40,7 @@ class Settings:
     tasks: tuple[str, ...] = ("induction",)
     n_prompts: int = 64
     seed: int = 0
-    method: str = "eap-ig"
+    method: str = "auto"
     target: float = 0.85
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -71,11 +71,11 @@ def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
     Raises:
         ValueError: a task or the method is unknown, or a task does not fit the model's vocabulary or context.
     """
-    from circuits.discovery import SCORING
+    from circuits.scoring import METHODS
     from circuits.tasks.registry import make_task
 
-    if settings.method not in SCORING:
-        raise ValueError(f"expected a method among {', '.join(SCORING)}, got {settings.method!r}")
+    if settings.method not in METHODS:
+        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {settings.method!r}")
     made = {}
     for name in settings.tasks:
         made[name] = make_task(name, model, n_prompts=settings.n_prompts, seed=settings.seed)
@@ -134,6 +134,8 @@ def _task(
     }
     if circuit.faithfulness is not None:
         metrics["faithfulness"] = circuit.faithfulness
+    if circuit.in_sample is not None:
+        metrics["faithfulness_in_sample"] = circuit.in_sample
     scores = {}
     if task.metric.differentiable:
         scores["attribution"] = found.nodes if found.nodes is not None else attribution_patching(model, task)

@@ -41,7 +41,7 @@ def record(
     steps: str = "all",
     n_prompts: int = 64,
     seed: int = 0,
-    method: str = "eap-ig",
+    method: str = "auto",
     target: float = 0.85,
     device: str = "cpu",
     dtype: str | None = None,

@@ -268,6 +268,7 @@ def _restored(record: Record, kept: Mapping[str, Any]) -> Record:
                 Estimate.exact(np.asarray(kept["faithfulness"]), np.nan if error is None else error),
                 n_prompts=n_prompts,
             )
-        circuit = Circuit(edges, circuit.kept, faithful, kept["circuit_status"], kept["target"])
+        in_sample = metrics.get("faithfulness_in_sample")
+        circuit = Circuit(edges, circuit.kept, faithful, kept["circuit_status"], kept["target"], in_sample)
     about = {key: kept[key] for key in ("tokens", "status", "reason")}
     return replace(record, scores=scores, metrics=metrics, circuit=circuit, **about)
