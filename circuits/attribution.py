@@ -21,6 +21,7 @@ from circuits.gradients import add_reads, check_gradient, contract, forward_and_
 from circuits.graph import EdgeScores, NodeScores
 from circuits.model import Model
 from circuits.moments import Moments
+from circuits.rotations import Content, moved_heads
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
 from circuits.writes import Baseline, BothRuns, Recorder, Trace, baseline_trace, differences, mean_trace, record
@@ -30,11 +31,13 @@ __all__ = ["Attributed", "attribute", "attribution_patching", "edge_attribution_
 
 @dataclass(frozen=True)
 class Attributed:
-    """First-order effects of all edges and of all writers, and what the runs behind them left."""
+    """First-order effects of all edges and of all writers, what the runs behind them left, and the effects of the
+    heads' rotated corruptions (`circuits.rotations`) where gradients at what they write were taken."""
 
     edges: EdgeScores
     nodes: NodeScores
     runs: tuple[BothRuns, ...]
+    rotation: NodeScores | None = None
 
 
 def attribute(
@@ -60,10 +63,11 @@ def attribute(
         raise ValueError(f"expected at least one step, got steps={steps}")
     check_gradient(model, task)
     graph, edges, nodes, runs = model.graph, Moments(), Moments(), []
+    content = Content() if steps > 1 else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
         scores, effects, run = (
-            _at_once(model, part) if steps == 1 else _at_several(model, part, steps, most_steps or steps)
+            _at_once(model, part) if content is None else _at_several(model, part, steps, most_steps or steps, content)
         )
         scores = scores.double().cpu().numpy() * graph.edge_mask
         edges.add(scores)
@@ -73,6 +77,7 @@ def attribute(
         EdgeScores(graph, edges.estimate(), "eap" if steps == 1 else "eap-ig", task.name),
         NodeScores(graph.writers, nodes.estimate(), "attribution-patching", task.name),
         tuple(runs),
+        content.scores(model, task.name) if content is not None else None,
     )
 
 
@@ -92,7 +97,7 @@ STABLE = 0.9
 
 
 def _at_several(
-    model: Model, task: Task, steps: int, most_steps: int
+    model: Model, task: Task, steps: int, most_steps: int, content: Content
 ) -> tuple[Float[Tensor, "prompt writer reader"], Float[Tensor, "prompt writer"], BothRuns]:
     slopes, clean, clean_logits = _gradients_at_writes(model, task, None)
     known, points = (clean, clean_logits), tuple(k / steps for k in range(steps))
@@ -108,7 +113,7 @@ def _at_several(
         between, _, _ = gradients_at_reads(model, task, tuple((k + 0.5) / steps for k in range(steps)), known=known)
         finer = (scores + contract(model, task, between, clean, other)) / 2
         scores, stable, steps = finer, _same_largest(scores.sum(0), finer.sum(0)), 2 * steps
-    return scores, _effects_of_writes(model, slopes, clean, other), run
+    return scores, _effects_of_writes(model, task, slopes, clean, other, content), run
 
 
 def _complete(scores: Float[Tensor, "prompt writer reader"], gap: Float[Tensor, "prompt"]) -> bool:
@@ -187,10 +192,12 @@ def attribution_patching(
     *,
     baseline: Baseline = "corrupted",
     rules: Rules | None = None,
+    content: Content | None = None,
     batch_size: int = 16,
 ) -> NodeScores:
     """The first-order effect of every writer: ⟨a(clean) − a(corrupted), ∂metric/∂a⟩ at the clean prompts.
-    For places inside layers, positions, and corrections for saturated attention, see `circuits.sites`.
+    For places inside layers, positions, and corrections for saturated attention, see `circuits.sites`.  `content`
+    collects on the way what rotated corruptions hang on (`circuits.rotations`).
 
     Raises:
         ValueError: the metric has no gradient, or the task does not suit the model.
@@ -202,7 +209,7 @@ def attribution_patching(
         part = task.rows(slice(start, start + batch_size))
         slopes, clean, _ = _gradients_at_writes(model, part, rules)
         other = baseline_trace(model, part, clean, baseline, mean)
-        moments.add(_effects_of_writes(model, slopes, clean, other).double().cpu().numpy())
+        moments.add(_effects_of_writes(model, part, slopes, clean, other, content).double().cpu().numpy())
     name = "attribution-patching" if rules is None else rules.name
     measure = name if baseline == "corrupted" else f"{name}-{baseline}"
     return NodeScores(model.graph.writers, moments.estimate(), measure, task.name)
@@ -273,14 +280,18 @@ def _gradients_at_writes(
 
 
 @torch.no_grad()
-def _effects_of_writes(model: Model, gradient: Slopes, clean: Trace, other: Trace) -> Float[Tensor, "prompt writer"]:
+def _effects_of_writes(
+    model: Model, task: Task, gradient: Slopes, clean: Trace, other: Trace, content: Content | None = None
+) -> Float[Tensor, "prompt writer"]:
     graph = model.graph
     effects = [((clean.embedded - other.embedded) * gradient["input", 0]).sum((1, 2))[:, None]]
-    for layer in range(graph.n_layers):
+    for layer, moved in enumerate(moved_heads(clean, other, task)):
         weight = model.parts.blocks[layer].attention.output_weight
         small = torch.einsum("bpd,hkd->bphk", gradient["attn_out", layer], weight)
-        effects.append(torch.einsum("bphk,bphk->bh", clean.heads[layer] - other.heads[layer], small))
+        effects.append(torch.einsum("bphk,bphk->bh", moved, small))
+        if content is not None:
+            content.add(layer, moved, small)
         if graph.mlp:
-            moved = clean.mlps[layer] - other.mlps[layer]
-            effects.append((moved * gradient["mlp_out", layer]).sum((1, 2))[:, None])
+            changed = clean.mlps[layer] - other.mlps[layer]
+            effects.append((changed * gradient["mlp_out", layer]).sum((1, 2))[:, None])
     return torch.cat(effects, dim=1)

@@ -101,14 +101,14 @@ class Circuit:
     def prompts_needed(self) -> int | None:
         """About how many prompts would make the target certain; `None` where it is, or where none was asked for.
 
-        The target is certain where prompts that did not choose the circuit see it reached.  Otherwise what choosing
-        adds, o (`in_sample` less `faithfulness`), is more than the margin that the rule keeps, z · s; the one falls as
-        1 / n, the other as 1 / √n, so that n · (o / (z · s))² prompts would do, and at least twice as many as there
-        were.
+        The target is certain where prompts that did not choose the circuit see it reached with a confidence of 80 %
+        (one-sided).  Otherwise what choosing adds, o (`in_sample` less `faithfulness`), is too much for the margin that
+        the rule keeps, z · s; the one falls as 1 / n, the other as 1 / √n, so that n · (o / (z · s))² prompts would do,
+        and at least twice as many as there were.
         """
         if self.faithfulness is None or self.in_sample is None or self.target is None:
             return None
-        if self.status == "not_performed" or self.faithfulness.value >= self.target:
+        if self.status == "not_performed" or crossfit_interval(self.faithfulness, 2 * CERTAIN - 1)[0] >= self.target:
             return None
         n, error = self.faithfulness.n_prompts, float(self.in_sample.std_error)
         added = float(self.in_sample.value - self.faithfulness.value)
@@ -153,8 +153,10 @@ class Circuit:
         return graph
 
 
-MARGIN = 1.64
-"""The normal quantile of the confidence with which a circuit is chosen (`circuits.crossfitting.CONFIDENCE`)."""
+MARGIN = 1.5
+"""Standard errors that the rule keeps on its half of the prompts (`circuits.crossfitting.CONFIDENCE`), less what
+certainty asks for."""
+CERTAIN = 0.8
 
 
 def crossfit_interval(faithfulness: Estimate, confidence: float = 0.9) -> tuple[float, float]:

@@ -28,12 +28,14 @@ __all__ = ["Examined", "acdc", "examine", "find_circuit", "task_is_performed"]
 @dataclass(frozen=True)
 class Examined:
     """A circuit and what was measured on the way to it: the metric of each prompt, clean and corrupted, and the
-    first-order effects of the writers (`None` where the edges were scored otherwise than to first order)."""
+    first-order effects of the writers and of the heads' rotated corruptions (`None` where the method that scored the
+    edges makes none)."""
 
     circuit: Circuit
     clean: Float[np.ndarray, "prompt"]
     corrupted: Float[np.ndarray, "prompt"]
     nodes: NodeScores | None
+    rotation: NodeScores | None = None
 
 
 def find_circuit(
@@ -94,7 +96,7 @@ def examine(
         circuit = Circuit(found.edges, nothing, None, "not_performed", target)
     else:
         circuit = crossfitted(judge, found.edges, target, max_evaluations)
-    return Examined(circuit, judge.clean, judge.corrupted, found.nodes)
+    return Examined(circuit, judge.clean, judge.corrupted, found.nodes, found.rotation)
 
 
 def acdc(

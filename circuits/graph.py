@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SLOTS", "Edge", "EdgeScores", "Estimate", "ModelGraph", "Node", "NodeScores", "Reader"]
+__all__ = ["SLOTS", "Edge", "EdgeScores", "Estimate", "ModelGraph", "Node", "NodeScores", "Reader", "p_value"]
 
 Slot = Literal["q", "k", "v"]
 SLOTS: tuple[Slot, Slot, Slot] = ("q", "k", "v")
@@ -303,6 +303,18 @@ class Estimate:
         array = np.asarray(value, dtype=np.float64)
         error = np.broadcast_to(np.asarray(std_error, dtype=np.float64), array.shape).copy()
         return Estimate(array, error, np.empty((0, *array.shape)))
+
+
+def p_value(value: float, controls: Float[np.ndarray, "control"]) -> float:
+    """(1 + controls at least as large) / (1 + controls): never below what so many controls allow.
+
+    Equal within rounding is at least as large: a control may be the thing itself under another name.
+
+    >>> p_value(3.0, np.array([1.0, 2.0, 4.0]))
+    0.5
+    """
+    tolerance = 1e-9 * max(1.0, abs(float(value)))
+    return float((1 + (controls >= value - tolerance).sum()) / (1 + len(controls)))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from circuits.moments import Moments
 from circuits.tasks.task import Task
 from circuits.writes import Baseline, Trace, baseline_trace, differences, mean_trace, record
 
-__all__ = ["activation_patching", "edge_patching", "path_patching", "run_circuit", "run_masked"]
+__all__ = ["Run", "activation_patching", "after_attention_change", "edge_patching", "metric_of", "path_patching"]
+__all__ += ["run_circuit", "run_masked", "stream_batches"]
 
 BUDGET = 64 << 20
 """Bytes that the streams of one batch of patched runs may take."""
@@ -93,13 +94,13 @@ def edge_patching(
         part = task.rows(slice(start, start + batch_size))
         run, clean = Run(model, part.clean), record(model, part.clean)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
-        measure, before = _metric_of(model, part, run.final)
+        measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), len(graph.readers), dtype=model.dtype)
         for index, reader in enumerate(graph.readers):
             if into is not None and reader.name not in into:
                 continue
             writers = np.flatnonzero(wanted[:, index])
-            for rows in _batches(writers, clean.embedded):
+            for rows in stream_batches(writers, clean.embedded):
                 after = measure(_patched_final(model, run, reader, moved[torch.as_tensor(rows)]))
                 effects[:, torch.as_tensor(rows), index] = (before - after).T.cpu()
         moments.add(effects.numpy().astype(np.float64))
@@ -122,10 +123,10 @@ def activation_patching(
         part = task.rows(slice(start, start + batch_size))
         run, clean = Run(model, part.clean), record(model, part.clean)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
-        measure, before = _metric_of(model, part, run.final)
+        measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), dtype=model.dtype)
         for group in graph.writer_groups.values():
-            for rows in _batches(np.array(group), clean.embedded):
+            for rows in stream_batches(np.array(group), clean.embedded):
                 final = _after_writers(model, run, graph.writers[rows[0]].layer, rows, moved)
                 effects[:, torch.as_tensor(rows)] = (before - measure(final)).T.cpu()
         moments.add(effects.numpy().astype(np.float64))
@@ -169,9 +170,9 @@ def path_patching(
         part = task.rows(slice(start, start + batch_size))
         run, clean = Run(model, part.clean), record(model, part.clean)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
-        measure, before = _metric_of(model, part, run.final)
+        measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(senders), dtype=model.dtype)
-        for rows in _batches(np.arange(len(senders)), clean.embedded):
+        for rows in stream_batches(np.arange(len(senders)), clean.embedded):
             away = moved[torch.as_tensor(senders[rows])]
             if through_mlps:
                 away = _through_mlps(model, run, reader, [graph.writers[i] for i in senders[rows]], away)
@@ -214,7 +215,7 @@ def _named(method: str, baseline: Baseline) -> str:
 Measure = Callable[[Float[Tensor, "*row prompt pos d_model"]], Float[Tensor, "*row prompt"]]
 
 
-def _metric_of(model: Model, task: Task, final: Tensor) -> tuple[Measure, Float[Tensor, "prompt"]]:
+def metric_of(model: Model, task: Task, final: Tensor) -> tuple[Measure, Float[Tensor, "prompt"]]:
     """A function from final streams to metrics of each prompt, and the metric of `final`, the clean run's."""
     at = task.positions.to(model.device)
     prompts = torch.arange(len(task), device=model.device)
@@ -231,7 +232,7 @@ def _metric_of(model: Model, task: Task, final: Tensor) -> tuple[Measure, Float[
     return measure, measure(final)
 
 
-def _batches(rows: np.ndarray, stream: Float[Tensor, "prompt pos d_model"]) -> Iterator[np.ndarray]:
+def stream_batches(rows: np.ndarray, stream: Float[Tensor, "prompt pos d_model"]) -> Iterator[np.ndarray]:
     size = max(1, BUDGET // (stream.numel() * stream.element_size() * 4))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
@@ -276,6 +277,13 @@ def _after_attention(
     return read + mlp(mlp.norm(read) if mlp.norm else read), layer + 1
 
 
+def after_attention_change(
+    model: Model, run: Run, layer: int, less: Float[Tensor, "row prompt pos d_model"]
+) -> Float[Tensor, "row prompt pos d_model"]:
+    """The final stream when what the layer's attention writes is less by `less`."""
+    return _run_on(model, *_after_attention(model, run, layer, run.attention_out[layer] - less))
+
+
 def _run_on(model: Model, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
     return model.run(x.flatten(0, 1), first=first).view_as(x)
 
@@ -288,7 +296,7 @@ def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: 
     if kind == "mlp":
         after = run.streams[layer] + run.attention_out[layer] + run.mlp_out[layer]
         return _run_on(model, after - less, layer + 1)
-    return _run_on(model, *_after_attention(model, run, layer, run.attention_out[layer] - less))
+    return after_attention_change(model, run, layer, less)
 
 
 def run_circuit(

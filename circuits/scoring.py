@@ -40,11 +40,12 @@ MOST_STEPS = 40
 @dataclass(frozen=True)
 class Scored:
     """Scores of all edges, and what was measured on the way where the method makes it: the writers' first-order
-    effects, and both runs of every prompt."""
+    effects, both runs of every prompt, and the effects of heads' rotated corruptions."""
 
     edges: EdgeScores
     nodes: NodeScores | None = None
     runs: tuple[BothRuns, ...] | None = None
+    rotation: NodeScores | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def _gradient_cost(graph: ModelGraph, steps: int) -> float:
 
 def _first_order(model: Model, task: Task, steps: int) -> Scored:
     found = attribute(model, task, steps=steps)
-    return Scored(found.edges, found.nodes, found.runs)
+    return Scored(found.edges, found.nodes, found.runs, found.rotation)
 
 
 def _converged(model: Model, task: Task, steps: int) -> Scored:
     found = attribute(model, task, steps=max(steps, 2), most_steps=MOST_STEPS)
-    return Scored(found.edges, found.nodes, found.runs)
+    return Scored(found.edges, found.nodes, found.runs, found.rotation)
 
 
 def _exact(model: Model, task: Task, steps: int) -> Scored:

@@ -34,7 +34,9 @@ class Settings:
     """How every checkpoint is measured.
 
     Node effects are first order (`attribution`) and, in models of up to `exact_nodes` components, exact as well
-    (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.
+    (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.  The
+    first-order effects of the heads' corruption turned at random (`rotation`, whose folds are the draws) are what the
+    function clock is tested against.
     """
 
     tasks: tuple[str, ...] = ("induction",)
@@ -123,6 +125,7 @@ def _task(
     from circuits.attribution import attribution_patching
     from circuits.discovery import examine
     from circuits.patching import activation_patching
+    from circuits.rotations import ROTATION, Content
 
     method: Any = settings.method
     found = examine(model, task, method=method, target=settings.target, **settings.options)
@@ -138,7 +141,11 @@ def _task(
         metrics["faithfulness_in_sample"] = circuit.in_sample
     scores = {}
     if task.metric.differentiable:
-        scores["attribution"] = found.nodes if found.nodes is not None else attribution_patching(model, task)
+        attribution, rotation, content = found.nodes, found.rotation, Content()
+        if attribution is None or rotation is None:
+            attribution = attribution_patching(model, task, content=content)
+            rotation = content.scores(model, task.name)
+        scores |= {"attribution": attribution, ROTATION: rotation}
     if len(model.graph.components) <= settings.exact_nodes:
         scores["patching"] = activation_patching(model, task)
     return Record(
