@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuits.graph import Node
+from tracking.formation.function_tests import Controls, function_test
 from tracking.history.history import History
 from tracking.lifelines.intervals import noise_of, spans_decades
 from tracking.lifelines.lifelines import Lifeline
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Controls", "Curve", "Measured"]
-__all__ += ["behaviour", "form", "function", "permutation"]
+__all__ += ["behaviour", "form", "function"]
 
 FUNCTION_MEASURES = ("ablation", "patching", "attribution")
 # (metric, metric to take off or None, sign): losses fall as the model learns.
@@ -40,19 +41,6 @@ BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
     ("loss_second_half", None, -1),
     ("loss", None, -1),
 )
-N_CONTROLS = 199
-
-
-@dataclass(frozen=True)
-class Controls:
-    """How often matched controls have at least the effect of the carriers: `p_value`, of `n` controls."""
-
-    p_value: float
-    n: int
-
-    @property
-    def smallest_p(self) -> float:
-        return 1 / (self.n + 1)
 
 
 @dataclass(frozen=True)
@@ -211,11 +199,32 @@ def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, s
     if len(known):
         # Judged where the nodes do most: late snapshots tell, a single one would be chosen for its noise.
         late = known[-max(1, len(known) // 4) :]
-        p, n = permutation(np.nanmean(value[late], axis=0), places, _pool(names, nodes), seed=seed)
+        effects = np.nanmean(value[late], axis=0)
+        rotated = _rotated(measured, task, data.step.values[late], names)
+        controls = function_test(
+            [Node.parse(names[place]) for place in places], names, effects, rotated=rotated, seed=seed
+        )
         measure = _effect_measure(measured.history, task)
-        about = f"{task}/{measure or 'edges'}", measured.prompts(measure, task), Controls(p, n)
+        about = f"{task}/{measure or 'edges'}", measured.prompts(measure, task), controls
         curve = curve and replace(curve, measure=about[0], n_prompts=about[1], controls=about[2])
     return curve
+
+
+def _rotated(
+    measured: Measured, task: str, steps: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """First-order effects and those of rotated corruptions, each a mean over the steps where both were recorded; the
+    rotations are the same at every step, so that draws have means too."""
+    try:
+        effects = measured.score("attribution", task).reindex(component=names)
+        draws = measured.score("rotation", task).reindex(component=names)
+    except KeyError:
+        return None
+    both = [step for step in steps.tolist() if step in effects.step.values and step in draws.step.values]
+    found = draws.folds.sel(step=both).values
+    if not both or not len(found):
+        return None
+    return effects.value.sel(step=both).values.mean(axis=0), found.mean(axis=1)
 
 
 def _effect_measure(history: History, task: str) -> str:
@@ -233,35 +242,6 @@ def _effects(history: History, task: str) -> "xr.Dataset | None":
     error = np.sqrt((edges.std_error**2).sum("reader")).rename(writer="component")
     keep = [name not in ("input",) for name in summed.component.values.tolist()]
     return summed.assign(std_error=error).isel(component=np.flatnonzero(keep))
-
-
-def _pool(names: list[str], nodes: tuple[Node, ...]) -> list[int]:
-    """Components like those in question: of their layers if there are enough, else anywhere; never themselves."""
-    taken, kinds, layers = set(nodes), {node.kind for node in nodes}, {node.layer for node in nodes}
-    others = [(place, Node.parse(name)) for place, name in enumerate(names)]
-    others = [(place, node) for place, node in others if node not in taken and node.kind in kinds]
-    near = [place for place, node in others if node.layer in layers]
-    return near if len(near) >= 19 else [place for place, _ in others]
-
-
-def permutation(
-    effects: Float[np.ndarray, "component"], chosen: list[int], pool: list[int], *, seed: int = 0
-) -> tuple[float, int]:
-    """(p-value, number of controls): how often as many components from the pool have at least the effect of the chosen.
-
-    p = (1 + #{controls with at least that effect}) / (1 + controls), which is never below 1 / (1 + controls).
-    """
-    size = min(len(chosen), len(pool))
-    if size == 0:
-        return 1.0, 0
-    if size == 1:
-        controls = np.array([effects[place] for place in pool])
-    else:
-        rng = np.random.default_rng(seed)
-        sets = {tuple(sorted(rng.choice(pool, size, replace=False).tolist())) for _ in range(N_CONTROLS)}
-        controls = np.array([effects[list(some)].sum() for some in sorted(sets)])
-    effect = effects[chosen].sum()
-    return float((1 + (controls >= effect).sum()) / (1 + len(controls))), len(controls)
 
 
 def behaviour(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:

@@ -172,6 +172,7 @@ def _about(run: str, reading: Reading) -> Formation:
         row = replace(row, bar=reading.threshold, bar_kind="role threshold")
     if controls is not None:
         row = replace(row, p_value=controls.p_value, n_controls=controls.n, smallest_p=controls.smallest_p)
+        row = replace(row, control=controls.kind)
     return row
 
 

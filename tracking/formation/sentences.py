@@ -7,7 +7,7 @@ import math
 
 from tracking.formation.table import Formation, FormationTable
 
-__all__ = ["describe", "status_of"]
+__all__ = ["counted", "describe", "status_of"]
 
 
 def status_of(row: Formation) -> str:
@@ -39,9 +39,17 @@ def _state(row: Formation) -> str:
 
 
 def controls(row: Formation) -> str:
-    """`p = 0.05 against 19 matched controls (smallest possible 0.05)`."""
-    number = f"{row.n_controls} matched control{'' if row.n_controls == 1 else 's'}"
-    return f"p = {row.p_value:.3g} against {number} (smallest possible {row.smallest_p:.3g})"
+    """`p = 0.01 against 99 rotations of what is written (smallest possible 0.01)`."""
+    if row.control == "not testable":
+        return f"not testable: {counted(row)} in the same layers"
+    return f"p = {row.p_value:.3g} against {counted(row)} (smallest possible {row.smallest_p:.3g})"
+
+
+def counted(row: Formation) -> str:
+    """The controls and how many they are."""
+    if row.control == "rotations":
+        return f"{row.n_controls} rotations of what is written"
+    return f"{row.n_controls} other set{'' if row.n_controls == 1 else 's'} of the same size"
 
 
 def describe(table: FormationTable) -> list[str]:

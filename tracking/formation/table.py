@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from circuits.graph import Node
-from tracking.history.columns import BarKind, Censoring, State, frame_of
+from tracking.history.columns import BarKind, Censoring, Control, State, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +59,7 @@ class Formation:
     p_value: float = NAN
     n_controls: int | None = None
     smallest_p: float = NAN
+    control: Control = ""
     n_prompts: int | None = None
     error_known: bool = False
     status: str = ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["BAR_KINDS", "CENSORINGS", "COLUMNS", "MEASURED", "STATES", "TABLES", "BarKind", "Censoring", "Column"]
-__all__ += ["STAGE", "State", "Table", "frame_of", "kind_of", "typed"]
+__all__ += ["CONTROLS", "STAGE", "Control", "State", "Table", "frame_of", "kind_of", "typed"]
 
 Kind = Literal["text", "integer", "number", "flag"]
 
@@ -35,6 +35,8 @@ STATES: tuple[State, ...] = get_args(State)
 BarKind = Literal["role threshold", "half of plateau", "half way from chance", "none"]
 """What the level is that a curve has to reach."""
 BAR_KINDS: tuple[BarKind, ...] = get_args(BarKind)
+Control = Literal["", "other sets", "rotations", "not testable"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 Censoring = Literal["no", "left", "right"]
 CENSORINGS: tuple[Censoring, ...] = get_args(Censoring)
@@ -179,9 +181,12 @@ FORMATION = Table(
         _number("interval_after", "the first checkpoint with it"),
         _text("censored", "`no`, `left` (there at the first checkpoint) or `right` (not dated)", CENSORINGS),
         _text("state", "what became of it", STATES),
-        _number("p_value", "how often matched controls have at least the effect; of the function clock"),
-        _integer("n_controls", "how many matched controls there are"),
+        _number(
+            "p_value", "how often controls have at least the effect; of the function clock, missing if not testable"
+        ),
+        _integer("n_controls", "how many controls there are"),
         _number("smallest_p", "the smallest p-value that so many controls can give"),
+        _text("control", "what the controls are: all claims of one kind rest on one test", CONTROLS),
         _integer("n_prompts", "prompts that the curve is a mean over"),
         _flag("error_known", "whether an error of the scores is known; else `low` and `high` are the checkpoints"),
         _text("status", "the other columns in words, for people"),

@@ -23,6 +23,7 @@ from tracking.checkpoints.names import Stage
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
+    NULL_MEASURES,
     SCHEMA_VERSION,
     Record,
     RecordFile,
@@ -173,7 +174,11 @@ class History:
 
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
-        """(task, measure) of every node score that some record holds."""
+        """(task, measure) of every node score that some record holds, but for what chance would give."""
+        return tuple(pair for pair in self._all_measures if pair[1] not in NULL_MEASURES)
+
+    @property
+    def _all_measures(self) -> tuple[tuple[str, str], ...]:
         return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.measures}))
 
     @property
@@ -302,7 +307,7 @@ class History:
         return frame.assign(stage=names)
 
     def _task_of(self, measure: str, task: str | None) -> str:
-        having = [name for name, known in self.measures if known == measure and task in (None, name)]
+        having = [name for name, known in self._all_measures if known == measure and task in (None, name)]
         if len(having) == 1:
             return having[0]
         known = ", ".join(f"{measure} (task {name})" for name, measure in self.measures) or "none"

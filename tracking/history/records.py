@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDGE_PARTS",
+    "NULL_MEASURES",
     "SCHEMA_VERSION",
     "EdgePart",
     "Record",
@@ -42,6 +43,8 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown", "failed"]
+NULL_MEASURES = ("rotation",)
+"""Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
 EdgePart = Literal["value", "std_error", "folds", "kept"]
 EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")
 

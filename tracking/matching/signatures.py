@@ -18,6 +18,7 @@ from scipy import sparse
 from circuits.circuit import Circuit
 from circuits.graph import SLOTS, ModelGraph, Node
 from tracking.history.history import Snapshot
+from tracking.history.records import NULL_MEASURES
 
 __all__ = ["Signatures", "channel_matrices", "signatures_of"]
 
@@ -65,6 +66,8 @@ def signatures_of(snapshot: Snapshot, *, graph: ModelGraph | None = None) -> Sig
     columns: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for task, record in sorted(snapshot.records.items()):
         for measure, scores in sorted(record.scores.items()):
+            if measure in NULL_MEASURES:
+                continue
             place = {node: index for index, node in enumerate(scores.nodes)}
             take = np.array([place.get(node, -1) for node in everyone])
             columns[f"{task}/{measure}"] = (

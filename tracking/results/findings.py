@@ -7,6 +7,7 @@ order of roles where the intervals allow one to be told, and the events that are
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from tracking.formation.sentences import counted
 from tracking.formation.table import Formation, FormationTable
 from tracking.history.history import History
 from tracking.lifelines.events import EVENT_KINDS, Event, Lifeline, Lifelines
@@ -129,13 +130,16 @@ def _needed(row: Formation, line: Lifeline) -> str:
     text = f"Corrupting {who} hurts the task from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
     if row.n_controls is None:
         return f"{text}."
-    controls = f"{row.n_controls} matched control{'' if row.n_controls == 1 else 's'}"
+    if row.control == "not testable":
+        return f"{text}; that it hurts more than corrupting others like {who} is not testable with {counted(row)}."
+    more, unsure = {
+        "rotations": ("by what is written and not by the disturbance", "that it is by what is written"),
+        "other sets": ("more than others like {} do", "that it hurts more than corrupting others like {}"),
+    }[row.control]
+    p = f"p = {row.p_value:.2g} against {counted(row)}"
     if row.p_value <= SURE:
-        return f"{text}, more than other components do (p = {row.p_value:.2g} against {controls})."
-    return (
-        f"{text}; that it hurts more than corrupting others like {who} cannot be told "
-        f"(p = {row.p_value:.2g} against {controls}, the smallest possible being {row.smallest_p:.3g})."
-    )
+        return f"{text}, {more.format(who)} ({p})."
+    return f"{text}; {unsure.format(who)} cannot be told ({p}, the smallest possible being {row.smallest_p:.3g})."
 
 
 def _behaviour(lifelines: Lifelines, table: FormationTable) -> list[str]:
