@@ -303,7 +303,9 @@ def load_circuit(path: "str | Path") -> Circuit:
     judged = []
     for name in ("faithfulness", "in_sample"):
         value, error = arrays.get(name, (None, None))
-        known = value is not None
-        folds = arrays.get(f"{name}_folds")
-        judged.append(Estimate(np.asarray(value), np.asarray(error), folds, header["n_prompts"]) if known else None)
+        if value is None:
+            judged.append(None)
+        else:
+            folds, n_prompts = arrays[f"{name}_folds"], header["n_prompts"]
+            judged.append(Estimate(np.asarray(value), np.asarray(error), folds, n_prompts))
     return Circuit(scores, arrays["kept"], judged[0], header["status"], header["target"], judged[1])

@@ -9,8 +9,8 @@ in:
   with confidence `CONFIDENCE` (one-sided, Student's t over prompts);
 - the circuit that is reported has the geometric mean of the two sizes, its edges in order of the scores of all prompts;
 - faithfulness is the ratio of means over all prompts, each with the other half's circuit.  Its variance is that over
-  prompts, plus d² / 2, the variance of two circuits that differ by d on all prompts (which one came out is chance too),
-  plus (o / 3)², where o is what the reported circuit has more on the prompts that chose it: if what is
+  prompts, plus d² / 4, where d is by how much the two circuits differ on all prompts (which one came out is chance
+  too), plus (o / 3)², where o is what the reported circuit has more on the prompts that chose it: if what is
   lost by choosing falls as 1 / prompts, a third of it is what a half's circuit is worse by.
 
 The halves are groups of prompt folds (`circuits.graph`), balanced where prompts take two or four kinds in turn, so that
@@ -101,7 +101,7 @@ def crossfitted(judge: Judge, scores: EdgeScores, target: float, max_evaluations
     whole = select_top(scores, round(sqrt(chosen[0].size * chosen[1].size)))
     in_sample = judge.faithfulness(whole.kept)
     learned = (in_sample.value - faithfulness.value) / 3
-    error = np.sqrt(faithfulness.std_error**2 + apart**2 / 2 + learned**2)
+    error = np.sqrt(faithfulness.std_error**2 + apart**2 / 4 + learned**2)
     faithfulness = replace(faithfulness, std_error=np.asarray(error))
     return Circuit(scores, whole.kept, faithfulness, status_of(faithfulness, target), target, in_sample)
 

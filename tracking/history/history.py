@@ -175,11 +175,8 @@ class History:
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
         """(task, measure) of every node score that some record holds, but for what chance would give."""
-        return tuple(pair for pair in self._all_measures if pair[1] not in NULL_MEASURES)
-
-    @property
-    def _all_measures(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted({(record.task, name) for record in self.records.values() for name in record.measures}))
+        known = {(record.task, name) for record in self.records.values() for name in record.measures}
+        return tuple(sorted(pair for pair in known if pair[1] not in NULL_MEASURES))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -307,7 +304,8 @@ class History:
         return frame.assign(stage=names)
 
     def _task_of(self, measure: str, task: str | None) -> str:
-        having = [name for name, known in self._all_measures if known == measure and task in (None, name)]
+        holding = {record.task for record in self.records.values() if measure in record.measures}
+        having = sorted(name for name in holding if task in (None, name))
         if len(having) == 1:
             return having[0]
         known = ", ".join(f"{measure} (task {name})" for name, measure in self.measures) or "none"
