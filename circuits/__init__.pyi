@@ -34,6 +34,7 @@ from .graph import Node as Node
 from .graph import NodeScores as NodeScores
 from .heads import head_scores as head_scores
 from .heads import sequence_losses as sequence_losses
+from .hypotheses import circuit_tests as circuit_tests
 from .loading import load_model as load_model
 from .loading import save_checkpoint as save_checkpoint
 from .metrics import Metric as Metric
@@ -42,12 +43,16 @@ from .patching import activation_patching as activation_patching
 from .patching import edge_patching as edge_patching
 from .patching import path_patching as path_patching
 from .pruning import edge_pruning as edge_pruning
+from .rotations import rotation_test as rotation_test
 from .rules import GIM as GIM
 from .rules import RelP as RelP
 from .rules import Rules as Rules
 from .sites import SiteScores as SiteScores
 from .sites import site_attribution as site_attribution
 from .sites import site_patching as site_patching
+from .stability import alternative_circuit as alternative_circuit
+from .stability import circuit_likeness as circuit_likeness
+from .stability import edge_inclusion as edge_inclusion
 from .tasks.docstring import docstring_task as docstring_task
 from .tasks.duplicate_token import duplicate_token_task as duplicate_token_task
 from .tasks.from_table import table_task as table_task
@@ -81,9 +86,12 @@ __all__ = [
     "Task",
     "acdc",
     "activation_patching",
+    "alternative_circuit",
     "as_bridge",
     "attribution_patching",
     "checkpoint_hash",
+    "circuit_likeness",
+    "circuit_tests",
     "compare_with_controls",
     "completeness",
     "composition_scores",
@@ -92,6 +100,7 @@ __all__ = [
     "docstring_task",
     "duplicate_token_task",
     "edge_attribution_patching",
+    "edge_inclusion",
     "edge_patching",
     "edge_pruning",
     "faithfulness",
@@ -116,6 +125,7 @@ __all__ = [
     "prune",
     "read_mib_graph",
     "roc_auc",
+    "rotation_test",
     "save_checkpoint",
     "save_circuit",
     "select_greedy",

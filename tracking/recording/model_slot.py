@@ -4,6 +4,7 @@ Question: how is a model made once, and filled again and again?  The slot rememb
 unit of the same checkpoint reads nothing anew.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelSlot", "ReadCheckpoint"]
 
+log = logging.getLogger(__name__)
 # Parameters under which one thread is faster than several.
 SMALL = 20_000_000
 
@@ -122,8 +124,13 @@ class ModelSlot:
         """
         import torch
 
+        from circuits.scoring import scoring_cost
+
         n_parameters = sum(weight.numel() for weight in model.module.parameters())
         most = self.most_threads or torch.get_num_threads()
         torch.set_num_threads(self.threads or (1 if n_parameters < SMALL else min(most, torch.get_num_threads())))
         if not self.tasks:
             self.tasks = make_tasks(self.settings, model)
+            steps = int(self.settings.options.get("steps", 5))
+            cost = scoring_cost(model.graph, method=self.settings.method, steps=steps)
+            log.info("%s, of which there are %d", cost, self.settings.n_prompts)
