@@ -299,7 +299,7 @@ class History:
         """The table with a column `stage`, by the steps in the column `at`; as it is where the run has no stages."""
         if not self.stages or at not in frame:
             return frame
-        known = {step: self.stage_at(step) for step in frame[at].dropna().unique()}
+        known = {step: self.stage_at(float(step)) for step in frame[at].dropna().unique()}
         names = [None if (stage := known.get(step)) is None else stage.name for step in frame[at]]
         return frame.assign(stage=names)
 
