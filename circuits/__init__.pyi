@@ -1,3 +1,4 @@
+from .adapters import Adapter as Adapter
 from .architectures import NativeConfig as NativeConfig
 from .architectures import as_bridge as as_bridge
 from .architectures import native_module as native_module
@@ -70,6 +71,7 @@ from .tasks.task import task_values as task_values
 
 __all__ = [
     "GIM",
+    "Adapter",
     "Circuit",
     "Edge",
     "EdgeScores",

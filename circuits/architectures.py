@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from circuits.adapters import Adapter
 from circuits.graph import ModelGraph
 from circuits.model import Model
 from circuits.parts import Attention, Block, Mlp, Norm, Parts, Rotary
@@ -30,6 +31,7 @@ __all__ = [
     "drawn_anew",
     "is_native",
     "lay_open",
+    "lay_open_by",
     "native_module",
 ]
 
@@ -198,9 +200,13 @@ class _Layout:
         module = self.part(root, "mlp")
         if module is None:
             return None
-        activation = getattr(module, "act", None) or getattr(module, "act_fn", None)
+        activation = self.facts.get("activation") or getattr(module, "act", None) or getattr(module, "act_fn", None)
+        activation = module.get_submodule(activation) if isinstance(activation, str) else activation
         if activation is None:
-            raise ValueError(f"expected an MLP with one activation function, got {type(module).__name__}")
+            raise ValueError(
+                f"expected an MLP with one activation function, named act or act_fn, got {type(module).__name__}; an "
+                "adapter may say which it is (activation=)"
+            )
         maps = {key: found for key in ("in", "gate", "out") if (found := self.part(root, "mlp", f"mlp.{key}"))}
         return Mlp(self.norm(root, "ln2"), module, maps, activation, self.norm(root, "ln2_post"))
 
@@ -219,9 +225,14 @@ def _lay_out(module: nn.Module, layout: _Layout) -> Parts:
     )
     embed, unembed = layout.part(module, "embed"), layout.part(module, "unembed")
     final, positions = layout.norm(module, "ln_final"), layout.part(module, "pos_embed")
+    if final is None and "forward" in facts:  # a module of one's own may have none
+        final = Norm(nn.Identity(), "none", 0.0)
     if embed is None or unembed is None or final is None:
         raise ValueError("expected an embedding, a last norm and an unembedding")
-    return Parts(graph, embed, positions, blocks, final, unembed, facts["d_model"], facts.get("logit_cap"))
+    return Parts(
+        graph, embed, positions, blocks, final, unembed, facts["d_model"], facts.get("logit_cap"),
+        n_ctx=facts.get("n_ctx"), forward=facts.get("forward"),
+    )  # fmt: skip
 
 
 def _norm(module: nn.Module | None, *, module_eps: float, unit_offset: bool) -> Norm | None:
@@ -350,6 +361,19 @@ def lay_open(module: nn.Module, name: str, source: Path) -> Parts:
         return _lay_out(module, _Layout(names, architecture.facts(module, names)))
     except Exception as error:
         raise ValueError(f"cannot lay open the architecture {name} of {source}: {error}") from error
+
+
+def lay_open_by(adapter: Adapter, module: nn.Module) -> Parts:
+    """The parts of a module of one's own.
+
+    Raises:
+        ValueError: a part that the adapter names is not there, or is of a kind that is not known.
+    """
+    adapter.check(module)
+    try:
+        return _lay_out(module, _Layout(adapter.parts, adapter.facts(module, adapter.parts)))
+    except (KeyError, AttributeError, AssertionError, TypeError, RuntimeError) as error:
+        raise ValueError(f"the adapter does not fit this {type(module).__name__}: {error}") from error
 
 
 def as_bridge(model: Model) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuits.architectures import NATIVE, NativeConfig, is_native, lay_open, native_module
+from circuits.adapters import Adapter
+from circuits.architectures import NATIVE, NativeConfig, is_native, lay_open, lay_open_by, native_module
 from circuits.checkpoint import (
     LEFT_OVER,
     copy_weights,
@@ -37,16 +38,18 @@ def save_checkpoint(module: nn.Module, config: NativeConfig, folder: "str | Path
 
 
 def load_model(
-    source: "str | Path",
+    source: "str | Path | nn.Module",
     *,
     revision: str | None = None,
+    adapter: Adapter | None = None,
     device: "str | torch.device" = "cpu",
     dtype: "torch.dtype | str | None" = None,
 ) -> "Model":
-    """A model from a local folder (`save_checkpoint`'s or Hugging Face's) or a hub id.
+    """A model from a local folder (`save_checkpoint`'s or Hugging Face's), a hub id, or a module in memory.
 
     Args:
         revision: branch, tag or commit on the hub; a local folder has none.
+        adapter: where the parts of a module of one's own lie (`circuits.adapters`).
         dtype: `float32`, `float64` or `bfloat16`; by default float64 where the checkpoint is, and float32 otherwise.
 
     Raises:
@@ -55,6 +58,8 @@ def load_model(
             this package cannot tell apart.
     """
     wanted = _data_type(dtype) if dtype is not None else None
+    if isinstance(source, nn.Module):
+        return open_module(source.to(device, wanted), adapter=adapter)
     folder = locate(source, revision=revision)
     config = read_config(folder)
     return model_of(read_weights(folder), config, source=folder, device=device, dtype=wanted)
@@ -105,22 +110,30 @@ def save_module(module: nn.Module, folder: "str | Path") -> None:
     save_checkpoint(module, NativeConfig.from_dict(shared), folder)
 
 
-def open_module(module: nn.Module) -> Model:
+def open_module(module: nn.Module, *, adapter: Adapter | None = None) -> Model:
     """The model around a module in memory, such as one that is being trained.
+
+    Args:
+        adapter: where the parts of a module of one's own lie; those of native and Hugging Face models are known.
 
     Nothing is copied, so that what changes in the module changes in the model, and the module is left as it was.
 
     Raises:
-        ValueError: it is neither a `native_module` nor a Hugging Face model, or its parts cannot be told apart.
+        ValueError: it is neither a `native_module` nor a Hugging Face model and there is no adapter, its parts cannot
+            be told apart, or they do not add up to what the module computes; the message says at which.
     """
     native, memory = is_native(module), Path("memory")
-    if not native and not hasattr(getattr(module, "config", None), "model_type"):
-        raise ValueError(f"expected a native or a Hugging Face model, got {type(module).__name__}")
+    if adapter is None and not native and not hasattr(getattr(module, "config", None), "model_type"):
+        raise ValueError(
+            f"expected a native or a Hugging Face model, got {type(module).__name__}; say where its parts are with an "
+            "adapter (circuits.Adapter), or bring scores of your own: History.from_frame, formation import"
+        )
     name = NATIVE if native else type(module).__name__
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
-        model = Model(module, lay_open(module, name, memory), memory)
+        parts = lay_open(module, name, memory) if adapter is None else lay_open_by(adapter, module)
+        model = Model(module, parts, memory)
         check_fidelity(model, name)
     except (KeyError, AttributeError, AssertionError, TypeError) as error:
         raise ValueError(f"cannot lay open a {name}: {error}") from error

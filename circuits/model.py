@@ -49,6 +49,8 @@ class Model:
 
     @property
     def n_ctx(self) -> int:
+        if self.parts.n_ctx is not None:
+            return self.parts.n_ctx
         config = self.module.config if hasattr(self.module, "config") else self.module.cfg
         return int(getattr(config, "n_ctx", None) or config.max_position_embeddings)  # type: ignore[union-attr]
 
@@ -254,8 +256,7 @@ def check_fidelity(model: Model, architecture: str) -> None:
     generator = torch.Generator().manual_seed(0)
     length = min(model.n_ctx, 12)
     tokens = torch.randint(model.d_vocab, (2, length), generator=generator).to(model.device)
-    own = model.module(tokens)
-    own = own if isinstance(own, Tensor) else own.logits
+    own = _own_logits(model, tokens)
     if not bool(torch.isfinite(own).all()):
         model.check_finite(own)
     # Rotary tables are float32 even in a float64 model.
@@ -271,6 +272,7 @@ def check_fidelity(model: Model, architecture: str) -> None:
     if not same(ours, own):
         raise ValueError(
             f"the architecture {architecture} computes something this package does not follow; it is refused"
+            f"{_first_difference(model, tokens, same)}"
         )
     x = model.stream(model.embed(tokens))
     for layer, block in enumerate(model.parts.blocks):
@@ -289,6 +291,56 @@ def check_fidelity(model: Model, architecture: str) -> None:
         if not same(total, attention.write(z)):
             raise ValueError(f"the heads of {architecture} do not add up to what layer {layer} writes")
         x = model.block(layer, x)
+
+
+def _own_logits(model: Model, tokens: Tensor) -> Tensor:
+    if model.parts.forward is not None:
+        return model.parts.forward(model.module, tokens)
+    out = model.module(tokens)
+    if isinstance(out, tuple):
+        return out[0]
+    return out if isinstance(out, Tensor) else out.logits
+
+
+def _first_difference(model: Model, tokens: Tensor, same: Callable[[Tensor, Tensor], bool]) -> str:
+    """Where the module's own pass first differs from ours, as the end of a sentence; told by what its norms read.
+
+    Each norm before attention and MLP sees the stream, and so does the last one.
+    """
+    attention_norms = [block.attention.norm for block in model.parts.blocks]
+    mlp_norms = [block.mlp.norm if block.mlp else None for block in model.parts.blocks]
+    places = [
+        place
+        for layer, (first, second) in enumerate(zip(attention_norms, mlp_norms, strict=True))
+        for place in (
+            (first, "resid_pre", layer, "the embedding" if layer == 0 else f"layer {layer - 1}: its MLP"),
+            (second, "mlp_in", layer, f"layer {layer}: its attention"),
+        )
+    ]
+    last = model.graph.n_layers - 1
+    places.append((model.parts.final_norm, "final", last + 1, f"layer {last}: what it writes last"))
+    read: dict[int, Tensor] = {}
+    ours: dict[tuple[str, int], Tensor] = {}
+    hooks = [
+        norm.module.register_forward_pre_hook(lambda _, given, at=at: read.setdefault(at, given[0].detach()))
+        for at, (norm, *_) in enumerate(places)
+        if norm is not None
+    ]
+    try:
+        _own_logits(model, tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    def keep(place: str, layer: int, x: Tensor) -> Tensor:
+        ours[place, layer] = x
+        return x
+
+    model.run(model.stream(model.embed(tokens)), tap=keep)
+    for at, (_, place, layer, what) in enumerate(places):
+        if at in read and (read[at].shape != ours[place, layer].shape or not same(ours[place, layer], read[at])):
+            return f"; the first that differs is {what}"
+    return "; the first that differs is the unembedding" if read else ""
 
 
 def _pass_on(place: str, layer: int, x: Tensor) -> Tensor:

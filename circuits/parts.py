@@ -102,13 +102,13 @@ class Rotary:
 class Attention:
     """One attention layer. `packing` says where the query, key and value weights lie.
 
-    `split`: three linear maps; `columns`: one map with all queries, then keys, then values (GPT-2, transposed
-    weights); `heads`: one map with query, key and value of each head in turn (GPT-NeoX).
+    `split`: three linear maps; `rows`: one map with all queries, then keys, then values; `columns`: the same with
+    transposed weights (GPT-2); `heads`: one map with query, key and value of each head in turn (GPT-NeoX).
     """
 
     norm: Norm | None
     maps: Mapping[str, Any]
-    packing: Literal["split", "columns", "heads"]
+    packing: Literal["split", "rows", "columns", "heads"]
     n_heads: int
     n_key_value_heads: int
     d_head: int
@@ -133,6 +133,9 @@ class Attention:
             weight = self.maps["qkv"].weight
             columns = weight.view(weight.shape[0], 3, self.n_heads, self.d_head)
             return columns[:, "qkv".index(slot)].permute(1, 2, 0)
+        if self.packing == "rows":
+            weight = self.maps["qkv"].weight
+            return weight.split(self._widths())["qkv".index(slot)].view(-1, self.d_head, weight.shape[1])
         if self.packing == "heads":
             weight = self.maps["qkv"].weight
             return weight.view(self.n_heads, 3, self.d_head, -1)[:, "qkv".index(slot)]
@@ -143,6 +146,8 @@ class Attention:
         packed = self.maps["qkv" if self.packing != "split" else slot].bias
         if packed is None:
             return None
+        if self.packing == "rows":
+            return packed.split(self._widths())["qkv".index(slot)].view(-1, self.d_head)
         if self.packing == "columns":
             return packed.view(3, self.n_heads, self.d_head)["qkv".index(slot)]
         if self.packing == "heads":
@@ -166,11 +171,18 @@ class Attention:
     def output_bias(self) -> Tensor | None:
         return self.maps["o"].bias
 
+    def _widths(self) -> list[int]:
+        """Of queries, keys and values in one map."""
+        shared = self.n_key_value_heads * self.d_head
+        return [self.n_heads * self.d_head, shared, shared]
+
     def project(self, x: Stream, norm_by: "NormBy | None" = None) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of the (already normed) stream, before head norms, clipping and rotation."""
         shape = (*x.shape[:-1], -1, self.d_head)
         if self.packing == "columns":
             q, k, v = (part.view(shape) for part in self.maps["qkv"](x).chunk(3, dim=-1))
+        elif self.packing == "rows":
+            q, k, v = (part.reshape(shape) for part in self.maps["qkv"](x).split(self._widths(), dim=-1))
         elif self.packing == "heads":
             packed = self.maps["qkv"](x).view(*x.shape[:-1], self.n_heads, 3, self.d_head)
             q, k, v = packed.unbind(-2)
@@ -293,7 +305,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Parts:
-    """A whole transformer. `positions` is the table of learned position embeddings, `None` where there is none."""
+    """A whole transformer. `positions` is the table of learned position embeddings, `None` where there is none.
+
+    `n_ctx` and `forward`, which gives the module's own logits, are of modules whose configuration does not tell.
+    """
 
     graph: ModelGraph
     embed: nn.Module
@@ -304,6 +319,8 @@ class Parts:
     d_model: int
     logit_cap: float | None
     logit_scale: float = 1.0
+    n_ctx: int | None = None
+    forward: "Callable[[nn.Module, Tensor], Tensor] | None" = None
 
 
 NormBy = Callable[[Norm, Tensor], Tensor]

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from circuits.adapters import Adapter
 from circuits.loading import open_module, save_module
 from circuits.model import Model
 from tracking.checkpoints.runs import Checkpoint
@@ -75,6 +76,7 @@ class Recorder:
         name: of the run; that of the folder unless said.
         n_prompts, seed: the prompts, the same at every step.
         method: how edges are scored, as in `find_circuit`.
+        adapter: where the parts of a model of one's own lie (`circuits.adapters`).
         schedule: how often to measure; by default at most a tenth of the training's own time goes into it.
         checkpoints: a folder, into which the weights are saved where something moved.
         sinks: where to send the numbers besides (`tracking.recording.sinks`).
@@ -95,6 +97,7 @@ class Recorder:
         n_prompts: int = 32,
         seed: int = 0,
         method: str = "eap-ig",
+        adapter: Adapter | None = None,
         schedule: Schedule | None = None,
         checkpoints: "str | Path | None" = None,
         sinks: Sequence[Sink] = (),
@@ -102,7 +105,7 @@ class Recorder:
         tokens_per_step: int | float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self._adapter = Path(folder), adapter
         self.pace = Pace(schedule or Schedule())
         tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
         self._settings = Settings(tasks or ("induction",), n_prompts, seed, method)
@@ -295,7 +298,7 @@ class Recorder:
     # -- beginning and going on -----------------------------------------------------------------------------------
 
     def _begin(self, module: nn.Module) -> Model:
-        model = open_module(_replica(module))
+        model = open_module(_replica(module), adapter=self._adapter)
         self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
         create_history(self.folder, self._name, model.graph, hyperparameters=self._hyperparameters, settings=settings)
