@@ -21,8 +21,8 @@ import pytest
 
 from tests.sweeps import times
 from tracking.comparison.comparison import compare_formation
-from tracking.comparison.permutation import estimate_effect
 from tracking.comparison.survival import log_rank
+from tracking.comparison.time_ratio import estimate_effect
 from tracking.experiments.planning import read_sweep
 from tracking.experiments.sweep import run_sweep
 from tracking.forecasting.evidence import Evidence, evidence

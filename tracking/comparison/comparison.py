@@ -2,12 +2,12 @@
 
 A **setting** is one value of a hyperparameter; runs with equal settings are replicates (seeds).  Formation times are
 known to an interval, and a run that never forms a role is data too (`tracking.comparison.survival`).  The run is the
-unit of every
-statement: the components of one run rise and fall together.
+unit of every statement: the components of one run rise and fall together.  Runs that share a seed, a parent or a data
+order are compared with each other (`tracking.comparison.adjustment`).
 
 `compare` takes histories, `compare_formation` a formation table of many runs and what each run was trained with.  An
 effect is the log ratio of formation times between two settings, or for each doubling of a hyperparameter with more
-than two; the other hyperparameters that vary are taken out, and runs are exchanged only where those are equal.
+than two; the other hyperparameters that vary are taken out.
 """
 
 import math
@@ -18,46 +18,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from tracking.comparison.permutation import Effect, estimate_effect
+from tracking.comparison import answers as wording
+from tracking.comparison.adjustment import adjustment
 from tracking.comparison.run_set import (
     QUESTION,
+    Rises,
     RunSet,
-    Settings,
     Unit,
     by_size,
     check_names,
-    first_rises,
     formation_times,
     is_number,
     plain,
+    questions,
     run_set,
     settings_of,
     unit_of,
-    varying,
 )
 from tracking.comparison.survival import log_rank, turnbull
+from tracking.comparison.time_ratio import TimeRatio, estimate_effect
 from tracking.history.history import History
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "compare", "compare_formation", "curves", "other_columns"]
-
-ENOUGH = 0.05
+__all__ = ["Comparison", "compare", "compare_formation", "curves"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found; `effects` and `formed` are tables.
+    """What hyperparameters do; `effects` and `formed` are tables.
 
-    `effects`: hyperparameter, contrast, role, clock, definition, unit, estimate (log ratio of formation times), low,
-    high, p_value, q_value (Benjamini and Hochberg over the table), log_rank_p, n_runs, n_formed, smallest_p,
-    detectable (the log ratio that would have been seen with probability .8).
+    `effects`: hyperparameter, role, clock, definition, contrast, unit, estimate (log ratio of formation times), low,
+    high, p_value, verdict (one of `tracking.comparison.answers.VERDICTS`), q_value (Benjamini and Hochberg over the
+    table), log_rank_p, n_runs, n_formed, n_several (runs that rise more than once), n_blocks, blocked_by, confounded
+    (hyperparameters whose effects are not told from this one's), shrunk, method, smallest_p, detectable (the log ratio
+    that would have been seen with probability .8), span (of the hyperparameter, in units of the contrast).
     `formed`: the share of runs that form a role in each setting, with its Wilson interval, and the median time.
+    `answers`: one line for each effect.  `sentences`: the same in full.
     """
 
     effects: "pd.DataFrame"
     formed: "pd.DataFrame"
+    answers: tuple[str, ...]
     sentences: tuple[str, ...]
     unit: str
     confidence: float
@@ -70,7 +73,8 @@ class Comparison:
 
         tables = {"effects": self.effects, "formed": self.formed}
         found = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        return {**found, "sentences": list(self.sentences), "unit": self.unit, "confidence": self.confidence}
+        said = {"answers": list(self.answers), "sentences": list(self.sentences)}
+        return {**found, **said, "unit": self.unit, "confidence": self.confidence}
 
 
 def compare(
@@ -103,6 +107,7 @@ def compare_formation(
     *,
     by: "str | Sequence[str]",
     unit: Unit = "auto",
+    rises: Rises = "lasting",
     confidence: float = 0.9,
     n_permutations: int = 1999,
     seed: int = 0,
@@ -113,6 +118,7 @@ def compare_formation(
         runs: formation times and settings.
         by: a hyperparameter, or several; each is judged with the others that vary taken out.
         unit: in which times are compared; `auto` is tokens where runs see different numbers of them in a step.
+        rises: which rise of a curve with several is compared: the one that lasts, the first, or that of a number.
         confidence: of the intervals.
         n_permutations, seed: of runs between settings.
 
@@ -125,22 +131,37 @@ def compare_formation(
     check_names(runs.settings, names)
     measured = unit_of(runs, unit)
     rows, formed = [], []
-    if not (questions := _questions(runs)):
+    if not (asked := questions(runs, rises=rises)):
         raise ValueError(f"no role is dated in any of {len(runs.runs)} runs; see `formation track` for one of them")
-    for key, part in questions:
-        times = formation_times(runs, part, unit=measured)
+    several = _several(runs.formation)
+    for key, part in asked:
+        times, question = formation_times(runs, part, unit=measured), dict(zip(QUESTION, key, strict=True))
         for name in names:
             options = {"confidence": confidence, "n_permutations": n_permutations, "seed": seed}
-            rows += [dict(zip(QUESTION, key, strict=True)) | row for row in _effects(runs, times, name, options)]
-            formed += [dict(zip(QUESTION, key, strict=True)) | row for row in _formed(runs, times, name, confidence)]
+            question["n_several"] = several.get(key, 0)
+            rows += [question | row for row in _effects(runs, times, name, options)]
+            formed += [question | row for row in _formed(runs, times, name, confidence)]
     effects = pd.DataFrame(rows)
-    effects.insert(8, "q_value", stats.false_discovery_control(effects["p_value"]))
+    effects["q_value"] = stats.false_discovery_control(effects["p_value"])
     effects["unit"] = measured
+    effects["verdict"] = [wording.verdict(row) for row in effects.to_dict("records")]
     first = ["hyperparameter", "role", "clock", "definition", "contrast", "unit", "estimate", "low", "high", "p_value"]
+    first += ["verdict", "q_value"]
     effects = effects[first + [column for column in effects if column not in first]]
-    sentences = tuple(dict.fromkeys(_sentence(row, confidence) for row in effects.to_dict("records")))
-    sentences += tuple(_warnings(runs, names, effects, pd.DataFrame(formed)))
-    return Comparison(effects, pd.DataFrame(formed), sentences, measured, confidence)
+    shares = pd.DataFrame(formed).drop(columns="n_several")
+    order = sorted(effects.to_dict("records"), key=lambda row: (wording.VERDICTS.index(row["verdict"]) > 3,))
+    lines = tuple(dict.fromkeys(wording.answer(row) for row in order))
+    sentences = tuple(dict.fromkeys(wording.sentence(row, confidence) for row in effects.to_dict("records")))
+    sentences += (*wording.ranking(effects), *_notes(effects, shares, rises))
+    return Comparison(effects, shares, lines, sentences, measured, confidence)
+
+
+def _several(table: "pd.DataFrame") -> dict[tuple[str, str, str], int]:
+    """In how many runs each role rises more than once."""
+    if "n_rises" not in table:
+        return {}
+    found = table[table["n_rises"].fillna(0) > 1].groupby(list(QUESTION))["run"].nunique()
+    return {(str(a), str(b), str(c)): int(count) for (a, b, c), count in found.items()}
 
 
 def curves(runs: RunSet, *, by: str, unit: Unit = "auto", n_resamples: int = 200, seed: int = 0) -> "pd.DataFrame":
@@ -156,7 +177,7 @@ def curves(runs: RunSet, *, by: str, unit: Unit = "auto", n_resamples: int = 200
     measured = unit_of(runs, unit)
     rng = np.random.default_rng(seed)
     found = []
-    for key, part in _questions(runs):
+    for key, part in questions(runs):
         times = formation_times(runs, part, unit=measured)
         value = times["run"].map(lambda run: runs.settings[run].get(by))
         for setting in sorted(value.dropna().unique(), key=by_size):
@@ -193,7 +214,7 @@ def _redrawn(times: "pd.DataFrame", names: np.ndarray) -> "pd.DataFrame":
     return pd.concat([by_run[name] for name in names], ignore_index=True)
 
 
-# Settings ---------------------------------------------------------------------------------------------------------
+# One question -----------------------------------------------------------------------------------------------------
 
 
 def _contrasts(values: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
@@ -213,37 +234,6 @@ def _contrasts(values: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
     ]
 
 
-def other_columns(settings: Settings, names: Sequence[str], x: np.ndarray, without: str) -> np.ndarray | None:
-    """Columns for the other hyperparameters that vary among these runs and do not merely repeat x or each other."""
-    chosen = {name: settings[name] for name in names}
-    columns: list[np.ndarray] = []
-    for other in varying(chosen):
-        values = [plain(chosen[name].get(other)) for name in names]
-        levels = sorted(set(values), key=by_size)
-        if other == without:
-            continue
-        if len(levels) > 4 and all(map(is_number, levels)):
-            numbers = np.array(values, dtype=float)
-            new = [np.log(numbers) if numbers.min() > 0 else numbers]
-        else:
-            new = [np.array([float(value == level) for value in values]) for level in levels[1:]]
-        for column in new:
-            basis = np.column_stack([np.ones(len(x)), x, *columns])
-            freed = column - basis @ np.linalg.lstsq(basis, column, rcond=None)[0]
-            if np.abs(freed).max() > 1e-6 * (1 + np.abs(column).max()):
-                columns.append(column)
-    return np.column_stack(columns) if columns and len(columns) <= len(names) // 3 else None
-
-
-# One question -----------------------------------------------------------------------------------------------------
-
-
-def _questions(runs: RunSet) -> list[tuple[tuple[str, str, str], "pd.DataFrame"]]:
-    """Each (role, clock, definition); later rises of a curve have no counterpart in every run and are left out."""
-    groups = first_rises(runs).groupby(list(QUESTION), sort=True)
-    return [((str(a), str(b), str(c)), part) for (a, b, c), part in groups]
-
-
 def _effects(runs: RunSet, times: "pd.DataFrame", name: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     present = {run: plain(runs.settings[run].get(name)) for run in times["run"].unique()}
@@ -255,21 +245,24 @@ def _effects(runs: RunSet, times: "pd.DataFrame", name: str, options: Mapping[st
         low, high = part["low"].to_numpy(dtype=float), part["high"].to_numpy(dtype=float)
         formed = {run for run, end in zip(part["run"], high, strict=True) if np.isfinite(end)}
         row = {"hyperparameter": name, "contrast": label, "n_runs": len(names), "n_formed": len(formed)}
+        row["span"] = float(np.ptp(x))
         if len(names) < 2 or np.ptp(x) == 0 or not formed:
             found.append(row | _nothing_formed())
             continue
-        others = other_columns(runs.settings, names, x, name)
-        rest = None if others is None else others[codes]
-        effect = estimate_effect(low, high, x[codes], runs=codes, others=rest, **options)
+        rest = adjustment(runs.settings, names, x, about=(name,))
+        adjusted = {"others": rest.columns[codes], "block": rest.block[codes], "shrunk": rest.shrunk}
+        effect = estimate_effect(low, high, x[codes], runs=codes, **adjusted, **options)
         groups = np.unique(x, return_inverse=True)[1].ravel()[codes].astype(np.int64)
         draws = {key: options[key] for key in ("n_permutations", "seed")}
-        found.append(row | _as_row(effect) | {"log_rank_p": log_rank(low, high, groups=groups, runs=codes, **draws)})
+        block = rest.block[codes] if rest.blocked_by else None
+        row |= {"blocked_by": rest.blocked_by, "confounded": ", ".join(rest.confounded), "shrunk": rest.shrunk}
+        row["log_rank_p"] = log_rank(low, high, groups=groups, runs=codes, block=block, **draws)
+        found.append(row | _as_row(effect))
     return found
 
 
-def _as_row(effect: Effect) -> dict[str, float]:
-    freedom = max(effect.n_runs - 2, 1)
-    needed = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom))
+def _as_row(effect: TimeRatio) -> dict[str, Any]:
+    needed = float(stats.t.ppf(0.975, effect.freedom) + stats.t.ppf(0.8, effect.freedom))
     return {
         "estimate": effect.estimate,
         "low": effect.low,
@@ -277,11 +270,14 @@ def _as_row(effect: Effect) -> dict[str, float]:
         "p_value": effect.p_value,
         "smallest_p": effect.smallest_p,
         "detectable": needed * effect.std_error if math.isfinite(effect.std_error) else math.inf,
+        "n_blocks": effect.n_blocks,
+        "method": effect.method,
     }
 
 
-def _nothing_formed() -> dict[str, float]:
-    unknown = {"estimate": math.nan, "low": -math.inf, "high": math.inf}
+def _nothing_formed() -> dict[str, Any]:
+    unknown = {"estimate": math.nan, "low": -math.inf, "high": math.inf, "n_blocks": 0, "method": ""}
+    unknown |= {"blocked_by": "", "confounded": "", "shrunk": False}
     return unknown | {"p_value": 1.0, "smallest_p": 1.0, "detectable": math.inf, "log_rank_p": 1.0}
 
 
@@ -299,56 +295,18 @@ def _formed(runs: RunSet, times: "pd.DataFrame", name: str, confidence: float) -
     return rows
 
 
-# Sentences --------------------------------------------------------------------------------------------------------
-
-
-def _sentence(row: Mapping[str, Any], confidence: float) -> str:
-    what = f"{row['role']} ({row['clock']}, {row['definition']})"
-    name, contrast, ratio = row["hyperparameter"], row["contrast"], math.exp(min(max(row["estimate"], -50), 50))
-    where = f"{contrast} of {name}" if contrast.startswith("per") else f"{name} {contrast}"
-    if not row["n_formed"]:
-        return f"{what} formed in none of {row['n_runs']} runs, so nothing can be said of what moves it."
-    if row["smallest_p"] > ENOUGH:
-        return (
-            f"Too few runs to tell whether {name} moves {what}: with {row['n_runs']} no p-value below "
-            f"{row['smallest_p']:.2g} is possible; add seeds."
-        )
-    if row["q_value"] <= ENOUGH:
-        later = row["estimate"] > 0
-        side = f"{max(ratio, 1 / ratio):.3g} times {'later' if later else 'earlier'}"
-        if not math.isfinite(row["estimate"]):
-            side = f"{'later' if later else 'earlier'}, by more than can be bounded,"
-        ends = (row["low"], row["high"]) if later else (-row["high"], -row["low"])
-        return (
-            f"{what} forms {side} for {where} ({confidence:.0%} interval {_times(ends[0])} to {_times(ends[1])} times; "
-            f"p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction; {row['n_runs']} runs)."
-        )
-    power = "no effect can be ruled out, for too little forms on one side"
-    if math.isfinite(row["detectable"]):
-        power = f"an effect of more than {math.expm1(row['detectable']):.0%} would have been seen with probability .8"
-    return f"No effect of {name} on {what} seen ({where}: p = {row['p_value']:.2g}, {row['n_runs']} runs); {power}."
-
-
-def _times(log_ratio: float) -> str:
-    return "any number of" if math.isinf(log_ratio) and log_ratio > 0 else f"{math.exp(log_ratio):.3g}"
-
-
-def _warnings(runs: RunSet, names: Sequence[str], effects: "pd.DataFrame", formed: "pd.DataFrame") -> list[str]:
+def _notes(effects: "pd.DataFrame", formed: "pd.DataFrame", rises: Rises) -> list[str]:
     somewhere = {key for key, part in formed.groupby(list(QUESTION)) if part["n_formed"].any()}
     found = [
-        f"{row['role']} ({row['clock']}, {row['definition']}) forms in none of the {row['n_runs']} runs with "
-        f"{row['hyperparameter']} {row['value']}."
+        f"{wording.what(row)} forms in none of the {row['n_runs']} runs with {row['hyperparameter']} {row['value']}."
         for row in formed.to_dict("records")
         if row["n_formed"] == 0 and (row["role"], row["clock"], row["definition"]) in somewhere
     ]
-    for name in names:
-        alone = {run: {name: values.get(name)} for run, values in runs.settings.items()}
-        for other in set(varying(runs.settings)) - {name}:
-            pairs = {(plain(alone[run][name]), plain(runs.settings[run].get(other))) for run in runs.runs}
-            if len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}):
-                found.append(f"{other} changes wherever {name} does, so their effects cannot be told apart.")
-    return [
-        *found,
-        f"{len(effects)} comparisons; corrected after Benjamini and Hochberg over all of them. Runs are the unit: "
-        "p-values and intervals come from exchanging whole runs between settings.",
-    ]
+    if effects["n_several"].any():
+        kind = {"lasting": "the rise that lasts", "first": "the first rise"}.get(str(rises), f"rise {rises}")
+        found.append(f"Some curves rise more than once; {kind} is compared.")
+    unit = "p-values and intervals come from exchanging whole runs between settings."
+    if shared := next(filter(None, effects["blocked_by"]), ""):
+        unit = f"whole runs are exchanged between settings, those that share their {shared} with each other."
+    corrected = "corrected after Benjamini and Hochberg over all of them. Runs are the unit:"
+    return [*found, f"{len(effects)} comparisons; {corrected} {unit}"]

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tracking.comparison.run_set import Settings, by_size, plain
+from tracking.comparison.run_set import Hyperparameters, by_size, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ MAY_DIFFER = frozenset({"name", "steps", "checkpoints"})
 """What may differ within a pair beside the arm: how long a run is, and where it was looked at."""
 
 
-def paired_settings(settings: Settings, *, by: str) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
+def paired_settings(settings: Hyperparameters, *, by: str) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
     """(baseline, other arm, arm of each run, pair of each run) for each setting of a hyperparameter beside its first.
 
     Runs pair up where they are alike in everything else, their seed included; settings without a pair are left out.
@@ -106,7 +106,7 @@ def describe_arms(table: "pd.DataFrame", *, arm: str, baseline: str) -> list[str
 
 def compare_pairs(
     metrics: "pd.DataFrame",
-    settings: Settings,
+    settings: Hyperparameters,
     *,
     by: "str | Sequence[str]",
     clock: Literal["tokens", "step"] = "tokens",

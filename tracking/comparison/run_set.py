@@ -1,4 +1,8 @@
-"""Run sets: which runs are compared, in what they differ, and when each role formed in each."""
+"""Run sets: which runs are compared, in what they differ, when each role formed in each, and what was recorded of them.
+
+A curve may rise several times.  The columns `state`, `rise` and `n_rises` of the formation table say so, and `Rises`
+says which of them counts: the one that lasts (the last), the first, or the one of a number.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,25 +19,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUESTION",
+    "Hyperparameters",
+    "Rises",
     "RunSet",
-    "Settings",
     "Unit",
     "by_size",
     "check_names",
-    "first_rises",
     "formation_times",
     "is_number",
+    "join_runs",
     "law_tokens",
     "plain",
+    "questions",
+    "rises_that_count",
     "run_set",
+    "series_of",
     "settings_of",
     "unit_of",
     "varying",
 ]
 
 Unit = Literal["auto", "steps", "tokens"]
-Settings = Mapping[str, Mapping[str, Any]]
-NOT_SETTINGS = frozenset({"seed", "data_seed", "steps", "checkpoints", "name"})
+Hyperparameters = Mapping[str, Mapping[str, Any]]
+Rises = Literal["lasting", "first"] | int
+NOT_SETTINGS = frozenset({"seed", "data_seed", "data_order", "parent", "steps", "checkpoints", "name"})
+UNKNOWN = "not told from noise"
+UNDATED = "not datable by this definition"
+SERIES = ("run", "name", "step", "value")
 LAW = 10**5.7
 QUESTION = ("role", "clock", "definition")
 
@@ -47,12 +59,15 @@ class RunSet:
         settings: hyperparameters by run.
         last_step: the last snapshot by run; a role without a row had not formed by then.
         tokens_per_step: by run; NaN where unknown.
+        series: long table run, name, step, value: every recorded number, and for each measure of heads the best
+            head's score (`best NAME`).
     """
 
     formation: "pd.DataFrame"
-    settings: Settings
+    settings: Hyperparameters
     last_step: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: Mapping[str, float] = field(default_factory=dict)
+    series: "pd.DataFrame" = field(default_factory=lambda: _no_series())
 
     def __post_init__(self) -> None:
         if missing := {*QUESTION, "run", "rise", "interval_before", "interval_after", "censored"} - set(self.formation):
@@ -63,6 +78,12 @@ class RunSet:
     @property
     def runs(self) -> tuple[str, ...]:
         return tuple(self.settings)
+
+
+def _no_series() -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(columns=list(SERIES))
 
 
 def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half-rise",)) -> RunSet:
@@ -89,12 +110,63 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
         for history, lifelines in zip(histories, linked, strict=True)
     ]
     formation = pd.concat([table.to_frame() for table in tables], ignore_index=True)
+    series = pd.concat([series_of(history) for history in histories], ignore_index=True)
     return RunSet(
         _without_repeats(formation[formation["component"] == ""]),
         settings,
         {history.name: float(history.steps[-1]) for history in histories},
         {history.name: _tokens_per_step(history) for history in histories},
+        series,
     )
+
+
+def series_of(history: History) -> "pd.DataFrame":
+    """Every recorded number of a run, and for each measure of heads the best head's score: run, name, step, value."""
+    import pandas as pd
+
+    metrics = history.to_frame("metrics")[list(SERIES)]
+    scores = history.to_frame("scores")
+    best = scores.groupby(["run", "measure", "step"], as_index=False)["value"].max()
+    best = best.rename(columns={"measure": "name"}).assign(name=lambda table: "best " + table["name"])
+    return pd.concat([metrics, best[list(SERIES)]], ignore_index=True)
+
+
+def join_runs(parts: Sequence[RunSet]) -> RunSet:
+    """Several sets of runs as one."""
+    import pandas as pd
+
+    settings, last, per_step = {}, {}, {}
+    for part in parts:
+        settings |= part.settings
+        last |= part.last_step
+        per_step |= part.tokens_per_step
+    formation = pd.concat([part.formation for part in parts], ignore_index=True)
+    series = pd.concat([part.series for part in parts], ignore_index=True)
+    return RunSet(formation, settings, last, per_step, series)
+
+
+def questions(runs: RunSet, *, rises: Rises = "lasting") -> list[tuple[tuple[str, str, str], "pd.DataFrame"]]:
+    """Each (role, clock, definition) with the rows of the rise that counts, one a lifeline and run."""
+    table = rises_that_count(runs.formation, rises)
+    return [((str(a), str(b), str(c)), part) for (a, b, c), part in table.groupby(list(QUESTION), sort=True)]
+
+
+def rises_that_count(table: "pd.DataFrame", rises: Rises = "lasting") -> "pd.DataFrame":
+    """The rows of a formation table that are compared: of each curve one rise.
+
+    Raises:
+        ValueError: it is asked for a rise that no curve has.
+    """
+    rise = table["rise"].fillna(1).clip(lower=1).astype(int)
+    if isinstance(rises, int):
+        if not (rise == rises).any():
+            raise ValueError(f"no curve rises {rises} times among these runs; at most {rise.max()} times")
+        return table[rise == rises]
+    if rises not in ("lasting", "first"):
+        raise ValueError(f"expected rises to be lasting, first, or a number, got {rises!r}")
+    key = [table[name].fillna("") for name in ("run", *QUESTION, *({"lifeline"} & set(table)))]
+    chosen = rise.groupby(key).transform("max" if rises == "lasting" else "min") if len(rise) else rise
+    return table[rise == chosen]
 
 
 def settings_of(histories: Sequence[History]) -> dict[str, dict[str, Any]]:
@@ -129,11 +201,6 @@ def _without_repeats(table: "pd.DataFrame") -> "pd.DataFrame":
     return table[kept].reset_index(drop=True)
 
 
-def first_rises(runs: RunSet) -> "pd.DataFrame":
-    """The formation table without later rises of a curve, which have no counterpart in every run."""
-    return runs.formation[runs.formation["rise"] == 1]
-
-
 def formation_times(runs: RunSet, rows: "pd.DataFrame", *, unit: str = "steps") -> "pd.DataFrame":
     """Columns run, low, high: the interval that each row of a formation table says, in steps or tokens.
 
@@ -141,12 +208,18 @@ def formation_times(runs: RunSet, rows: "pd.DataFrame", *, unit: str = "steps") 
     """
     import pandas as pd
 
+    dated = set(rows["run"].astype(str))
     before, after = rows["interval_before"].astype(float), rows["interval_after"].astype(float)
     low = before.where(rows["censored"] != "left", 0.0)
     high = after.where(rows["censored"] != "right", np.inf)
+    if "state" in rows:  # it is there, at some time before the end; or neither there nor not, for all that is known
+        undated, known = rows["state"] == UNDATED, rows["state"] != UNKNOWN
+        ends = rows["run"].astype(str).map(dict(runs.last_step)).astype(float)
+        low, high = low.where(~undated, 0.0)[known], high.where(~undated, ends)[known]
+        rows = rows[known]
     # There at step 0 already: before the first half step, for times are compared in logarithms.
     times = pd.DataFrame({"run": rows["run"].astype(str), "low": low, "high": high.clip(lower=0.5)})
-    silent = [run for run in runs.runs if run not in set(times["run"]) and run in runs.last_step]
+    silent = [run for run in runs.runs if run not in dated and run in runs.last_step]
     never = pd.DataFrame({"run": silent, "low": [float(runs.last_step[run]) for run in silent], "high": np.inf})
     times = pd.concat([times, never.astype({"low": float})], ignore_index=True) if silent else times
     if unit == "tokens":
@@ -176,7 +249,7 @@ def _tokens_per_step(history: History) -> float:
     return known[-1][1] / known[-1][0] if known else math.nan
 
 
-def check_names(settings: Settings, names: Sequence[str]) -> None:
+def check_names(settings: Hyperparameters, names: Sequence[str]) -> None:
     """Raises:
     ValueError: there are too few runs to compare, or a hyperparameter is unknown or does not vary.
     """
@@ -194,7 +267,7 @@ def check_names(settings: Settings, names: Sequence[str]) -> None:
             )
 
 
-def varying(settings: Settings) -> tuple[str, ...]:
+def varying(settings: Hyperparameters) -> tuple[str, ...]:
     """The hyperparameters that differ between runs, seeds and schedules left out."""
     names = sorted({key for values in settings.values() for key in values} - NOT_SETTINGS)
     return tuple(name for name in names if len({plain(values.get(name)) for values in settings.values()}) > 1)

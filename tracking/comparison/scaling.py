@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracking.comparison.comparison import other_columns
-from tracking.comparison.permutation import estimate_effect
-from tracking.comparison.run_set import QUESTION, RunSet, first_rises, formation_times, law_tokens, varying
+from tracking.comparison.adjustment import adjustment
+from tracking.comparison.run_set import QUESTION, RunSet, formation_times, law_tokens, questions, varying
 from tracking.comparison.survival import fit_times
+from tracking.comparison.time_ratio import estimate_effect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +40,9 @@ def scaling_laws(runs: RunSet, *, n_permutations: int = 1999, seed: int = 0) -> 
     by += [name for name in SIZES if name in vary]
     by = _independent(runs, by)
     rows = []
-    for key, part in first_rises(runs).groupby(list(QUESTION), sort=True):
-        question = dict(zip(QUESTION, map(str, key), strict=True))
-        times = formation_times(runs, part, unit="tokens")
-        if not np.isfinite(times["high"]).any():
+    for key, part in questions(runs):
+        question = dict(zip(QUESTION, key, strict=True))
+        if not np.isfinite(formation_times(runs, part, unit="tokens")["high"]).any():
             continue
         table = scaling_law(runs, **question, by=by, n_permutations=n_permutations, seed=seed)
         rows += [question | row for row in table.to_dict("records")]
@@ -92,8 +91,7 @@ def scaling_law(
     """
     import pandas as pd
 
-    table = first_rises(runs)
-    part = table[(table["role"] == role) & (table["clock"] == clock) & (table["definition"] == definition)]
+    part = dict(questions(runs)).get((role, clock, definition), runs.formation.iloc[:0])
     times = formation_times(runs, part, unit="tokens")
     if not np.isfinite(times["high"]).any():
         raise ValueError(f"{role!r} forms in no run whose tokens a step are known, so nothing can be fitted")
@@ -108,12 +106,10 @@ def scaling_law(
         if np.ptp(x) == 0:
             raise ValueError(f"{name} is the same in all runs, so no exponent can be fitted")
         rest = [other[codes] for key, other in logs.items() if key != name]
-        columns = other_columns(more, names, x, "")
-        rest += [] if columns is None else [column[codes] for column in columns.T]
-        others = np.column_stack(rest) if rest else None
-        found = estimate_effect(
-            low, high, x[codes], runs=codes, others=others, n_permutations=n_permutations, seed=seed
-        )
+        taken = adjustment(more, names, x)
+        others = np.column_stack([*rest, taken.columns[codes]])
+        adjusted = {"others": others, "block": taken.block[codes], "shrunk": taken.shrunk}
+        found = estimate_effect(low, high, x[codes], runs=codes, **adjusted, n_permutations=n_permutations, seed=seed)
         row = {"quantity": f"exponent of {name}", "estimate": found.estimate, "low": found.low, "high": found.high}
         rows.append(row | {"p_value": found.p_value, "n_runs": len(names)})
     law = np.log([law_tokens(runs.settings[run]) for run in names])

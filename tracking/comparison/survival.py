@@ -7,7 +7,7 @@ A **run** may hold several cases; what happened in one training is correlated, s
 Two models.  Without a form: the distribution that makes the intervals likeliest (`turnbull`), compared between groups
 by `log_rank`.  With one: accelerated failure time, ln T = mean + effect · x + scale · error (`fit_times`), whose
 effects are ratios of formation times and do not depend on the spacing of the checkpoints;
-`tracking.comparison.permutation` says how sure they are.
+`tracking.comparison.time_ratio` says how sure they are.
 
 References:
     The Empirical Distribution Function with Arbitrarily Grouped, Censored and Truncated Data (Turnbull, 1976)
@@ -24,6 +24,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import log_expit, log_ndtr
 
+from tracking.comparison.permutation import LEAST_SPREAD, Scores, exchange, permutations
+
 __all__ = [
     "Cases",
     "Curve",
@@ -33,7 +35,6 @@ __all__ = [
     "likelihood",
     "log_ends",
     "log_rank",
-    "permutations",
     "sun_scores",
     "turnbull",
 ]
@@ -59,10 +60,19 @@ class Curve:
         return (self.mass * (self.right[None, :] <= times[:, None])).sum(axis=1)
 
     def quantile(self, share: float) -> float:
-        """The first time by which that share has formed, infinite where it never does."""
+        """The time by which that share has formed, infinite where it never does.
+
+        Inside the interval of a rise nothing tells where it lies: there it is taken to be even in the logarithm of
+        time (in time, from 0 on).
+        """
         total = np.cumsum(self.mass)
         reached = np.flatnonzero(total >= share - 1e-9)
-        return float(self.right[reached[0]]) if len(reached) else float("inf")
+        if not len(reached) or not np.isfinite(self.right[reached[0]]):
+            return float("inf")
+        place = int(reached[0])
+        left, right, mass = float(self.left[place]), float(self.right[place]), float(self.mass[place])
+        part = min(max(1 - (float(total[place]) - share) / mass, 0.0), 1.0) if mass > 0 else 1.0
+        return left * (right / left) ** part if left > 0 else right * part
 
 
 def turnbull(low: Cases, high: Cases, *, tolerance: float = 1e-9) -> Curve:
@@ -134,22 +144,41 @@ def log_rank(
     *,
     groups: Int[np.ndarray, "case"],
     runs: Int[np.ndarray, "case"],
+    block: "Int[np.ndarray, 'case'] | None" = None,
     n_permutations: int = 1999,
     seed: int = 0,
 ) -> float:
-    """p-value that all groups have one distribution of formation times: Sun's scores, runs permuted between groups.
+    """p-value that all groups have one distribution of formation times: Sun's scores, runs exchanged between groups.
 
-    The statistic is the sum over groups of (sum of scores - expected)² / number of runs.
+    Two groups are compared as in `tracking.comparison.permutation`; of more, the statistic is the sum over groups of
+    (mean score - common mean)² over its squared standard error (Welch's analysis of variance).
+
+    Args:
+        block: of each case; runs are exchanged within it.
     """
-    scores = sun_scores(low, high)
     order, first = np.unique(runs, return_index=True)
-    group = groups[first]
+    group, scores = groups[first], sun_scores(low, high)
     total = np.array([scores[runs == run].sum() for run in order])
     total -= total.mean()
-    members = np.array([group == name for name in np.unique(group)], dtype=float)
-    draws = permutations([np.arange(len(order))], len(order), n_permutations, seed)
-    statistic = ((total[draws] @ members.T) ** 2 / members.sum(axis=1)).sum(axis=1)
-    return float((statistic >= statistic[0] - 1e-9).mean())
+    places = np.arange(len(order)) if block is None else block[first]
+    names = np.unique(group)
+    draws = {"n_permutations": n_permutations, "seed": seed}
+    if len(names) < 3:
+        x = (group == names[-1]).astype(float)
+        return exchange(x, columns=np.empty((len(x), 0)), block=places, **draws).p_value(Scores.plain(total))
+    strata = [np.flatnonzero(places == place) for place in np.unique(places)] if block is not None else []
+    drawn = total[permutations(strata or [np.arange(len(order))], len(order), n_permutations, seed)]
+    least = LEAST_SPREAD * float((total**2).mean()) + 1e-24
+    weights, means = [], []
+    for name in names:
+        inside = drawn[:, group == name]
+        spread = inside.var(axis=1, ddof=1) if inside.shape[1] > 1 else np.full(len(drawn), float(total.var()))
+        weights.append(inside.shape[1] / np.maximum(spread, least))
+        means.append(inside.mean(axis=1))
+    weight, mean = np.array(weights), np.array(means)
+    common = (weight * mean).sum(axis=0) / weight.sum(axis=0)
+    statistic = (weight * (mean - common) ** 2).sum(axis=0)
+    return float((statistic >= statistic[0] * (1 - 1e-9)).mean())
 
 
 # With a form ------------------------------------------------------------------------------------------------------
@@ -260,12 +289,3 @@ def _check(low: Cases, high: Cases) -> None:
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"expected intervals with 0 <= low <= high, got ({low[place]:g}, {high[place]:g}]")
-
-
-def permutations(strata: list[np.ndarray], n_runs: int, n: int, seed: int) -> Int[np.ndarray, "draw run"]:
-    """Permutations within strata, the first being that which was seen."""
-    rng = np.random.default_rng(seed)
-    draws = np.tile(np.arange(n_runs), (n + 1, 1))
-    for stratum in strata:
-        draws[1:, stratum] = stratum[np.argsort(rng.random((n, len(stratum))), axis=1)]
-    return draws

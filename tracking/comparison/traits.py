@@ -22,8 +22,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tracking.comparison.run_set import RunSet, Settings, by_size, check_names, is_number, plain, run_set, varying
-from tracking.comparison.survival import permutations
+from tracking.comparison.adjustment import adjustment
+from tracking.comparison.permutation import ENOUGH, Scores, exchange
+from tracking.comparison.run_set import (
+    Hyperparameters,
+    RunSet,
+    by_size,
+    check_names,
+    is_number,
+    plain,
+    run_set,
+)
 from tracking.formation.clocks import Measured
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifeline, link_lifelines
@@ -124,7 +133,7 @@ def _ends(history: History) -> Iterator[Trait]:
 
 def trait_shifts(
     traits: "pd.DataFrame",
-    settings: Settings,
+    settings: Hyperparameters,
     *,
     by: "str | Sequence[str]",
     confidence: float = 0.9,
@@ -156,7 +165,7 @@ def trait_shifts(
 
 
 def _shift(
-    values: "pd.Series", settings: Settings, name: str, options: tuple[float, int, int]
+    values: "pd.Series", settings: Hyperparameters, name: str, options: tuple[float, int, int]
 ) -> dict[str, Any] | None:
     """None where the trait or the hyperparameter does not vary among the runs that have the trait."""
     runs = [str(run) for run in values.index if plain(settings[str(run)].get(name)) is not None]
@@ -169,41 +178,29 @@ def _shift(
         x = np.array([(chosen[run] - levels[0]) / (levels[-1] - levels[0]) for run in runs], dtype=float)
     else:
         x = np.array([float(chosen[run] == levels[-1]) for run in runs])
-    others = [key for key in varying({run: settings[run] for run in runs}) if key != name]
-    keys = [tuple(plain(settings[run].get(other)) for other in others) for run in runs]
-    found = _difference(x, y, _codes(keys), options)
+    found = _difference(x, y, settings, (name, runs), options)
     return None if found is None else {"contrast": f"{levels[-1]} : {levels[0]}", "n_runs": len(runs), **found}
 
 
-def _codes(keys: Sequence[tuple]) -> np.ndarray:
-    places: dict[tuple, int] = {}
-    return np.array([places.setdefault(key, len(places)) for key in keys])
-
-
 def _difference(
-    x: Float[np.ndarray, "run"], y: Float[np.ndarray, "run"], stratum: np.ndarray, options: tuple[float, int, int]
+    x: Float[np.ndarray, "run"],
+    y: Float[np.ndarray, "run"],
+    settings: Hyperparameters,
+    about: tuple[str, Sequence[str]],
+    options: tuple[float, int, int],
 ) -> dict[str, float] | None:
-    """Least squares of y on x within strata; the error does not suppose equal spreads (HC2)."""
+    """Least squares of y on x, all else that varies taken out; runs exchanged as for formation times."""
     confidence, n_permutations, seed = options
-    strata = [np.flatnonzero(stratum == place) for place in range(stratum.max() + 1)]
-    if any(np.ptp(x[inside]) == 0 for inside in strata):
-        strata = [np.arange(len(x))]
-    x, y = x.copy(), y.copy()
-    for inside in strata:
-        x[inside] -= x[inside].mean()
-        y[inside] -= y[inside].mean()
-    total = float(x @ x)
-    freedom = len(x) - len(strata) - 1
-    if total == 0 or freedom < 1 or np.ptp(y) == 0:
+    rest = adjustment(settings, about[1], x, about=(about[0],))
+    draws = {"n_permutations": n_permutations, "seed": seed}
+    test = exchange(x, columns=rest.columns, block=rest.block, penalty=1.0 if rest.shrunk else 0.0, **draws)
+    size = float(test.weight @ test.weight)
+    if size < 1e-9 or np.ptp(y) == 0:
         return None
-    slope = float(x @ y) / total
-    leverage = x**2 / total + sum((stratum == place) / max((stratum == place).sum(), 1) for place in set(stratum))
-    residual = (y - slope * x) / np.sqrt(np.maximum(1 - leverage, 0.05))
-    error = float(np.sqrt(x**2 @ residual**2)) / total
+    estimate, error, freedom = test.slope(Scores.plain(y))
     away = error * float(stats.t.ppf((1 + confidence) / 2, freedom))
-    drawn = np.abs(y[permutations(strata, len(y), n_permutations, seed)] @ x)
-    p_value = float((drawn >= drawn[0] * (1 - 1e-9)).mean())
-    return {"estimate": slope, "low": slope - away, "high": slope + away, "p_value": p_value}
+    p_value = test.p_value(Scores.plain(y), by_exchange=test.by_exchange(ENOUGH))
+    return {"estimate": estimate, "low": estimate - away, "high": estimate + away, "p_value": p_value}
 
 
 def describe_shifts(shifts: "pd.DataFrame", *, level: float = 0.05) -> list[str]:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from tracking.comparison.run_set import QUESTION, RunSet, first_rises, formation_times, law_tokens, plain, varying
+from tracking.comparison.run_set import (
+    QUESTION,
+    RunSet,
+    formation_times,
+    law_tokens,
+    plain,
+    questions,
+    rises_that_count,
+    varying,
+)
 from tracking.forecasting.evidence import Evidence, evidence, known_by
 from tracking.forecasting.ridge import Prediction, RidgeFit, fit_ridge
 from tracking.forecasting.scoring import Leave, describe_dates, describe_end, score_dates, score_ends
@@ -78,7 +87,7 @@ def forecast_runs(known: Evidence, *, seen: float = 0.2, leave: Leave = "run", c
 
     _check(known.runs, seen)
     rows = []
-    for (role, clock, definition), part in first_rises(known.runs).groupby(list(QUESTION), sort=True):
+    for (role, clock, definition), part in questions(known.runs):
         key = dict(zip(QUESTION, (role, clock, definition), strict=True))
         times = formation_times(known.runs, part).groupby("run").first()
         rows += [key | row for row in _question(known, times, str(role), seen, leave, confidence)]
@@ -95,7 +104,7 @@ def foretell_date(
 
     `known` holds whole runs, and of `run` the series and settings; None where too few of the others formed it.
     """
-    table = first_rises(known.runs)
+    table = rises_that_count(known.runs.formation)
     rows = table[(table["role"] == role) & (table["clock"] == clock) & (table["definition"] == definition)]
     times = formation_times(known.runs, rows[rows["run"] != run]).groupby("run").first()
     others = [str(other) for other in times.index if other != run]

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from tests.sweeps import times
-from tracking.comparison.permutation import estimate_effect
 from tracking.comparison.survival import fit_times, log_rank, sun_scores, turnbull
+from tracking.comparison.time_ratio import estimate_effect
 
 # Finkelstein & Wolfe (1985): months to cosmetic deterioration after radiotherapy; "46-" is later than 46.
 RADIOTHERAPY = (
