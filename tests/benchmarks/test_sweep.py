@@ -21,11 +21,11 @@ import pytest
 
 from tests.sweeps import times
 from tracking.comparison.comparison import compare_formation
+from tracking.comparison.run_set import RunSet, run_set
 from tracking.comparison.survival import log_rank
 from tracking.comparison.time_ratio import estimate_effect
 from tracking.experiments.planning import read_sweep
 from tracking.experiments.sweep import run_sweep
-from tracking.forecasting.evidence import Evidence, evidence
 from tracking.forecasting.forecast import forecast_runs
 
 PLAN = {
@@ -70,7 +70,7 @@ def test_level_and_coverage(effect: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def real(tmp_path_factory: pytest.TempPathFactory) -> RunSet:
     """Four settings times six seeds, each as long as the demo."""
     folder = Path(os.environ.get("FORMATION_SWEEP") or tmp_path_factory.mktemp("sweep"))
     start, spent, there = time.perf_counter(), cpu_seconds(), len(list((folder / "units").glob("*.json")))
@@ -80,7 +80,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     assert not result.failed
     # Wall time is that of an idle machine only; CPU time shared by two cores is not far from it.
     assert spent / 2 < 25 * 60
-    return evidence(result.histories())
+    return run_set(result.histories())
 
 
 def cpu_seconds() -> float:
@@ -89,8 +89,8 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def test_learning_rate_and_repeats_bring_induction_forward(real: Evidence) -> None:
-    found = compare_formation(real.runs, by=["learning_rate", "repeat_probability"])
+def test_learning_rate_and_repeats_bring_induction_forward(real: RunSet) -> None:
+    found = compare_formation(real, by=["learning_rate", "repeat_probability"])
     print(f"\n{found.formed.round(2).to_string(index=False)}", *found.sentences, sep="\n")
     table = found.effects.set_index(["role", "clock", "hyperparameter"])
     for name in ("learning_rate", "repeat_probability"):
@@ -100,7 +100,7 @@ def test_learning_rate_and_repeats_bring_induction_forward(real: Evidence) -> No
 
 
 @pytest.mark.parametrize("seen", [0.1, 0.2, 0.3])
-def test_forecast_against_the_median(real: Evidence, seen: float) -> None:
+def test_forecast_against_the_median(real: RunSet, seen: float) -> None:
     for leave in ("run", "setting"):
         found = forecast_runs(real, seen=seen, leave=leave)
         print(f"\nseen {seen}, {leave} left out\n{found.scores.round(3).to_string(index=False)}")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
+    from tracking.comparison.comparison import Comparison
+    from tracking.comparison.run_set import Rises, RunSet
     from tracking.history.history import History
 
 __all__ = ["compare", "design", "forecast", "sweep"]
@@ -53,20 +55,21 @@ def compare(
     definition: Annotated[
         list[str] | None, typer.Option(help="half-rise | logistic | change-point; may be given several times.")
     ] = None,
+    rise: Annotated[
+        str, typer.Option(help="Of a curve that rises more than once: lasting | first | a number.")
+    ] = "lasting",
+    details: Annotated[bool, typer.Option("--details", help="Also the tables and what each answer rests on.")] = False,
     figure: Figure = None,
     as_json: Json = False,
 ) -> None:
-    """Say how hyperparameters move formation, run by run, with intervals, and what else shifts.
+    """Say how hyperparameters move formation: one line for each and each role, a factor with its interval.
 
-    Also, where the runs allow it: how formation scales, beside the published law, and what differs in pairs of runs.
+    With --details also what else shifts, how formation scales, and what differs in pairs of runs.
 
     Example: `formation compare rates --by learning_rate --by repeat_probability --figure rates.png`
     """
     from tracking.comparison.comparison import compare_formation
-    from tracking.comparison.paired_runs import compare_pairs, describe_pairs
     from tracking.comparison.run_set import check_names, run_set, settings_of
-    from tracking.comparison.scaling import BATCH_CONTEXT, describe_scaling, scaling_laws
-    from tracking.comparison.traits import describe_shifts, run_traits, trait_shifts
 
     if unit not in ("auto", "steps", "tokens"):
         raise ValueError(f"expected --unit auto, steps or tokens, got {unit!r}")
@@ -74,30 +77,68 @@ def compare(
     histories = _histories(folders)
     check_names(settings_of(histories), by)
     runs = run_set(histories, definitions=tuple(definition or ("half-rise",)))
-    found = compare_formation(runs, by=by, unit=unit)
+    found = compare_formation(runs, by=by, unit=unit, rises=_rises(rise))
+    if figure is not None:
+        from tracking.drawing.figures_comparison import plot_comparison
+
+        _save(plot_comparison(runs, by=by, comparison=found), figure)
+    if not details and not as_json:
+        return _answers(found)
+    tables, said = _further(histories, runs, found, by)
+    if as_json:
+        return print_json({**found.to_dict(), **_rows(tables), "further_sentences": said})
+    _answers(found)
+    shown = ["hyperparameter", "contrast", "role", "clock", "definition", "estimate", "low", "high"]
+    shown += ["p_value", "q_value", "n_runs", "n_formed"]
+    print_table(f"Log ratio of formation times ({found.unit})", found.effects[shown])
+    print_table("How many runs form it", found.formed)
+    if len(tables["scaling"]):
+        print_table("How formation scales, in tokens, with 90% intervals", tables["scaling"])
+    if len(tables["pairs"]):
+        print_table("Pairs of runs alike in all else: mean difference of what was recorded", _pairs_shown(tables))
+    for sentence in (*found.sentences, *said["law"], *said["shifts"], *_told(tables["pairs"])):
+        typer.echo(sentence)
+
+
+def _answers(found: "Comparison") -> None:
+    """The answers, roles that form first; then what was compared."""
+    typer.echo(f"Time of formation in {found.unit}, as a factor with its {found.confidence:.0%} interval:")
+    for line in found.answers:
+        typer.echo(f"  {line}")
+    typer.echo(found.sentences[-1])
+
+
+def _rises(text: str) -> "Rises":
+    """Raises:
+    ValueError: it is neither lasting, nor first, nor a number.
+    """
+    if text in ("lasting", "first"):
+        return "lasting" if text == "lasting" else "first"
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"expected --rise lasting, first or a number from 1 on, got {text!r}")
+
+
+def _further(
+    histories: "list[History]", runs: "RunSet", found: "Comparison", by: list[str]
+) -> tuple[dict[str, "pd.DataFrame"], dict[str, list[str]]]:
+    """What else shifts, how formation scales, and what differs in pairs: tables, and sentences."""
+    from tracking.comparison.paired_runs import compare_pairs, describe_pairs
+    from tracking.comparison.scaling import BATCH_CONTEXT, describe_scaling, scaling_laws
+    from tracking.comparison.traits import describe_shifts, run_traits, trait_shifts
+
     shifts = trait_shifts(run_traits(histories, runs), runs.settings, by=by)
     scaling = scaling_laws(runs)
     law = scaling[scaling["quantity"].str.contains("law") | scaling["quantity"].str.endswith(BATCH_CONTEXT)]
     clock = "step" if found.unit == "steps" else "tokens"
     pairs = compare_pairs(_metrics(histories), runs.settings, by=by, clock=clock)
-    if figure is not None:
-        from tracking.drawing.figures_comparison import plot_comparison
+    said = {"scaling": describe_scaling(scaling), "pairs": describe_pairs(pairs)}
+    said |= {"law": describe_scaling(law), "shifts": describe_shifts(shifts)}
+    return {"shifts": shifts, "scaling": scaling, "pairs": pairs}, said
 
-        _save(plot_comparison(runs, by=by, comparison=found), figure)
-    if as_json:
-        tables = {"shifts": shifts, "scaling": scaling, "pairs": pairs}
-        said = {"scaling": describe_scaling(scaling), "pairs": describe_pairs(pairs)}
-        return print_json({**found.to_dict(), **_rows(tables), "further_sentences": said})
-    shown = ["hyperparameter", "contrast", "role", "clock", "definition", "estimate", "low", "high"]
-    shown += ["p_value", "q_value", "n_runs", "n_formed"]
-    print_table(f"Log ratio of formation times ({found.unit})", found.effects[shown])
-    print_table("How many runs form it", found.formed)
-    if len(scaling):
-        print_table("How formation scales, in tokens, with 90% intervals", scaling)
-    if len(pairs):
-        print_table("Pairs of runs alike in all else: mean difference of what was recorded", pairs[PAIR_COLUMNS])
-    for sentence in (*found.sentences, *describe_scaling(law), *describe_shifts(shifts), *_told(pairs)):
-        typer.echo(sentence)
+
+def _pairs_shown(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+    return tables["pairs"][PAIR_COLUMNS]
 
 
 PAIR_COLUMNS = ["hyperparameter", "contrast", "name", "n_pairs", "n_higher", "difference", "low", "high"]
@@ -117,20 +158,24 @@ def _told(pairs: "pd.DataFrame") -> list[str]:
 
 def forecast(
     folders: Folders,
-    seen: Annotated[float, typer.Option(help="Share of each run that may be looked at.")] = 0.2,
-    leave: Annotated[str, typer.Option(help="What is left out when a run is foretold: run | setting.")] = "run",
+    seen: Annotated[float, typer.Option(help="Share of the planned length of the runs that may be looked at.")] = 0.2,
+    at: Annotated[
+        float | None, typer.Option(help="Step until which runs may be looked at, in place of --seen.")
+    ] = None,
+    leave: Annotated[str, typer.Option(help="What is left out when a run is forecast: run | setting.")] = "run",
     metric: Annotated[
         list[str] | None, typer.Option(help="Also where this number ends; may be given several times.")
     ] = None,
     unlike: Annotated[str | None, typer.Option(help="Also which runs leave the others behind in this number.")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Also the tables of forecasts and scores.")] = False,
     figure: Figure = None,
     as_json: Json = False,
 ) -> None:
-    """Foretell from the first part of each run when every role forms, and judge that against the median and the law.
+    """Forecast from the first part of each run when every role forms, and judge that against the median and the law.
 
     Example: `formation forecast rates --seen 0.3 --metric training/loss`
     """
-    from tracking.forecasting.evidence import evidence
+    from tracking.comparison.run_set import run_set
     from tracking.forecasting.forecast import forecast_metric, forecast_runs
     from tracking.forecasting.outliers import describe_unlike, unlike_the_others
 
@@ -139,9 +184,10 @@ def forecast(
     if not 0 < seen < 1:
         raise ValueError(f"expected --seen between 0 and 1, got {seen}")
     _check_figure(figure)
-    known = evidence(_histories(folders))
-    found = [forecast_runs(known, seen=seen, leave=leave)]
-    found += [forecast_metric(known, name, seen=seen, leave=leave) for name in metric or []]
+    known = run_set(_histories(folders))
+    options: dict[str, Any] = {"seen": seen, "at": at, "leave": leave}
+    found = [forecast_runs(known, **options)]
+    found += [forecast_metric(known, name, **options) for name in metric or []]
     alarms = None if unlike is None else unlike_the_others(known.series, unlike)
     sentences = [sentence for one in found for sentence in one.sentences]
     sentences += [] if alarms is None or unlike is None else describe_unlike(alarms, unlike)
@@ -150,12 +196,14 @@ def forecast(
 
         _save(plot_forecast(found[0]), figure)
     if as_json:
-        tables: dict[str, Any] = {"predictions": found[0].predictions, "scores": found[0].scores}
+        tables: dict[str, Any] = {"predictions": found[0].predictions, "scores": found[0].scores, "used": found[0].used}
         tables |= {f"{name}": one.predictions for name, one in zip(metric or [], found[1:], strict=True)}
         tables |= {} if alarms is None else {"alarms": alarms}
         return print_json({**_rows(tables), "sentences": sentences})
-    print_table("Foretold", found[0].predictions)
-    print_table("Judged on what was left out", found[0].scores)
+    if details:
+        print_table("Forecast", found[0].predictions)
+        print_table("Judged on what was left out", found[0].scores)
+        print_table("What the forecasts rest on", found[0].used)
     for sentence in sentences:
         typer.echo(sentence)
 

@@ -78,8 +78,8 @@ def adjustment(
 def blocks_of(settings: Hyperparameters, x: Float[np.ndarray, "run"]) -> tuple[Int[np.ndarray, "run"], str]:
     """The block of each run, and what its runs share; every run a block of its own where that tells little of `x`.
 
-    Blocks are used where three quarters of the differences in `x` lie within them: then comparing within them loses little, and
-    what the runs of a block share is no longer taken for chance.  That depends on the plan of the runs alone.
+    Blocks are used where three quarters of the differences in `x` lie within them: then comparing within them loses
+    little, and what the runs of a block share is no longer taken for chance.  That depends on the plan alone.
     """
     alone = np.arange(len(x))
     shared = [key for key in BLOCKED_BY if any(one.get(key) is not None for one in settings.values())]

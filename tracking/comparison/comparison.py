@@ -135,10 +135,10 @@ def compare_formation(
         raise ValueError(f"no role is dated in any of {len(runs.runs)} runs; see `formation track` for one of them")
     several = _several(runs.formation)
     for key, part in asked:
-        times, question = formation_times(runs, part, unit=measured), dict(zip(QUESTION, key, strict=True))
+        times = formation_times(runs, part, unit=measured)
+        question: dict[str, Any] = {**dict(zip(QUESTION, key, strict=True)), "n_several": several.get(key, 0)}
         for name in names:
             options = {"confidence": confidence, "n_permutations": n_permutations, "seed": seed}
-            question["n_several"] = several.get(key, 0)
             rows += [question | row for row in _effects(runs, times, name, options)]
             formed += [question | row for row in _formed(runs, times, name, confidence)]
     effects = pd.DataFrame(rows)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from scipy import stats
 
-from tracking.comparison.run_set import RunSet
+from tracking.comparison.run_set import RunSet, join_runs, run_set, series_of
 from tracking.execution.pool import Progress
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
-from tracking.forecasting.evidence import Evidence, evidence, join_evidence, series_of
-from tracking.forecasting.forecast import foretell_date, foretell_end
+from tracking.forecasting.forecast import predict_date, predict_end
 from tracking.forecasting.ridge import Prediction
 from tracking.history.history import History
 from tracking.lifelines.lifelines import ROLE_THRESHOLDS
@@ -43,7 +42,7 @@ class Experiment(Protocol):
     @property
     def steps(self) -> int: ...
 
-    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> Evidence:
+    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> RunSet:
         """The run of that name, from its start (or where it stands) to `until`; dated where that is its end."""
         ...
 
@@ -59,7 +58,7 @@ class TrainAndRecord:
     def steps(self) -> int:
         return int(self.space.base.get("steps", 600))
 
-    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> Evidence:
+    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> RunSet:
         from tracking.recording.recording import record
         from tracking.training.training import train
 
@@ -68,9 +67,9 @@ class TrainAndRecord:
         record(self.folder / "runs" / name, self.folder / "histories" / name, **dict(self.space.recording))
         history = History.open(self.folder / "histories" / name)
         if until >= self.steps:
-            return evidence([history])
-        nothing = RunSet(_empty_formation(), {history.name: dict(history.hyperparameters)})
-        return Evidence(nothing, series_of(history))
+            return run_set([history])
+        settings = {history.name: dict(history.hyperparameters)}
+        return RunSet(_empty_formation(), settings, series=series_of(history))
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class _Search:
     cut: float
     least_chance: float
     rows: list[dict[str, Any]] = field(default_factory=list)
-    whole: list[Evidence] = field(default_factory=list)
+    whole: list[RunSet] = field(default_factory=list)
     best: float = math.inf
 
     def attempt(self, number: int, setting: dict[str, Any]) -> dict[str, Any]:
@@ -184,28 +183,28 @@ class _Search:
         self.rows.append(row)
         return row
 
-    def judge(self, found: Evidence) -> tuple[float, float]:
+    def judge(self, found: RunSet) -> tuple[float, float]:
         """The goal's value and cost of a whole run; each condition that is not kept costs more than anything else."""
         steps = float(self.run.steps)
-        value = self.goal.value(found.runs.formation, found.series)
+        value = self.goal.value(found.formation, found.series)
         if math.isnan(value):
             names = ", ".join(sorted(found.series["name"].unique()))
             raise ValueError(f"no run records {self.goal.subject!r}; there are {names}")
         broken = 0
         for condition in self.goal.conditions:
-            held = condition.value(found.runs.formation, found.series)
+            held = condition.value(found.formation, found.series)
             broken += not condition.met(held)
         return value, self.goal.cost(value, last_step=steps) + 100.0 * broken
 
-    def _chance(self, part: Evidence, until: float) -> tuple[float, float]:
+    def _chance(self, part: RunSet, until: float) -> tuple[float, float]:
         """The probability of beating the best so far, and the cost that is foretold."""
-        run = next(iter(part.runs.settings))
-        known = join_evidence([*self.whole, part])
+        run = next(iter(part.settings))
+        known = join_runs([*self.whole, part])
         goal = self.goal
         if goal.is_date:
-            said = foretell_date(known, run, role=goal.subject, clock=goal.clock, cut=until)
+            said = predict_date(known, run, role=goal.subject, clock=goal.clock, cut=until)
         else:
-            said = foretell_end(known, run, name=goal.subject, cut=until)
+            said = predict_end(known, run, name=goal.subject, cut=until)
         if said is None:
             return 1.0, self.best
         return _beats(said, goal, self.best), _foretold(said, goal)

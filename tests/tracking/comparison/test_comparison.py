@@ -286,6 +286,11 @@ def test_the_command_compares_a_sweep(sweep_folder: Path, tmp_path: Path, capsys
     few = [str(sweep_folder / "histories" / f"run{place}") for place in range(4)]
     assert run([*arguments, *few]) == 0
     out = capsys.readouterr().out
+    assert "learning_rate 0.003 : 0.001: induction by form x" in out
+    assert "4 runs, too few for a p-value below 0.33" in out
+    assert "exponent" not in out
+    assert run([*arguments, *few, "--details"]) == 0
+    out = capsys.readouterr().out
     assert "Too few runs to tell whether learning_rate moves induction" in out
     assert "corrected after Benjamini and Hochberg" in out
     assert "exponent of learning_rate" in out

@@ -16,7 +16,6 @@ from tracking.cli.cli import run
 from tracking.comparison.run_set import RunSet
 from tracking.experiments.design import design
 from tracking.experiments.goals import parse_goal
-from tracking.forecasting.evidence import Evidence
 
 ROLES = ["induction", "previous-token"]
 SPACE = {"base": {"steps": 800}, "space": {"learning_rate": {"low": 1e-4, "high": 1e-1, "scale": "log"}}}
@@ -31,7 +30,7 @@ class Valley:
 
     steps: int = 800
 
-    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> Evidence:
+    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> RunSet:
         rng = np.random.default_rng(seed)
         away = math.log10(setting["learning_rate"] / 3e-3)
         ln_time = math.log(150) + 1.0 * away**2 + 0.05 * rng.normal()
@@ -49,7 +48,7 @@ class Valley:
         rows = formation_rows(name, np.array([low]), np.array([high]))
         rows["midpoint"] = time
         rows = rows if until >= self.steps else rows.iloc[:0]
-        return Evidence(RunSet(rows, {name: dict(setting)}, {name: float(until)}), series)
+        return RunSet(rows, {name: dict(setting)}, {name: float(until)}, series=series)
 
 
 def test_the_earliest_formation_is_found_and_confirmed(tmp_path: Path) -> None:
