@@ -14,7 +14,7 @@ from tracking.comparison.permutation import ENOUGH
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["VERDICTS", "answer", "factor", "ranking", "sentence", "times", "verdict"]
+__all__ = ["VERDICTS", "answer", "factor", "ranking", "sentence", "times", "verdict", "what"]
 
 VERDICTS = ("moves it", "no effect seen", "too few runs", "cannot be told apart", "never forms")
 FAR = math.log(1000)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from tracking.comparison import answers as wording
 from tracking.comparison.adjustment import adjustment
+from tracking.comparison.answers import VERDICTS, answer, ranking, sentence, verdict, what
 from tracking.comparison.run_set import (
     QUESTION,
     Rises,
@@ -144,15 +144,15 @@ def compare_formation(
     effects = pd.DataFrame(rows)
     effects["q_value"] = stats.false_discovery_control(effects["p_value"])
     effects["unit"] = measured
-    effects["verdict"] = [wording.verdict(row) for row in effects.to_dict("records")]
+    effects["verdict"] = [verdict(row) for row in effects.to_dict("records")]
     first = ["hyperparameter", "role", "clock", "definition", "contrast", "unit", "estimate", "low", "high", "p_value"]
     first += ["verdict", "q_value"]
     effects = effects[first + [column for column in effects if column not in first]]
     shares = pd.DataFrame(formed).drop(columns="n_several")
-    order = sorted(effects.to_dict("records"), key=lambda row: (wording.VERDICTS.index(row["verdict"]) > 3,))
-    lines = tuple(dict.fromkeys(wording.answer(row) for row in order))
-    sentences = tuple(dict.fromkeys(wording.sentence(row, confidence) for row in effects.to_dict("records")))
-    sentences += (*wording.ranking(effects), *_notes(effects, shares, rises))
+    order = sorted(effects.to_dict("records"), key=lambda row: (VERDICTS.index(row["verdict"]) > 3,))
+    lines = tuple(dict.fromkeys(answer(row) for row in order))
+    sentences = tuple(dict.fromkeys(sentence(row, confidence) for row in effects.to_dict("records")))
+    sentences += (*ranking(effects), *_notes(effects, shares, rises))
     return Comparison(effects, shares, lines, sentences, measured, confidence)
 
 
@@ -298,7 +298,7 @@ def _formed(runs: RunSet, times: "pd.DataFrame", name: str, confidence: float) -
 def _notes(effects: "pd.DataFrame", formed: "pd.DataFrame", rises: Rises) -> list[str]:
     somewhere = {key for key, part in formed.groupby(list(QUESTION)) if part["n_formed"].any()}
     found = [
-        f"{wording.what(row)} forms in none of the {row['n_runs']} runs with {row['hyperparameter']} {row['value']}."
+        f"{what(row)} forms in none of the {row['n_runs']} runs with {row['hyperparameter']} {row['value']}."
         for row in formed.to_dict("records")
         if row["n_formed"] == 0 and (row["role"], row["clock"], row["definition"]) in somewhere
     ]

@@ -262,7 +262,7 @@ def _predicted(
 
 def _for_one_more(fit: RidgeFit, blur: float, n_runs: int) -> RidgeFit:
     """The fit with the spread of one more run, of which the truth is blurred by so much variance."""
-    return replace(fit, spread=math.sqrt(fit.spread**2 * (1 + 1 / n_runs) + blur))
+    return replace(fit, spread=math.sqrt((fit.spread * (1 + 1 / n_runs)) ** 2 + blur))
 
 
 def _widths(times: "pd.DataFrame") -> Float[np.ndarray, "run"]:

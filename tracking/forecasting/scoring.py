@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import ndtr
 
 from tracking.comparison.run_set import QUESTION
 from tracking.forecasting.signals import Cut
@@ -36,7 +37,8 @@ TELLING = 0.03
 def coverage(low: Dates, high: Dates, before: Dates, after: Dates, *, confidence: float = 0.9) -> float:
     """The share of dates that their intervals hold; NaN where there is no interval.
 
-    A date in (`before`, `after`] counts as the share of that stretch, in ln time, that lies in (`low`, `high`).  One
+    A date in (`before`, `after`] counts as the share of that stretch that lies in (`low`, `high`): the mean of two
+    shares, one where the date is as likely anywhere in ln time, one where it is as likely as the interval says.  A date
     that never came is beyond `before`: it is missed where the interval ends before that, and held where the interval
     has no end; in between it is held as likely as the interval claims, given that it is not below `before`.
     """
@@ -49,6 +51,13 @@ def coverage(low: Dates, high: Dates, before: Dates, after: Dates, *, confidence
         held = np.clip(np.minimum(high, after) - np.maximum(low, before), 0, None) / np.maximum(after - before, 1e-9)
         inside = np.clip((high - np.maximum(low, before)) / (high - low), 0, 1) * confidence
         later = inside / (inside + (1 - confidence) / 2)
+        middle, size = (low + high) / 2, (high - low) / 3.4
+        ends = [
+            ndtr((one - middle) / size)
+            for one in (np.clip(before, low, high), np.clip(after, low, high), before, after)
+        ]
+        likely = (ends[1] - ends[0]) / np.maximum(ends[3] - ends[2], 1e-12)
+    held = np.where(np.isfinite(high - low) & (ends[3] - ends[2] > 1e-9), (held + likely) / 2, held)
     point = after - before < 1e-9
     held = np.where(point, (low <= after) & (after <= high), held)
     later = np.where(np.isinf(high), 1.0, np.where(high <= before, 0.0, later))
