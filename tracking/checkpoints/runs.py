@@ -9,7 +9,7 @@ of itself where its name says nothing, and can be corrected.  Nothing here reads
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,27 @@ from tracking.checkpoints.names import (
     variants_of,
 )
 
-__all__ = ["Checkpoint", "Run", "in_order", "parse_step", "select_steps"]
+__all__ = ["Checkpoint", "NoSuchStepError", "Run", "in_order", "parse_step", "select_steps"]
 
 StepOf = Callable[[str], int | None]
 LOOKED_FOR = "folders or files named with their step, such as checkpoint-500, step1000 or global_step20.pt"
+
+
+class NoSuchStepError(KeyError, ValueError):
+    """There is nothing at that step; says which steps are nearest.
+
+    >>> print(NoSuchStepError("checkpoint", 350, (0, 300, 400), "run 'small'"))
+    no checkpoint at step 350 of run 'small'; the nearest are 300 and 400
+    """
+
+    def __init__(self, what: str, step: int, known: Sequence[int], where: str = "") -> None:
+        self.step = step
+        near = " and ".join(map(str, sorted(sorted(known, key=lambda other: abs(other - step))[:2])))
+        of = f" of {where}" if where else ""
+        super().__init__(f"no {what} at step {step}{of}; the nearest {'are' if 'and' in near else 'is'} {near}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,8 @@ class Run:
         """The same run with the checkpoints that `steps` asks for (see `select_steps`)."""
         try:
             chosen = set(select_steps(self.steps, steps))
+        except NoSuchStepError as error:
+            raise NoSuchStepError("checkpoint", error.step, self.steps, f"run {self.name!r}") from error
         except ValueError as error:
             raise ValueError(f"{error} (run {self.name!r})") from error
         return replace(self, checkpoints=tuple(c for c in self.checkpoints if c.step in chosen))
@@ -120,7 +139,7 @@ class Run:
         for checkpoint in self.checkpoints:
             if checkpoint.step == step:
                 return checkpoint
-        raise ValueError(f"{_no_step(self.steps, step)} (run {self.name!r})")
+        raise NoSuchStepError("checkpoint", step, self.steps, f"run {self.name!r}")
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -148,7 +167,7 @@ def select_steps(available: Iterable[int], wanted: str) -> tuple[int, ...]:
             chosen.update(known)
         elif part.isdigit():
             if int(part) not in known:
-                raise ValueError(_no_step(known, int(part)))
+                raise NoSuchStepError("checkpoint", int(part), known)
             chosen.add(int(part))
         elif match := re.fullmatch(r"(first|last|log|linear):(\d+)", part):
             chosen.update(_some(known, match[1], int(match[2])))
@@ -181,11 +200,6 @@ def _some(known: tuple[int, ...], how: str, count: int) -> list[int]:
     targets = np.linspace(at[0], at[-1], count - len(zero)) if count - len(zero) > 1 else at[-1:]
     _, nearest = linear_sum_assignment((targets[:, None] - at[None, :]) ** 2)
     return zero + [int(places[i]) for i in nearest]
-
-
-def _no_step(known: tuple[int, ...], step: int) -> str:
-    near = " and ".join(map(str, sorted(sorted(known, key=lambda other: abs(other - step))[:2])))
-    return f"no checkpoint at step {step}; the nearest {'are' if 'and' in near else 'is'} {near}"
 
 
 def _step_reader(pattern: str | None, scale: int) -> StepOf:

@@ -37,6 +37,7 @@ from tracking.drawing.panels import (
 from tracking.drawing.time_axis import TimeAxis
 from tracking.history.history import History
 from tracking.results.results import RunTimeline, Timeline
+from tracking.results.timeline import as_timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,17 +71,18 @@ CIRCUIT = "the circuit at one step"
 
 
 def plot(
-    timeline: Timeline,
+    timeline: "Timeline | History | Iterable[History]",
     *,
     run: str | None = None,
     axis: Literal["step", "tokens"] = "step",
     scale: Literal["linear", "log", "even"] | None = None,
     max_tracks: int = 24,
+    **options: Any,
 ) -> "Figure":
     """One figure of everything found in a run.
 
     Args:
-        timeline: what was found.
+        timeline: what was found; or histories, which are then linked and dated with `options` (see `build_timeline`).
         run: which of its runs; the first where not given.
         axis: time in steps or in tokens.
         scale: of the time axis; where not given, the one in which the checkpoints can be seen (`drawing.scale_of`).
@@ -90,7 +92,7 @@ def plot(
         ImportError: matplotlib is not there.
         ValueError: time in tokens is asked for, and the history does not know them.
     """
-    chosen, clock, found = _chosen(timeline, run, axis, scale)
+    chosen, clock, found = _chosen(as_timeline(timeline, **options), run, axis, scale)
     families = _families(chosen.history)
     above = [family for family in families if family not in ("faithfulness", "n_edges")][:5]
     below = [family for family in ("n_edges", "faithfulness") if family in families]

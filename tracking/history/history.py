@@ -20,6 +20,7 @@ from circuits.circuit import Circuit
 from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.checkpoints.names import Stage
+from tracking.checkpoints.runs import NoSuchStepError
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
@@ -130,12 +131,12 @@ class History:
         records = records_from_tables(tables, graph)
         return History(name or next(iter(runs), "imported"), graph, records, hyperparameters or {})
 
-    def save(self, folder: "str | Path") -> None:
-        """Write every record; the folder must not hold another history."""
+    def save(self, out: "str | Path") -> None:
+        """Write every record into the folder `out`, which must not hold another history."""
         about = {"hyperparameters": self.hyperparameters, "settings": self.settings, "stages": self.stages}
-        create_history(folder, self.name, self.graph, **about)
+        create_history(out, self.name, self.graph, **about)
         for record in self.records.values():
-            write_record(folder, record)
+            write_record(out, record)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -187,11 +188,10 @@ class History:
         """The snapshot of a step.
 
         Raises:
-            KeyError: there is none; the message names the nearest.
+            NoSuchStepError: there is none; the message names the nearest.
         """
         if step not in self.steps:
-            near = sorted(self.steps, key=lambda other: abs(other - step))[:2]
-            raise KeyError(f"no snapshot at step {step} in history {self.name!r}; the nearest are {near}")
+            raise NoSuchStepError("snapshot", step, self.steps, f"history {self.name!r}")
         records = {task: record for (at, task), record in self.records.items() if at == step}
         return Snapshot(step, self.tokens[step], records)
 
@@ -299,7 +299,7 @@ class History:
         """The table with a column `stage`, by the steps in the column `at`; as it is where the run has no stages."""
         if not self.stages or at not in frame:
             return frame
-        known = {step: self.stage_at(float(step)) for step in frame[at].dropna().unique()}
+        known = {step: self.stage_at(step) for step in frame[at].dropna().unique().tolist()}
         names = [None if (stage := known.get(step)) is None else stage.name for step in frame[at]]
         return frame.assign(stage=names)
 

@@ -70,7 +70,7 @@ class Recorder:
     between two measurements, all on the model's own device.
 
     Args:
-        folder: of the history; one that this recorder began goes on.
+        out: folder of the history; one that this recorder began goes on.
         tasks: tasks whose circuit is found at every measurement; by default only head scores and losses are measured,
             which takes a few milliseconds on a small model.
         name: of the run; that of the folder unless said.
@@ -90,11 +90,11 @@ class Recorder:
 
     def __init__(
         self,
-        folder: "str | Path",
+        out: "str | Path",
         *,
         tasks: Sequence[str] = (),
         name: str | None = None,
-        n_prompts: int = 32,
+        n_prompts: int = 64,
         seed: int = 0,
         method: str = "eap-ig",
         adapter: Adapter | None = None,
@@ -105,7 +105,7 @@ class Recorder:
         tokens_per_step: int | float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.folder, self._adapter = Path(folder), adapter
+        self.folder, self._adapter = Path(out), adapter
         self.pace = Pace(schedule or Schedule())
         tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
         self._settings = Settings(tasks or ("induction",), n_prompts, seed, method)

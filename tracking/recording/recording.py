@@ -35,7 +35,7 @@ __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record", "share_records"]
 
 def record(
     source: "str | Path | Run",
-    folder: "str | Path",
+    out: "str | Path",
     *,
     tasks: Sequence[str] = ("induction",),
     steps: str = "all",
@@ -60,7 +60,7 @@ def record(
 
     Args:
         source: a run, or the folder of one (see `Run.open`).
-        folder: of the history; one that holds another run, or other settings, is refused.
+        out: folder of the history; one that holds another run, or other settings, is refused.
         tasks: names of tasks; more may be added to a history later.
         steps: which checkpoints (see `tracking.checkpoints.runs.select_steps`); `auto`, or `auto:N`, takes a few at
             first and then more where something changes (see `tracking.recording.adaptive_steps`), up to 40 or N.
@@ -89,7 +89,7 @@ def record(
         ValueError: unknown task, tokens beyond the vocabulary, another history in the folder, no checkpoint at all
             that can be read, or a series that is not what it claims to be.
     """
-    run, place = source if isinstance(source, Run) else Run.open(source), Path(folder)
+    run, place = source if isinstance(source, Run) else Run.open(source), Path(out)
     settings, budget = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options), budget_of(steps)
     if budget is None:
         run = run.select(steps)

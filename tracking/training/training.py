@@ -218,7 +218,7 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
 
 def train(
     config: TrainingConfig,
-    folder: "str | Path",
+    out: "str | Path",
     *,
     until: int | None = None,
     around_step: AroundStep | None = None,
@@ -226,7 +226,7 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Run:
-    """Train, or go on with, the run in `folder`; the run is the same however often it was stopped.
+    """Train, or go on with, the run in `out`; the run is the same however often it was stopped.
 
     Args:
         until: the last step, where that is before `config.steps`; its state is kept.
@@ -237,7 +237,7 @@ def train(
     Raises:
         ValueError: the folder holds a run with another configuration, or the loss is not finite.
     """
-    folder, end = Path(folder), config.steps if until is None else until
+    folder, end = Path(out), config.steps if until is None else until
     plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
     with reproducible():
         begin_run(config, folder, about or {})

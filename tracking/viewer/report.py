@@ -71,13 +71,13 @@ decode(document.getElementById("data").textContent)
 
 
 def report(
-    timeline: "Timeline | History | Iterable[History]", path: "str | Path", *, title: str | None = None, **options: Any
+    timeline: "Timeline | History | Iterable[History]", out: "str | Path", *, title: str | None = None, **options: Any
 ) -> Path:
     """Write the page of one run or of several.
 
     Args:
         timeline: what was found; or histories, which are then linked and dated with `options` (see `build_timeline`).
-        path: of the HTML file; it is written beside its place and moved into it.
+        out: the HTML file; it is written beside its place and moved into it.
         title: of the page; the names of the runs where not given.
 
     Returns:
@@ -91,10 +91,10 @@ def report(
         data=packed(found, title=title),
         script=viewer_script(),
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(path, page.encode())
-    return path
+    place = Path(out)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_beside(place, page.encode())
+    return place
 
 
 def packed(timeline: Timeline, *, title: str | None = None) -> str:

@@ -16,11 +16,11 @@ from tracking.viewer.report import packed, viewer_style, widget_script
 __all__ = ["view"]
 
 
-def view(found: "Timeline | History | Iterable[History]", *, title: str | None = None, **options: Any) -> Any:
+def view(timeline: "Timeline | History | Iterable[History]", *, title: str | None = None, **options: Any) -> Any:
     """A widget that shows a timeline, or one history or several.
 
     Args:
-        found: a timeline; or histories, which are then linked and dated with `options` (see `build_timeline`).
+        timeline: what was found; or histories, which are then linked and dated with `options` (see `build_timeline`).
         title: of the page.
 
     Returns:
@@ -29,9 +29,9 @@ def view(found: "Timeline | History | Iterable[History]", *, title: str | None =
     Raises:
         ImportError: anywidget is not installed.
     """
-    timeline = as_timeline(found, **options)
-    run = timeline.runs[0]
-    return _widget_class()(data=packed(timeline, title=title), run=run.name, step=run.history.steps[-1])
+    found = as_timeline(timeline, **options)
+    run = found.runs[0]
+    return _widget_class()(data=packed(found, title=title), run=run.name, step=run.history.steps[-1])
 
 
 @cache

@@ -67,7 +67,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoints in .*expected folders or files.*it is empty"):
         Run.open(tmp_path)
     plant(tmp_path, "step300", "step400")
-    with pytest.raises(ValueError, match=r"no checkpoint at step 350; the nearest are 300 and 400"):
+    with pytest.raises(ValueError, match=r"no checkpoint at step 350 of .*; the nearest are 300 and 400"):
         Run.open(tmp_path, steps="350")
     with pytest.raises(ValueError, match="no checkpoint at step 1"):
         Run.open(tmp_path)[1]
