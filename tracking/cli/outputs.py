@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracking.cli.terminal import Json, number, pairs, print_json, print_table
+from tracking.cli.terminal import Json, for_people, number, pairs, print_json, print_table
 
 if TYPE_CHECKING:
     from tracking.results.timeline import Timeline
@@ -28,21 +28,26 @@ def track(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every definition, component and event, and each finding in full.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Link components from step to step: lifelines, events, and when each role formed, with intervals.
+    """Link components from step to step: what happened, and when each role formed, with intervals.
+
+    Into a pipe or a file it writes the dates as one tab-separated table.
 
     Example: `formation track recorded`
     """
+    from tracking.cli.glance import print_run, print_run_plain
+
     timeline = _timeline([folder], threshold, task, max_gap)
     run = timeline.runs[0]
     if as_json:
         tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
         return print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
-    print_table("Formation", run.formation)
-    print_table("Events", run.events)
-    for sentence in run.sentences:
-        typer.echo(sentence)
+    show = print_run if for_people() else print_run_plain
+    show(run, everything=everything)
 
 
 def match(

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Json",
     "fail",
+    "for_people",
     "in_the_way",
     "number",
     "pairs",
     "print_json",
+    "print_plain",
     "print_table",
     "progress_bars",
     "reporter",
     "sentence_of",
+    "terminal_width",
     "trouble_with_disk",
     "value_of",
 ]
@@ -70,6 +75,21 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def for_people() -> bool:
+    """Whether stdout is a terminal, or a width was asked for by COLUMNS: else a program reads it."""
+    return sys.stdout.isatty() or "COLUMNS" in os.environ
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; at least 40."""
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def print_plain(frame: "pd.DataFrame") -> None:
+    """On stdout, for programs: tab-separated under a header, NA where nothing is known."""
+    typer.echo(frame.replace("", None).to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"), nl=False)
+
+
 def print_table(title: str, frame: "pd.DataFrame") -> None:
     """On stdout, for people."""
     from rich import box
@@ -82,7 +102,7 @@ def print_table(title: str, frame: "pd.DataFrame") -> None:
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     # A file or a pipe has no width: let no column be cut there.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = Console(width=terminal_width() if for_people() else 240)
     console.print(table if len(frame) else f"{title}: none")
 
 

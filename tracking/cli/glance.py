@@ -1,0 +1,213 @@
+"""Glance: what `track` prints, findings first, in the width of the terminal.
+
+On a terminal: the story, one line a role, what happened to the carriers, the nearest misses, then one row for each
+role and clock.  Into a pipe or a file: one table, tab-separated with a header, `NA` where nothing is known, which
+`column -t` and pandas read.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tracking.cli.terminal import print_plain, terminal_width
+from tracking.formation.clocks import CLOCKS
+from tracking.history.columns import COLUMNS
+from tracking.results.headlines import Headlines, headlines, main_rows, span_text
+from tracking.results.meanings import STATE_WORDS, meaning_of
+
+if TYPE_CHECKING:
+    from tracking.results.results import RunTimeline
+
+__all__ = ["print_run", "print_run_plain"]
+
+MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
+# Of the table, from the last to be left out to the first where the terminal is narrow.
+WORTH = ("lifeline", "clock", "date", "interval", "state", "checkpoints", "p", "controls")
+TESTABLE = 0.05
+PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau", "low")
+PLAIN += ("high", "interval_before", "interval_after", "censored", "state", "p_value", "n_controls", "smallest_p")
+
+
+def print_run_plain(run: "RunTimeline", *, everything: bool) -> None:
+    """The formation table for other programs: roles by the leading definition, or every row and column."""
+    import pandas as pd
+
+    if everything:
+        return print_plain(run.formation)
+    print_plain(pd.DataFrame([[row[name] for name in PLAIN] for row in main_rows(run)], columns=list(PLAIN)))
+
+
+def print_run(run: "RunTimeline", *, everything: bool) -> None:
+    """The findings, and then the dates by each clock; with `everything` also each sentence and table in full."""
+    found, width = headlines(run), terminal_width()
+    _say(_about(run), width)
+    typer.echo()
+    _say(found.story, width)
+    _print_roles(found, width, None if everything else MOST_ROLES)
+    _print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
+    _print_list(map(str, found.misses), width, None if everything else MOST_MISSES, "more roles that never form")
+    for title, lines in (("What else moved:", found.moved), ("What to try:", found.advice)):
+        if lines:
+            typer.echo(title)
+            _print_list(lines, width, None, "")
+    order = [line.role for line in found.roles]
+    rows = [row for row in main_rows(run) if row["lifeline"] in order]
+    rows.sort(key=lambda row: order.index(row["lifeline"]))
+    if rows:
+        typer.echo()
+        _print_dates(run, rows, width)
+    _print_meanings(rows, width)
+    if everything:
+        return _print_everything(run, width)
+    typer.echo()
+    _say("More: --all (every definition, component and event), formation report, formation export.", width)
+
+
+def _about(run: "RunTimeline") -> str:
+    history, graph = run.history, run.history.graph
+    count, first, last = len(history.steps), history.steps[0], history.steps[-1]
+    steps = f"{count} checkpoints, steps {first:,} to {last:,}" if count > 1 else f"one checkpoint, step {first:,}"
+    return f"{run.name}: {steps}; {graph.n_layers} layers of {graph.n_heads} heads"
+
+
+def _say(text: str, width: int, first: str = "", rest: str | None = None) -> None:
+    """Wrapped between words; a name that is longer than the line stays whole."""
+    indent = first if rest is None else rest
+    typer.echo(
+        textwrap.fill(
+            text, width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    )
+
+
+def _print_roles(found: Headlines, width: int, most: int | None) -> None:
+    if not found.roles:
+        return
+    typer.echo()
+    shown = found.roles[:most]
+    left = max(len(line.role) for line in shown) + 2
+    for line in shown:
+        _say(f"{line.when}: {line.who}", width, f"  {line.role:<{left}}", " " * (left + 4))
+    if len(shown) < len(found.roles):
+        typer.echo(f"  and {len(found.roles) - len(shown)} more roles")
+
+
+def _print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
+    lines = list(lines)
+    for line in lines[:most]:
+        _say(line, width, "  ", "    ")
+    if most is not None and len(lines) > most:
+        typer.echo(f"  and {len(lines) - most} {more}")
+
+
+def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: int) -> None:
+    """One row for each role and clock."""
+    cells: dict[str, list[str]] = {
+        "lifeline": _once(str(row["lifeline"]) for row in rows),
+        "clock": [str(row["clock"]) for row in rows],
+        "date": [_number(row["midpoint"]) for row in rows],
+        "interval": [_interval(row) for row in rows],
+        "state": [STATE_WORDS.get(row["state"], row["state"]) for row in rows],
+        "checkpoints": [_checkpoints(row) for row in rows],
+        "p": [_number(row["p_value"]) for row in rows],
+        "controls": [_number(row["n_controls"]) for row in rows],
+    }
+    titles = {"lifeline": "role", "interval": f"{run.analysis.get('confidence', 0.9):.0%} interval"}
+    kept = _fitting(cells, titles, width)
+    for line in _columns({name: cells[name] for name in kept}, titles):
+        typer.echo(line)
+    typer.echo()
+    names = list(dict.fromkeys(row["definition"] for row in rows))
+    about = f"Dates are training steps, by {' or '.join(names)}. (a, b]: a is the last checkpoint without, b the first with."
+    if "p" in kept and any(row["p_value"] == row["p_value"] for row in rows):
+        about += f" p: {_p_note(rows)}"
+    _say(about, width)
+
+
+def _p_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What p is, and where no p can be small."""
+    text = "how often matched controls have at least the effect."
+    smallest = [(row["lifeline"], row["smallest_p"]) for row in rows if row["smallest_p"] > TESTABLE]
+    if smallest:
+        names = ", ".join(f"{name} ({_number(value)})" for name, value in smallest)
+        text += f" Not testable: {names}, where so few controls give no smaller p than that in brackets."
+    return text
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    """Each name where it is first, nothing where it is repeated."""
+    found: list[str] = []
+    last = None
+    for name in names:
+        found.append("" if name == last else name)
+        last = name
+    return found
+
+
+def _number(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["censored"] != "no" or not row["error_known"] or not (math.isfinite(row["low"]) and math.isfinite(row["high"])):
+        return ""
+    return span_text(row["low"], row["high"])
+
+
+def _checkpoints(row: Mapping[str, Any]) -> str:
+    before, after = row["interval_before"], row["interval_after"]
+    left = f"({before:,.0f}" if before == before else "(…"
+    return f"{left}, {after:,.0f}]" if after == after else f"{left}, …)"
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str], width: int) -> list[str]:
+    """As many columns as fit, the least worth left out first; empty ones are."""
+    kept = [name for name in WORTH if any(cells[name])]
+    while len(kept) > 3 and len(_columns({name: cells[name] for name in kept}, titles)[0]) > width:
+        kept.pop()
+    return kept
+
+
+def _columns(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
+    """A header and rows, padded; numbers on the right."""
+    right = {"date", "p", "controls"}
+    padded = []
+    for name, column in cells.items():
+        whole = [titles.get(name, name), *column]
+        size = max(map(len, whole))
+        padded.append([text.rjust(size) if name in right else text.ljust(size) for text in whole])
+    return ["  ".join(parts) for parts in zip(*padded, strict=True)]
+
+
+def _print_meanings(rows: Sequence[Mapping[str, Any]], width: int) -> None:
+    """What each role and clock that is shown means."""
+    roles = {row["role"]: meaning_of(row["role"]) for row in rows}
+    for role, meaning in roles.items():
+        if meaning:
+            _say(f"{role}: {meaning}", width, "  ", "    ")
+    for clock in dict.fromkeys(row["clock"] for row in rows):
+        if clock in CLOCKS:
+            _say(f"{clock} clock: {CLOCKS[clock].about}", width, "  ", "    ")
+
+
+def _print_everything(run: "RunTimeline", width: int) -> None:
+    """Each sentence, and each row of the formation and events tables as a block of lines."""
+    typer.echo()
+    for sentence in run.sentences:
+        _say(sentence, width, "", "  ")
+    for name, frame in (("formation", run.formation), ("events", run.events)):
+        typer.echo(f"\n{name}: {len(frame)} rows")
+        for row in frame.to_dict("records"):
+            cells = (f"{column} {_cell(row[column])}" for column in COLUMNS[name] if _cell(row[column]))
+            _say(", ".join(cells), width, "  ", "    ")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,298 @@
+"""Headlines: a run at a glance, for the terminal and the page.
+
+What happened, in how many lines as fit on one screen?  A **story** of one sentence; then for each role when it formed
+and who carries it; then what happened to carriers; then, for roles that never formed, the **nearest miss**.  All of it
+is made from the columns of the tables, so that it is the same for a timeline that was read from a file.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from circuits.graph import Node
+from tracking.lifelines.events import EVENT_KINDS
+from tracking.results.results import RunTimeline
+
+__all__ = ["Headlines", "NearestMiss", "RoleLine", "event_text", "headlines", "main_rows", "span_text"]
+
+# The definition that is shown where one is: the first of these that the table has.
+MAIN = ("threshold", "half-rise", "logistic", "change-point")
+SHOWN_CARRIERS = 4
+# Roles whose dates lie within this factor of each other form together.
+TOGETHER = 3.0
+# An event that fewer of the resampled prompts tell again is in the table only.
+LIKELY = 0.5
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class RoleLine:
+    """When a role formed by the form clock, and who carries it."""
+
+    role: str
+    when: str
+    who: str
+
+
+@dataclass(frozen=True)
+class NearestMiss:
+    """The component that came nearest to a role that never formed.
+
+    `value` is its largest score, at `step`; `bar` is what it would have had to reach.
+    """
+
+    role: str
+    component: str
+    value: float
+    step: int
+    bar: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.role}: nearest is {self.component} at step {self.step}, {self.value:.3g} of the {self.bar:.3g} "
+            "needed"
+        )
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """A run at a glance; `moved` and `advice` are empty unless no role formed."""
+
+    story: str
+    roles: tuple[RoleLine, ...]
+    events: tuple[str, ...]
+    misses: tuple[NearestMiss, ...]
+    moved: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+def headlines(run: RunTimeline) -> Headlines:
+    """The glance of one run."""
+    rows = main_rows(run)
+    form = [row for row in rows if row["clock"] == "form"]
+    there = [row for row in form if row["state"] != "never" and _carried(run, row["lifeline"])]
+    misses = tuple(
+        miss for row in form if row not in there and (miss := _nearest_miss(run, row["lifeline"])) is not None
+    )
+    lines = tuple(RoleLine(row["lifeline"], _when(row), _carriers(run, row["lifeline"])) for row in _in_order(there))
+    story = _story(run, _in_order(there), [row for row in rows if row["clock"] == "behaviour"])
+    if there:
+        return Headlines(story, lines, _events(run), misses)
+    return Headlines(story, lines, _events(run), misses, _moved(run), _advice(run, misses))
+
+
+def main_rows(run: RunTimeline) -> list[dict[str, Any]]:
+    """One row of `formation` for each role lifeline and clock: the first rise, by the leading definition."""
+    table = run.formation
+    table = table[table["component"].isna() | (table["component"] == "")]
+    table = table[table["rise"] == 1]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    rank = {name: place for place, name in enumerate(MAIN)}
+    for row in table.to_dict("records"):
+        key = (str(row["lifeline"]), str(row["clock"]))
+        row = {str(name): value for name, value in row.items()}
+        known = found.get(key)
+        if known is None or rank.get(row["definition"], 9) < rank.get(known["definition"], 9):
+            found[key] = row
+    return list(found.values())
+
+
+def span_text(low: float, high: float) -> str:
+    """Whole steps that hold an interval.
+
+    >>> span_text(245.6, 246.4)
+    '245 to 247'
+    """
+    return f"{math.floor(low):,} to {math.ceil(high):,}"
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """A row of `events` as a clause with its steps and confidence."""
+    before, after = (_listed(_names(event[side])) for side in ("components_before", "components_after"))
+    roles = {side: event[side] or "" for side in ("role_before", "role_after")}
+    what = EVENT_KINDS[event["event"]].words.format(before=before, after=after, **roles)
+    between = f"between steps {event['step_before']:,.0f} and {event['step_after']:,.0f}"
+    return f"{what} {between} (confidence {event['confidence']:.2f})"
+
+
+def _carried(run: RunTimeline, lifeline: str) -> bool:
+    return bool((run.lifelines["lifeline"] == lifeline).any())
+
+
+def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By date; those there from the start first, those without a date last."""
+
+    def place(row: Mapping[str, Any]) -> tuple[int, float]:
+        if row["censored"] == "left":
+            return (0, 0.0)
+        return (1, row["midpoint"]) if _dated(row) else (2, 0.0)
+
+    return sorted(rows, key=place)
+
+
+def _dated(row: Mapping[str, Any]) -> bool:
+    return row["censored"] == "no" and math.isfinite(row["midpoint"])
+
+
+def _when(row: Mapping[str, Any]) -> str:
+    """`step 251 (250 to 252)`; what else became of it."""
+    if row["censored"] == "left":
+        lost = ", then lost" if row["state"] == "there from the start and lost" else ""
+        return f"there at the first checkpoint, step {row['interval_after']:,.0f}{lost}"
+    if not _dated(row):
+        return str(row["state"])
+    more = {"formed and lost": ", then lost", "formed, still rising": ", still rising"}.get(row["state"], "")
+    if not row["error_known"]:
+        return f"{_between(row)}{more}"
+    return f"step {row['midpoint']:,.0f} ({span_text(row['low'], row['high'])}){more}"
+
+
+def _between(row: Mapping[str, Any]) -> str:
+    return f"between steps {row['interval_before']:,.0f} and {row['interval_after']:,.0f}"
+
+
+def _carriers(run: RunTimeline, lifeline: str) -> str:
+    """Who carries it at the end, strongest first, and who did only before."""
+    table = run.lifelines[run.lifelines["lifeline"] == lifeline]
+    last = run.history.steps[-1]
+    ending = table[table["step"] == last].sort_values("strength", ascending=False, kind="stable")
+    now = ending["component"].tolist()
+    gone = [name for name in dict.fromkeys(table["component"].tolist()) if name not in now]
+    parts = [_listed(now)] if now else ["none at the last checkpoint"]
+    if gone:
+        until = int(table[table["component"].isin(gone)]["step"].max())
+        parts.append(f"until step {until:,} also {_listed(gone)}" if now else f"until step {until:,} {_listed(gone)}")
+    return "; ".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > SHOWN_CARRIERS:
+        return f"{', '.join(names[: SHOWN_CARRIERS - 1])} and {len(names) - SHOWN_CARRIERS + 1} more"
+    return ", ".join(names)
+
+
+def _names(cell: Any) -> list[str]:
+    return [name for name in cell.split(",") if name] if isinstance(cell, str) else []
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{NUMBERS[count] if count < len(NUMBERS) else count} {noun}{'' if count == 1 else 's'}"
+
+
+def _story(run: RunTimeline, there: Sequence[dict[str, Any]], behaviour: Sequence[dict[str, Any]]) -> str:
+    """The run in one sentence."""
+    dated = [row for row in there if _dated(row)]
+    names = [str(row["lifeline"]) for row in there]
+    early = [row["lifeline"] for row in there if row["censored"] == "left"]
+    task = next((row for row in _in_order(behaviour) if _dated(row)), None)
+    last = run.history.steps[-1]
+    if not there:
+        text = f"No role forms by the last checkpoint, step {last:,}"
+        return f"{text}, though the model does the task from step {task['midpoint']:,.0f} on." if task else f"{text}."
+    start = f"{_and(early or names)} {'is' if len(early) == 1 else 'are'} there at the first checkpoint already"
+    if not dated:
+        return f"{start}." if early else f"{_and(names)} {'has' if len(names) == 1 else 'have'} no clear date."
+    text = _together(dated) if _spread(dated) <= TOGETHER else _apart(dated)
+    if task is not None:
+        text += _task_part(dated, task)
+    lost = [row["lifeline"] for row in there if "lost" in row["state"]]
+    text += f", and {_and(lost)} {'is' if len(lost) == 1 else 'are'} lost again" if lost else ""
+    return f"{text}; {start}." if early else f"{text}."
+
+
+def _spread(dated: Sequence[Mapping[str, Any]]) -> float:
+    dates = [row["midpoint"] for row in dated]
+    return max(dates) / max(min(dates), 1.0)
+
+
+def _window(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The steps within which dates lie: their intervals, or the checkpoints around them where no error is known."""
+    low = min(row["low"] if row["error_known"] else row["interval_before"] for row in rows)
+    return low, max(row["high"] if row["error_known"] else row["interval_after"] for row in rows)
+
+
+def _together(dated: Sequence[Mapping[str, Any]]) -> str:
+    low, high = _window(dated)
+    names = [str(row["lifeline"]) for row in dated]
+    who = f"{names[0]} forms" if len(names) == 1 else f"{_number(len(names), 'role')} form ({_and(names)})"
+    return f"Between steps {math.floor(low):,} and {math.ceil(high):,} {who}"
+
+
+def _apart(dated: Sequence[Mapping[str, Any]]) -> str:
+    first, *middle, last = dated
+    between = f"then {_and([str(row['lifeline']) for row in middle])}, " if middle else ""
+    return (
+        f"{first['lifeline']} forms first, near step {first['midpoint']:,.0f}, {between}"
+        f"and {last['lifeline']} last, near step {last['midpoint']:,.0f}"
+    )
+
+
+def _task_part(dated: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> str:
+    low, high = _window(dated)
+    when = task["midpoint"]
+    if task["low"] <= high and task["high"] >= low:
+        return " and the model starts to do the task"
+    return f"; the model starts to do the task {'before' if when < low else 'after'} that, near step {when:,.0f}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _events(run: RunTimeline) -> tuple[str, ...]:
+    """Switches, hand-offs and their like, then losses that none of these explains; the surest first."""
+    rows = [{str(k): v for k, v in row.items()} for row in run.events.to_dict("records")]
+    rows = [row for row in rows if row["confidence"] >= LIKELY]
+    telling = [row for row in rows if EVENT_KINDS[row["event"]].changes]
+    explained = {(name, row["role_before"]) for row in telling for name in _names(row["components_before"])}
+    lost = [
+        row
+        for row in rows
+        if row["event"] == "death" and (row["components_before"], row["role_before"]) not in explained
+    ]
+    telling.sort(key=lambda row: (-row["confidence"], row["step_after"]))
+    lost.sort(key=lambda row: (-row["confidence"], row["step_after"]))
+    return tuple(map(event_text, (*telling, *lost)))
+
+
+def _nearest_miss(run: RunTimeline, lifeline: str) -> NearestMiss | None:
+    measured = run.analysis.get("measures", {}).get(lifeline, {}).get("form", "")
+    bar = run.analysis.get("thresholds", {}).get(lifeline)
+    task, _, measure = measured.rpartition("/")
+    if (task, measure) not in run.history.measures or bar is None:
+        return None
+    scores = run.history.score(measure, task=task)
+    values = np.where(np.isfinite(scores.value.values), scores.value.values, -np.inf)
+    step, component = np.unravel_index(int(values.argmax()), values.shape)
+    if not np.isfinite(values[step, component]):
+        return None
+    name = str(Node.parse(str(scores.component.values[component])))
+    return NearestMiss(lifeline, name, float(values[step, component]), int(scores.step.values[step]), float(bar))
+
+
+def _moved(run: RunTimeline, most: int = 3) -> tuple[str, ...]:
+    """What changed most from the first checkpoint to the last, in standard deviations of its own steps."""
+    found = []
+    for name in run.history.metrics:
+        data = run.history.metric(name)
+        values = data.value.values
+        known = np.flatnonzero(np.isfinite(values))
+        if len(known) < 3 or name.startswith("training/") and not name.endswith("loss"):
+            continue
+        first, last = float(values[known[0]]), float(values[known[-1]])
+        noise = float(np.std(np.diff(values[known]))) or 1e-12
+        found.append((abs(last - first) / noise, f"{name} went from {first:.3g} to {last:.3g}"))
+    return tuple(text for size, text in sorted(found, reverse=True)[:most] if size > 2)
+
+
+def _advice(run: RunTimeline, misses: Sequence[NearestMiss]) -> tuple[str, ...]:
+    near = max(misses, key=lambda miss: miss.value / miss.bar, default=None)
+    advice = []
+    if near is not None and near.value > 0:
+        advice.append(f"a lower bar, such as --threshold {near.role}={near.value * 0.8:.2g}")
+    advice.append(f"a longer run: the last checkpoint is step {run.history.steps[-1]:,}")
+    advice.append("another task or other probe lengths at `formation record`")
+    return tuple(advice)
