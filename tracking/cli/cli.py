@@ -19,12 +19,15 @@ from tracking.cli.outputs import export, match, report, track
 from tracking.cli.terminal import (
     Json,
     fail,
+    for_people,
     in_the_way,
     pairs,
     print_json,
+    print_wrapped,
     progress_bars,
     reporter,
     sentence_of,
+    terminal_width,
     trouble_with_disk,
     value_of,
 )
@@ -221,7 +224,7 @@ def audit(
         verdict = "nothing is wrong" if found.passed else "this series is not what it claims to be"
         typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
         for finding in found.findings:
-            typer.echo(str(finding))
+            print_wrapped(str(finding), terminal_width() if for_people() else 10_000, "  ", "    ")
     if not found.passed:
         raise typer.Exit(1)
 

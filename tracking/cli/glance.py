@@ -6,13 +6,13 @@ role and clock.  Into a pipe or a file: one table, tab-separated with a header, 
 """
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tracking.cli.terminal import print_plain, terminal_width
+from circuits.graph import Node
+from tracking.cli.terminal import print_plain, print_wrapped, terminal_width
 from tracking.formation.clocks import CLOCKS
 from tracking.history.columns import COLUMNS
 from tracking.results.headlines import Headlines, headlines, main_rows, span_text
@@ -25,10 +25,19 @@ __all__ = ["print_run", "print_run_plain"]
 
 MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
 # Of the table, from the last to be left out to the first where the terminal is narrow.
-WORTH = ("lifeline", "clock", "date", "interval", "state", "checkpoints", "p", "controls")
-TESTABLE = 0.05
+WORTH = ("lifeline", "clock", "date", "interval", "state", "checkpoints", "p")
 PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau", "low")
-PLAIN += ("high", "interval_before", "interval_after", "censored", "state", "p_value", "n_controls", "smallest_p")
+PLAIN += (
+    "high",
+    "interval_before",
+    "interval_after",
+    "censored",
+    "state",
+    "p_value",
+    "n_controls",
+    "smallest_p",
+    "control",
+)
 
 
 def print_run_plain(run: "RunTimeline", *, everything: bool) -> None:
@@ -43,9 +52,9 @@ def print_run_plain(run: "RunTimeline", *, everything: bool) -> None:
 def print_run(run: "RunTimeline", *, everything: bool) -> None:
     """The findings, and then the dates by each clock; with `everything` also each sentence and table in full."""
     found, width = headlines(run), terminal_width()
-    _say(_about(run), width)
+    print_wrapped(_about(run), width)
     typer.echo()
-    _say(found.story, width)
+    print_wrapped(found.story, width)
     _print_roles(found, width, None if everything else MOST_ROLES)
     _print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
     _print_list(map(str, found.misses), width, None if everything else MOST_MISSES, "more roles that never form")
@@ -63,7 +72,7 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     if everything:
         return _print_everything(run, width)
     typer.echo()
-    _say("More: --all (every definition, component and event), formation report, formation export.", width)
+    print_wrapped("More: --all (every definition, component and event), formation report, formation export.", width)
 
 
 def _about(run: "RunTimeline") -> str:
@@ -73,16 +82,6 @@ def _about(run: "RunTimeline") -> str:
     return f"{run.name}: {steps}; {graph.n_layers} layers of {graph.n_heads} heads"
 
 
-def _say(text: str, width: int, first: str = "", rest: str | None = None) -> None:
-    """Wrapped between words; a name that is longer than the line stays whole."""
-    indent = first if rest is None else rest
-    typer.echo(
-        textwrap.fill(
-            text, width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-    )
-
-
 def _print_roles(found: Headlines, width: int, most: int | None) -> None:
     if not found.roles:
         return
@@ -90,7 +89,7 @@ def _print_roles(found: Headlines, width: int, most: int | None) -> None:
     shown = found.roles[:most]
     left = max(len(line.role) for line in shown) + 2
     for line in shown:
-        _say(f"{line.when}: {line.who}", width, f"  {line.role:<{left}}", " " * (left + 4))
+        print_wrapped(f"{line.when}: {line.who}", width, f"  {line.role:<{left}}", " " * (left + 4))
     if len(shown) < len(found.roles):
         typer.echo(f"  and {len(found.roles) - len(shown)} more roles")
 
@@ -98,7 +97,7 @@ def _print_roles(found: Headlines, width: int, most: int | None) -> None:
 def _print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
     lines = list(lines)
     for line in lines[:most]:
-        _say(line, width, "  ", "    ")
+        print_wrapped(line, width, "  ", "    ")
     if most is not None and len(lines) > most:
         typer.echo(f"  and {len(lines) - most} {more}")
 
@@ -112,8 +111,7 @@ def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: i
         "interval": [_interval(row) for row in rows],
         "state": [STATE_WORDS.get(row["state"], row["state"]) for row in rows],
         "checkpoints": [_checkpoints(row) for row in rows],
-        "p": [_number(row["p_value"]) for row in rows],
-        "controls": [_number(row["n_controls"]) for row in rows],
+        "p": [_p_cell(row) for row in rows],
     }
     titles = {"lifeline": "role", "interval": f"{run.analysis.get('confidence', 0.9):.0%} interval"}
     kept = _fitting(cells, titles, width)
@@ -121,20 +119,43 @@ def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: i
         typer.echo(line)
     typer.echo()
     names = list(dict.fromkeys(row["definition"] for row in rows))
-    about = f"Dates are training steps, by {' or '.join(names)}. (a, b]: a is the last checkpoint without, b the first with."
-    if "p" in kept and any(row["p_value"] == row["p_value"] for row in rows):
-        about += f" p: {_p_note(rows)}"
-    _say(about, width)
+    about = f"Dates are training steps, by {' or '.join(names)}. "
+    about += "(a, b]: a is the last checkpoint without, b the first with."
+    print_wrapped(about, width)
+    if "p" in kept:
+        print_wrapped(_p_note(run, rows), width)
 
 
-def _p_note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What p is, and where no p can be small."""
-    text = "how often matched controls have at least the effect."
-    smallest = [(row["lifeline"], row["smallest_p"]) for row in rows if row["smallest_p"] > TESTABLE]
-    if smallest:
-        names = ", ".join(f"{name} ({_number(value)})" for name, value in smallest)
-        text += f" Not testable: {names}, where so few controls give no smaller p than that in brackets."
-    return text
+def _p_cell(row: Mapping[str, Any]) -> str:
+    return "not testable" if row["control"] == "not testable" else _number(row["p_value"])
+
+
+CONTROLS = {
+    "other sets": "as large an effect in other sets of heads of the same layers",
+    "rotations": "as large an effect of a disturbance that does not go where the head writes",
+}
+
+
+def _p_note(run: "RunTimeline", rows: Sequence[Mapping[str, Any]]) -> str:
+    """What p is of, and why there is none where there is none."""
+    kinds = dict.fromkeys(row["control"] for row in rows if row["p_value"] == row["p_value"])
+    parts = [f"how often there is {' or '.join(CONTROLS[kind] for kind in kinds if kind in CONTROLS)}"] if kinds else []
+    for row in rows:
+        if row["control"] == "not testable":
+            parts.append(f"{row['lifeline']} is not testable, as {_why_not(run, row)}")
+    return f"p: {'; '.join(parts)}." if parts else ""
+
+
+def _why_not(run: "RunTimeline", row: Mapping[str, Any]) -> str:
+    """The layers all of whose heads carry the role; else that there are too few others."""
+    carriers = run.lifelines[run.lifelines["lifeline"] == row["lifeline"]]["component"]
+    nodes = {Node.parse(name) for name in carriers.unique()}
+    heads = run.history.graph.n_heads
+    layers = sorted({node.layer for node in nodes if node.kind == "head"})
+    full = [layer for layer in layers if sum(node.layer == layer for node in nodes if node.kind == "head") == heads]
+    if full and full == layers:
+        return f"all {heads} heads of layer {', '.join(map(str, full))} carry it"
+    return f"there are only {_number(row['n_controls']) or 0} other sets of heads to compare with"
 
 
 def _once(names: Iterable[str]) -> list[str]:
@@ -154,7 +175,11 @@ def _number(value: Any) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    if row["censored"] != "no" or not row["error_known"] or not (math.isfinite(row["low"]) and math.isfinite(row["high"])):
+    if (
+        row["censored"] != "no"
+        or not row["error_known"]
+        or not (math.isfinite(row["low"]) and math.isfinite(row["high"]))
+    ):
         return ""
     return span_text(row["low"], row["high"])
 
@@ -175,7 +200,7 @@ def _fitting(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str], widt
 
 def _columns(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
     """A header and rows, padded; numbers on the right."""
-    right = {"date", "p", "controls"}
+    right = {"date"}
     padded = []
     for name, column in cells.items():
         whole = [titles.get(name, name), *column]
@@ -189,22 +214,22 @@ def _print_meanings(rows: Sequence[Mapping[str, Any]], width: int) -> None:
     roles = {row["role"]: meaning_of(row["role"]) for row in rows}
     for role, meaning in roles.items():
         if meaning:
-            _say(f"{role}: {meaning}", width, "  ", "    ")
+            print_wrapped(f"{role}: {meaning}", width, "  ", "    ")
     for clock in dict.fromkeys(row["clock"] for row in rows):
         if clock in CLOCKS:
-            _say(f"{clock} clock: {CLOCKS[clock].about}", width, "  ", "    ")
+            print_wrapped(f"{clock} clock: {CLOCKS[clock].about}", width, "  ", "    ")
 
 
 def _print_everything(run: "RunTimeline", width: int) -> None:
     """Each sentence, and each row of the formation and events tables as a block of lines."""
     typer.echo()
     for sentence in run.sentences:
-        _say(sentence, width, "", "  ")
+        print_wrapped(sentence, width, "", "  ")
     for name, frame in (("formation", run.formation), ("events", run.events)):
         typer.echo(f"\n{name}: {len(frame)} rows")
         for row in frame.to_dict("records"):
             cells = (f"{column} {_cell(row[column])}" for column in COLUMNS[name] if _cell(row[column]))
-            _say(", ".join(cells), width, "  ", "    ")
+            print_wrapped(", ".join(cells), width, "  ", "    ")
 
 
 def _cell(value: Any) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "print_json",
     "print_plain",
     "print_table",
+    "print_wrapped",
     "progress_bars",
     "reporter",
     "sentence_of",
@@ -83,6 +85,12 @@ def for_people() -> bool:
 def terminal_width() -> int:
     """Columns of the terminal; at least 40."""
     return max(40, shutil.get_terminal_size().columns)
+
+
+def print_wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> None:
+    """On stdout, wrapped between words: `first` and `rest` are indents; a name longer than the line stays whole."""
+    indents = {"initial_indent": first, "subsequent_indent": first if rest is None else rest}
+    typer.echo(textwrap.fill(text, width, **indents, break_long_words=False, break_on_hyphens=False))
 
 
 def print_plain(frame: "pd.DataFrame") -> None:

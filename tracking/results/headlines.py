@@ -280,7 +280,7 @@ def _moved(run: RunTimeline, most: int = 3) -> tuple[str, ...]:
         data = run.history.metric(name)
         values = data.value.values
         known = np.flatnonzero(np.isfinite(values))
-        if len(known) < 3 or name.startswith("training/") and not name.endswith("loss"):
+        if len(known) < 3 or (name.startswith("training/") and not name.endswith("loss")):
             continue
         first, last = float(values[known[0]]), float(values[known[-1]])
         noise = float(np.std(np.diff(values[known]))) or 1e-12
