@@ -29,6 +29,7 @@ def trainer_callback(recorder: Recorder) -> Any:
             self.loss: float | None = None
 
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
+            recorder.pace.expect(state.max_steps)
             self._record(state, model)
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
@@ -62,6 +63,7 @@ def lightning_callback(recorder: Recorder, *, model: Callable[[Any], nn.Module] 
         """Records at the start and after every update; where gradients accumulate, once an update."""
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            recorder.pace.expect(trainer.estimated_stepping_batches)
             self._record(trainer, pl_module, None)
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -14,29 +14,29 @@ ordinary history.
 A training that was stopped and goes on may call with steps that were recorded already: where the weights are the same
 the record stands; where they are not, everything from that step on is set aside, in a folder beside the records.
 
+The first state and, by `close`, the last one are measured whatever the budget.  What the budget allows is said once it
+is known: as a log message, and as a warning where it is fewer than ten checkpoints.
+
 A request that cannot be met is refused at the first call.  From then on nothing that goes wrong with a recording (a
 full disk, a sink whose server is away, weights that are no longer finite) ends the training: it is said once, in a
 warning, the step is left out, and the next one is tried again.
 """
 
-import copy
-import hashlib
-import random
+import logging
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from circuits.adapters import Adapter
+from circuits.graph import Estimate
 from circuits.loading import open_module, save_module
 from circuits.model import Model
 from tracking.checkpoints.runs import Checkpoint
@@ -44,11 +44,15 @@ from tracking.history.history import History, create_history
 from tracking.history.records import Record, write_record
 from tracking.interventions.applying import measured_under
 from tracking.interventions.interventions import Intervention
-from tracking.recording.measuring import PROBE, Settings, make_tasks, measure
+from tracking.recording.measuring import PROBE, TRAINING, Settings, make_tasks, measure
+from tracking.recording.replicas import replica_of, untouched, unwrapped, version_of, write_into
 from tracking.recording.schedules import Pace, Schedule
 
 __all__ = ["Recorder", "Sink"]
 
+log = logging.getLogger(__name__)
+FEW = 10
+"""Checkpoints that are too few to date anything by."""
 LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.recording.measuring")
 Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the step and numbers by name; called in order of step."""
@@ -120,6 +124,8 @@ class Recorder:
         self._warned: set[str] = set()
         self._before: tuple[int, dict[str, float]] | None = None
         self._between: list[State] = []
+        self._seen: tuple[int, nn.Module, int] | None = None
+        self._stride, self._told, self._n_measured = 1, False, 0
         for module in LOADED:  # now, and not in the middle of the training
             import_module(module)
 
@@ -127,11 +133,30 @@ class Recorder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.close(measure=error[0] is None)
 
-    def close(self) -> None:
-        """Let go of the copy and of the states that were kept; a later call begins anew."""
-        self._model, self._left, self._between = None, None, []
+    def close(self, *, measure: bool = True) -> None:
+        """Measure the last state, unless it was; then let go of the copy and of the states that were kept.
+
+        A later call begins anew.  If the weights changed after the last call, they are those of as many updates later
+        as lay between the last two calls.
+
+        Args:
+            measure: whether to; not where the training ended with an error.
+        """
+        if measure and self._seen is not None and self._model is not None:
+            step, module, version = self._seen
+            step += self._stride if version_of(module) != version else 0
+            if step != self.pace.last:
+                self(step, module, force=True)
+            calls = self.pace.calls
+            if self._n_measured < FEW <= calls:
+                self._warn(
+                    "few",
+                    f"{self._n_measured} of {calls} states were measured at a budget of "
+                    f"{self.pace.schedule.budget:.0%}; Schedule(budget=...) allows more, Schedule(at_least=..., total=...) promises some",
+                )
+        self._model, self._left, self._between, self._seen = None, None, [], None
 
     @property
     def history(self) -> History:
@@ -145,6 +170,7 @@ class Recorder:
         *,
         loss: "float | Tensor | None" = None,
         tokens: int | float | None = None,
+        metrics: Mapping[str, float] | None = None,
         force: bool = False,
         interventions: Sequence[Intervention] = (),
     ) -> bool:
@@ -156,6 +182,8 @@ class Recorder:
             loss: of the training, in nats; a fall calls for a measurement.  On an accelerator it is looked at every
                 tenth step only, since to look is to wait for the device.
             tokens: seen so far.
+            metrics: further numbers of this step, such as evaluations, by name; kept with it, measured or not.  The
+                loss is kept where the step is measured.
             force: measure whatever the schedule says.
             interventions: ablations and clamps that stand around this training, to be measured under.
 
@@ -170,6 +198,7 @@ class Recorder:
         entered, step = self._clock(), int(step)
         if self._left is not None:
             self.pace.training += entered - self._left
+            self.pace.calls += 1
         with untouched():
             if tokens is None and self._tokens_per_step is not None:
                 tokens = step * self._tokens_per_step
@@ -179,9 +208,37 @@ class Recorder:
                 due = self._try_to_measure(step, tokens, unwrapped(model), interventions)
             else:
                 self._keep(step, tokens, model)
+            self._note(step, tokens, loss if due else None, metrics)
+        if self._seen is not None and step > self._seen[0]:
+            self._stride = step - self._seen[0]
+        self._seen = (step, model, version_of(model))
+        self._say_plan()
         self._left = self._clock()
         self.pace.spent += self._left - entered
         return due
+
+    def _note(
+        self, step: int, tokens: float | None, loss: "float | Tensor | None", metrics: Mapping[str, float] | None
+    ) -> None:
+        """What the training says of itself, as a record of its own."""
+        level = float(loss.detach().float().mean()) if isinstance(loss, Tensor) else loss
+        found = {**({} if level is None else {"loss": level}), **(metrics or {})}
+        values = {name: Estimate.exact(float(value)) for name, value in found.items() if math.isfinite(value)}
+        if values and self._model is not None:
+            try:
+                write_record(self.folder, Record(step, TRAINING, tokens, metrics=values))
+            except OSError as error:
+                self._warn("training", f"the numbers of step {step} were not written: {error}")
+
+    def _say_plan(self) -> None:
+        """Once, as soon as it is known what the budget allows."""
+        if self._told or not (plan := self.pace.plan()):
+            return
+        self._told, expected = True, self.pace.expected()
+        log.info("%s: %s", self._name, plan)
+        total = self.pace.schedule.total or 0
+        if expected is not None and expected < FEW <= total:
+            self._warn("plan", f"{plan}; Schedule(at_least={FEW}, total={total}) measures as many whatever they cost")
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -214,6 +271,7 @@ class Recorder:
 
     def _measure(self, now: State, interventions: Sequence[Intervention]) -> None:
         found = [self._record(now, interventions)]
+        self._n_measured += 1
         before, values = self._before, found[0][1]
         movement = None if before is None else _movement(before[1], values)
         if before is not None and movement is not None and movement > self.pace.schedule.moved:
@@ -241,7 +299,7 @@ class Recorder:
         """One measurement, written unless it is there; gives its numbers."""
         assert self._model is not None
         entered = self._clock()
-        digest = _write_into(self._model.module, state.weights)
+        digest = write_into(self._model.module, state.weights)
         if self._known.get(state.step, digest) != digest:
             self._set_aside(state.step)
         if state.step in self._known:
@@ -298,7 +356,7 @@ class Recorder:
     # -- beginning and going on -----------------------------------------------------------------------------------
 
     def _begin(self, module: nn.Module) -> Model:
-        model = open_module(_replica(module), adapter=self._adapter)
+        model = open_module(replica_of(module), adapter=self._adapter)
         self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
         create_history(self.folder, self._name, model.graph, hyperparameters=self._hyperparameters, settings=settings)
@@ -323,21 +381,8 @@ class Recorder:
     def _save(self, state: State) -> None:
         assert self._model is not None
         assert self._checkpoints is not None
-        _write_into(self._model.module, state.weights)
+        write_into(self._model.module, state.weights)
         save_module(self._model.module, self._checkpoints / f"step{state.step:06d}")
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of what several devices or the compiler need around it."""
-    while True:
-        inner = getattr(model, "_orig_mod", None) or (getattr(model, "module", None) if _is_wrapper(model) else None)
-        if inner is None:
-            return model
-        model = inner
-
-
-def _is_wrapper(model: nn.Module) -> bool:
-    return isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
 
 
 def _level(loss: "float | Tensor | None", step: int) -> float | None:
@@ -345,59 +390,6 @@ def _level(loss: "float | Tensor | None", step: int) -> float | None:
     if not isinstance(loss, Tensor):
         return loss
     return None if loss.device.type != "cpu" and step % 10 else float(loss.detach().float().mean())
-
-
-def _replica(module: nn.Module) -> nn.Module:
-    """A copy that shares nothing with the module: no hooks, no gradients, in evaluation mode."""
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"expected a PyTorch module to record, got {type(module).__name__}")
-    wrapped = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
-    # `fully_shard` and tensor parallelism leave DTensors, ZeRO-3 parameters of its own.
-    if wrapped or any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in module.parameters()):
-        raise ValueError(
-            f"the weights of this {type(module).__name__} are spread over processes, and a recorder needs them whole; "
-            "save checkpoints and record those with `formation record`"
-        )
-    replica = copy.deepcopy(module)
-    for part in replica.modules():
-        part.__dict__.pop("forward", None)  # what other libraries wrap around it on this one object
-        for name, hooks in part.__dict__.items():
-            if "hooks" in name and isinstance(hooks, dict):
-                hooks.clear()
-    return replica.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def _write_into(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """Copy every weight; gives a digest of at most a few thousand entries of each."""
-    digest, held = hashlib.sha256(), module.state_dict()
-    if held.keys() != weights.keys():
-        raise ValueError("this is another model than at the first call; one recorder records one model")
-    for name, own in held.items():
-        given = weights[name]
-        own.copy_(given)
-        entries = given.detach().flatten()[:: max(1, given.numel() // 4096)]
-        digest.update(name.encode() + entries.to("cpu", torch.float64).numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def untouched() -> Iterator[None]:
-    """Whatever draws random numbers within, the caller's random states are as they were."""
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    kind = "cuda" if devices else "cpu"
-    try:
-        with (
-            torch.random.fork_rng(devices=devices),
-            torch.autocast(kind, enabled=False),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
 
 
 def _numbers(record: Record) -> dict[str, float]:

@@ -8,7 +8,7 @@ is there to be spent on slopes.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Pace", "Schedule"]
 
@@ -28,6 +28,8 @@ class Schedule:
         densest, sparsest: bounds of the gap.
         lookback: states between two measurements that are kept in memory, to be measured when it turns out that
             something moved between the two; 0 keeps none.
+        at_least: checkpoints that are measured whatever they cost, evenly spread over the training; needs `total`.
+        total: updates of the whole training, where that is known.
     """
 
     budget: float | int = 0.1
@@ -36,6 +38,8 @@ class Schedule:
     densest: int = 1
     sparsest: int = 200
     lookback: int = 4
+    at_least: int = 0
+    total: int | None = None
 
     def __post_init__(self) -> None:
         if not self.budget > 0:
@@ -46,6 +50,11 @@ class Schedule:
             )
         if self.lookback < 0 or not self.moved > 0:
             raise ValueError(f"expected moved above 0 and lookback from 0 on, got {self.moved} and {self.lookback}")
+        if self.at_least and (self.total is None or not 2 <= self.at_least <= self.total + 1):
+            raise ValueError(
+                f"expected at_least from 2 on and, as total, how many updates there will be, got at_least="
+                f"{self.at_least} and total={self.total}"
+            )
 
 
 @dataclass
@@ -63,6 +72,8 @@ class Pace:
     spent: float = 0.0
     training: float = 0.0
     costs: list[float] = field(default_factory=list)
+    begun: int = 0
+    calls: int = 0
 
     def __post_init__(self) -> None:
         self.gap = self.schedule.first
@@ -80,11 +91,50 @@ class Pace:
         expected = n * sum(recent) / len(recent) if recent else 0.0
         return self.spent + expected <= self.schedule.budget * self.training
 
+    def expect(self, total: float) -> None:
+        """How many updates there will be, where the schedule does not say."""
+        if self.schedule.total is None and math.isfinite(total) and total > 0:
+            self.schedule = replace(self.schedule, total=int(total))
+
+    def promised(self, step: int) -> bool:
+        """Whether one of the checkpoints that are measured whatever they cost lies at this step, or was passed."""
+        number, total = self.schedule.at_least, self.schedule.total
+        if not number or total is None or self.last is None:
+            return False
+        places = (self.begun + at * (total - self.begun) / (number - 1) for at in range(number))
+        return any(self.last < math.ceil(place) <= step for place in places)
+
+    def expected(self) -> int | None:
+        """How many checkpoints this budget allows over the whole training; None where that is not known yet."""
+        total, budget = self.schedule.total, self.schedule.budget
+        if total is None or not self.costs or not self.training or self.calls < 5:
+            return None
+        updates = max(1, total - self.begun)
+        recent = self.costs[1:][-5:] or self.costs
+        affordable = budget * updates * self.training / self.calls / (sum(recent) / len(recent))
+        return min(updates + 1, max(2, self.schedule.at_least, int(min(affordable, updates)) + 1))
+
+    def plan(self) -> str:
+        """What will be measured at this budget, as a sentence; empty while that is not known yet."""
+        if not self.costs or not self.training or self.calls < 5:
+            return ""
+        recent = self.costs[1:][-5:] or self.costs
+        cost, update = sum(recent) / len(recent), self.training / self.calls
+        budget = (
+            "no limit" if math.isinf(self.schedule.budget) else f"{self.schedule.budget:.0%} of the training's time"
+        )
+        found, total = self.expected(), self.schedule.total
+        what = f"a measurement takes {cost:.2g} s and an update {update:.2g} s; the budget is {budget}"
+        if found is not None:
+            return f"{what}: up to {found} checkpoints of {total} updates, the first and the last among them"
+        every = max(1, round(cost / (self.schedule.budget * update)))
+        return f"{what}: at most one checkpoint in {every} updates, and the first and the last"
+
     def due(self, step: int, loss: float | None = None) -> bool:
-        """Whether to measure at this step; always at the first one."""
+        """Whether to measure at this step; always at the first one, and where that was promised."""
         if loss is not None and math.isfinite(loss):
             self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
-        if self.last is None:
+        if self.last is None or self.promised(step):
             return True
         fell = False
         if self.smooth is not None and self.loss is not None:
@@ -99,4 +149,5 @@ class Pace:
             self.gap = max(self.schedule.densest, int(self.gap * share))
         elif movement is not None:
             self.gap = min(self.schedule.sparsest, math.ceil(self.gap * 1.5))
+        self.begun = step if self.last is None else self.begun
         self.last, self.loss = step, self.smooth

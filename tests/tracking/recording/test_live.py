@@ -21,9 +21,10 @@ from tracking.checkpoints.runs import Run
 from tracking.history.history import History
 from tracking.interventions.applying import stood_in
 from tracking.interventions.interventions import Intervention
-from tracking.recording.live import Recorder, untouched, unwrapped
+from tracking.recording.live import Recorder
 from tracking.recording.measuring import PROBE
 from tracking.recording.recording import record
+from tracking.recording.replicas import replica_of, untouched, unwrapped, write_into
 from tracking.recording.schedules import Pace, Schedule
 from tracking.recording.sinks import jsonl_sink
 from tracking.training.training import TrainingConfig, start_state, train, training_step
@@ -476,3 +477,72 @@ def test_saved_modules_hash_as_saved_checkpoints(tmp_path: Path) -> None:
     assert checkpoint_hash(tmp_path / "one") == checkpoint_hash(tmp_path / "other")
     tokens = torch.randint(16, (2, 9))
     assert torch.equal(load_model(tmp_path / "one").logits(tokens), load_model(tmp_path / "other").logits(tokens))
+
+
+# -- what is measured at least ------------------------------------------------------------------------------------
+
+
+def test_the_first_and_the_last_state_are_measured_whatever_they_cost(tmp_path: Path) -> None:
+    dear = Schedule(budget=1e-9, first=1, sparsest=1)
+    few = pytest.warns(RuntimeWarning, match=r"2 of 1\d states were measured at a budget of 0%; .*at_least")
+    with few, Recorder(tmp_path / "h", schedule=dear, n_prompts=4) as recorder:
+        module = trained(lambda step, module, loss: recorder(step, module, loss=loss))
+    history = History.open(tmp_path / "h")
+    assert history.steps == (0, 12)
+    digest = write_into(replica_of(module), module.state_dict())
+    assert history.records[12, PROBE].provenance["weights"] == digest
+
+
+def test_a_state_that_changed_after_the_last_call_is_measured_as_it_is(tmp_path: Path) -> None:
+    model = native_module(NativeConfig(n_ctx=16, d_vocab=16, d_model=16, n_heads=2, d_head=8))
+    recorder = Recorder(tmp_path / "h", schedule=Schedule(budget=1e-9), n_prompts=4)
+    for step in range(0, 9, 4):
+        recorder(step, model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.01)
+    recorder.close()
+    assert History.open(tmp_path / "h").steps == (0, 12)
+    recorder.close()
+    assert History.open(tmp_path / "h").steps == (0, 12)
+
+
+def test_at_least_so_many_are_promised_and_the_plan_is_said(tmp_path: Path) -> None:
+    now = [0.0]
+    model = native_module(NativeConfig(n_ctx=16, d_vocab=16, d_model=16, n_heads=2, d_head=8))
+    schedule = Schedule(budget=0.1, at_least=5, total=100, lookback=0)
+    recorder = Recorder(tmp_path / "h", schedule=schedule, n_prompts=4, clock=lambda: now[0])
+    measure = recorder._record
+
+    def slow(*given: Any) -> Any:
+        found = measure(*given)
+        now[0] += 50.0
+        recorder.pace.costs[-1] = 50.0
+        return found
+
+    recorder._record = slow  # type: ignore[method-assign]
+
+    def train_on() -> None:
+        for step in range(101):
+            recorder(step, model)
+            now[0] += 1.0
+
+    with pytest.warns(RuntimeWarning, match=r"takes 50 s and an update 1 s; .*up to 5 checkpoints of 100 updates"):
+        train_on()
+    recorder.close()
+    assert History.open(tmp_path / "h").steps == (0, 25, 50, 75, 100)
+    with pytest.raises(ValueError, match="at_least=3 and total=None"):
+        Schedule(at_least=3)
+
+
+def test_what_the_loop_says_is_kept(tmp_path: Path) -> None:
+    model = native_module(NativeConfig(n_ctx=16, d_vocab=16, d_model=16, n_heads=2, d_head=8))
+    recorder = Recorder(tmp_path / "h", schedule=Schedule(budget=1e-9), n_prompts=4, tokens_per_step=8)
+    recorder(0, model, loss=torch.tensor(3.0))
+    recorder(1, model, loss=2.5)
+    recorder(2, model, loss=2.0, metrics={"blimp": 0.6})
+    recorder.close()
+    history = History.open(tmp_path / "h")
+    assert history.metric("training/loss").value.to_series().dropna().to_dict() == {0: 3.0}
+    assert history.metric("training/blimp").value.to_series().dropna().to_dict() == {2: 0.6}
+    assert history.tokens[2] == 16
