@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from circuits.formats import facts_inside, holds_weights, is_weight_file
+from tracking.checkpoints.beside import curves_beside, hyperparameters_beside
 from tracking.checkpoints.hub import is_hub_id, revisions
 from tracking.checkpoints.names import (
     Checkpoint,
@@ -249,10 +250,10 @@ def _find(source: "str | Path", step_of: StepOf, tokens_per_step: float | None) 
     return Run(
         name=str(about.get("name") or place.resolve().name),
         checkpoints=found,
-        hyperparameters=about.get("hyperparameters", {}),
+        hyperparameters=about.get("hyperparameters") or hyperparameters_beside(place),
         tokens_per_step=per_step,
         model=about.get("model", {}),
-        log=_read_log(place, found),
+        log=_read_log(place),
         source=str(place),
         step_unit=units.pop() if len(units) == 1 else "steps",
     )
@@ -359,9 +360,8 @@ def _read_about(place: Path) -> dict[str, Any]:
     return about
 
 
-def _read_log(place: Path, checkpoints: tuple[Checkpoint, ...]) -> tuple[Mapping[str, Any], ...]:
-    """`log.jsonl`, or what the Hugging Face trainer keeps in the last checkpoint that has it; a line cut short by a
-    killed run is left out."""
+def _read_log(place: Path) -> tuple[Mapping[str, Any], ...]:
+    """`log.jsonl`, or what the Hugging Face trainer keeps; a line cut short by a killed run is left out."""
     entries: list[Any] = []
     if (log := place / "log.jsonl").is_file():
         for line in log.read_text(errors="replace").splitlines():
@@ -370,12 +370,5 @@ def _read_log(place: Path, checkpoints: tuple[Checkpoint, ...]) -> tuple[Mapping
             except ValueError:
                 continue
     else:
-        for checkpoint in reversed(checkpoints):
-            state = Path(checkpoint.source) / "trainer_state.json"
-            if state.is_file():
-                try:
-                    entries = json.loads(state.read_text())["log_history"]
-                except (ValueError, KeyError, TypeError):
-                    continue
-                break
+        entries += curves_beside(place)
     return tuple(entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("step"), int))

@@ -154,7 +154,8 @@ class Recorder:
                 self._warn(
                     "few",
                     f"{self._n_measured} of {calls} states were measured at a budget of "
-                    f"{self.pace.schedule.budget:.0%}; Schedule(budget=...) allows more, Schedule(at_least=..., total=...) promises some",
+                    f"{self.pace.schedule.budget:.0%}; Schedule(budget=...) allows more, "
+                    "Schedule(at_least=..., total=...) promises some",
                 )
         self._model, self._left, self._between, self._seen = None, None, [], None
 

@@ -28,7 +28,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def version_of(model: nn.Module) -> int:
     """A number that an update of the weights changes; to look is not to wait for the device."""
-    return sum(weight._version for weight in model.parameters())
+    return sum(weight._version for weight in model.parameters() if not weight.is_inference())
 
 
 def _is_wrapper(model: nn.Module) -> bool:
