@@ -91,13 +91,15 @@ class Batch:
 
 
 def read_sources(given: Mapping[str, Any], shape: Shape) -> tuple[Source, ...]:
-    """The sources of a configuration: `{NAME: {kind, weight, loss_weight, options of the kind}}`.
+    """The sources of a configuration, by name: `{NAME: {kind, weight, loss_weight, options of the kind}}`.
+
+    Their order is that of their names, however they were written down: a batch depends on it.
 
     Raises:
         ValueError: an entry is of the wrong kind, or its sequences do not fit the vocabulary and the context.
     """
     sources = []
-    for name, entries in given.items():
+    for name, entries in sorted(given.items()):
         if not isinstance(entries, Mapping) or not isinstance(entries.get("kind"), str):
             raise ValueError(f"expected [sources.{name}] to name its kind, as in kind = 'repeats', got {entries!r}")
         weight = entries.get("weight", 1.0)

@@ -16,16 +16,16 @@ from tracking.influence.influence import why
 from tracking.influence.opened import open_run
 from tracking.influence.sentences import describe_influence
 from tracking.influence.targets import date_of
-from tracking.influence.verification import Proof, linear_range
+from tracking.influence.verification import Proof, linear_range, shifted_date
 from tracking.training.hyperparameters import TrainingConfig
-from tracking.training.training import train
+from tracking.training.training import reproducible, train
 
 OPTIONS = {
     "steps": 60, "checkpoints": "0..60:5", "n_layers": 1, "n_heads": 2, "d_model": 16, "vocabulary": 12,
     "context_length": 12, "batch_size": 16, "warmup_steps": 10, "learning_rate": 0.01,
     "sources": {
+        "noise": {"kind": "random", "weight": 1.0},  # not in the order of the alphabet, as in run.json
         "chain": {"kind": "bigram", "weight": 1.0},
-        "noise": {"kind": "random", "weight": 1.0},
     },
 }  # fmt: skip
 
@@ -48,6 +48,12 @@ def test_what_is_foretold_is_found(run: Path) -> None:
         assert each.low <= each.shift_steps <= each.high
     assert all(proof.holds for proof in found.proofs)
     assert linear_range(found.proofs) == (1.1, 1.1)
+
+
+def test_a_branch_without_a_change_is_the_run(run: Path) -> None:
+    opened = open_run(Run.open(run), "loss/chain", threshold=None, n_prompts=8, seed=0)
+    with reproducible():
+        assert shifted_date(opened, "chain", 1.0, (0, 30)) == opened.date.step
 
 
 def test_windows_add_up_to_the_whole(run: Path) -> None:

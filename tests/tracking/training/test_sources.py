@@ -151,3 +151,14 @@ def test_wrong_sources_are_named(entries: dict, match: str) -> None:
 def test_a_factor_for_no_source_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no source 'c' in this training; there are a, b"):
         loss_weights(sources(a={"kind": "random"}, b={"kind": "repeats"}), 0, {"c": 2.0})
+
+
+def test_the_order_in_which_sources_are_written_means_nothing() -> None:
+    """`run.json` sorts its keys, and a run that is gone on with must see the same data."""
+    one = {"z": {"kind": "random"}, "a": {"kind": "repeats"}}
+    first, again = (read_sources(given, SHAPE) for given in (one, dict(sorted(one.items()))))
+    assert first == again
+    assert (
+        mixed_batch(first, 8, shape=SHAPE, seed=0, index=3).tokens[0]
+        == mixed_batch(again, 8, shape=SHAPE, seed=0, index=3).tokens[0]
+    ).all()
