@@ -31,6 +31,7 @@ from tracking.cli.terminal import (
     trouble_with_disk,
     value_of,
 )
+from tracking.cli.watching import leads, watch
 from tracking.execution.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -403,7 +404,7 @@ VERBS: dict[str, Callable[..., None]] = {}
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin": (demo, doctor),
     "One run": (train, audit, record, import_, track, match),
-    "Many runs": (sweep, compare, forecast, design, branch, why),
+    "Many runs": (sweep, compare, leads, forecast, watch, design, branch, why),
     "Results": (report, export),
 }
 for _panel, _verbs in _PANELS.items():

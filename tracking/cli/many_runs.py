@@ -167,6 +167,10 @@ def forecast(
         list[str] | None, typer.Option(help="Also where this number ends; may be given several times.")
     ] = None,
     unlike: Annotated[str | None, typer.Option(help="Also which runs leave the others behind in this number.")] = None,
+    register: Annotated[
+        Path | None, typer.Option(help="Write what is predicted of unfinished runs into this new file, with a hash.")
+    ] = None,
+    settle: Annotated[Path | None, typer.Option(help="Judge the predictions of such a file by these runs.")] = None,
     details: Annotated[bool, typer.Option("--details", help="Also the tables of forecasts and scores.")] = False,
     figure: Figure = None,
     as_json: Json = False,
@@ -185,6 +189,8 @@ def forecast(
         raise ValueError(f"expected --seen between 0 and 1, got {seen}")
     _check_figure(figure)
     known = run_set(_histories(folders))
+    if register is not None or settle is not None:
+        return _registered(known, register, settle, as_json)
     options: dict[str, Any] = {"seen": seen, "at": at, "leave": leave}
     found = [forecast_runs(known, **options)]
     found += [forecast_metric(known, name, **options) for name in metric or []]
@@ -204,6 +210,25 @@ def forecast(
         print_table("Forecast", found[0].predictions)
         print_table("Judged on what was left out", found[0].scores)
         print_table("What the forecasts rest on", found[0].used)
+    for sentence in sentences:
+        typer.echo(sentence)
+
+
+def _registered(known: "RunSet", new: Path | None, old: Path | None, as_json: bool) -> None:
+    """Write a register, or judge one."""
+    from tracking.forecasting.register import describe_settled, register, settle
+
+    if new is not None and old is not None:
+        raise ValueError("expected one of --register and --settle, got both; settle the old file first")
+    if new is not None:
+        table = register(known, new)
+        sentences = [f"{len(table)} predictions are written to {new}; judge them with --settle {new}."]
+    else:
+        table = settle(known, Path(str(old)))
+        sentences = describe_settled(table)
+    if as_json:
+        return print_json({**_rows({"predictions": table}), "sentences": sentences})
+    print_table("Predictions", table)
     for sentence in sentences:
         typer.echo(sentence)
 
