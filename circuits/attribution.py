@@ -83,7 +83,7 @@ def attribute(
 
 def _at_once(model: Model, task: Task) -> tuple[Float[Tensor, "prompt writer reader"], None, BothRuns]:
     gradients, clean, _ = gradients_at_reads(model, task, (1.0,))
-    other, final = record(model, task.corrupted)
+    other, final = record(model, task.corrupted, task.positions)
     assert gradients.logits is not None
     with torch.no_grad():
         logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)])
@@ -178,7 +178,7 @@ def edge_attribution_patching(
             continue
         gradients, clean, corrupted = gradients_at_reads(model, part, where, rules=rules)
         if baseline == "corrupted":
-            other = corrupted if corrupted is not None else record(model, part.corrupted)[0]
+            other = corrupted if corrupted is not None else record(model, part.corrupted, part.positions)[0]
         else:
             other = baseline_trace(model, part, clean, baseline, mean)
         scores = contract(model, part, gradients, clean, other, at_positions=at_positions)
@@ -267,7 +267,7 @@ def _gradients_at_writes(
     with torch.enable_grad():
         start = model.embed(task.clean).detach().requires_grad_()
         recorder = Recorder(model, start, capture)
-        final = model.run(model.stream(start), tap=recorder, rules=rules)
+        final = model.run(model.stream(start), tap=recorder, rules=rules, answers=task.positions)
         logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)], rules)
         model.check_finite(logits.detach())
         written["input", 0] = start

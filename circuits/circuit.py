@@ -160,15 +160,15 @@ CERTAIN = 0.8
 
 
 def crossfit_interval(faithfulness: Estimate, confidence: float = 0.9) -> tuple[float, float]:
-    """(low, high) of cross-fitted faithfulness: Student's t with n / 2 − 1 degrees of freedom, since halves choose.
+    """(low, high) of cross-fitted faithfulness: Student's t with n − 1 degrees of freedom.
 
     >>> estimate = Estimate(np.array(0.9), np.array(0.05), np.empty(0), 8)
     >>> tuple(round(end, 2) for end in crossfit_interval(estimate))
-    (0.78, 1.02)
+    (0.81, 0.99)
     """
     from scipy.stats import t
 
-    wide = float(t.ppf(0.5 + confidence / 2, max(faithfulness.n_prompts // 2 - 1, 1)) * faithfulness.std_error)
+    wide = float(t.ppf(0.5 + confidence / 2, max(faithfulness.n_prompts - 1, 1)) * faithfulness.std_error)
     return float(faithfulness.value) - wide, float(faithfulness.value) + wide
 
 

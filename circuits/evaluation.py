@@ -72,13 +72,13 @@ class Judge:
                 self._batches.append((run.task, run.corrupted, reference))
         for start in range(0, len(task) if runs is None else 0, self.batch_size):
             part = task.rows(slice(start, start + self.batch_size))
-            trace, final = record(model, part.clean)
+            trace, final = record(model, part.clean, part.positions)
             logits = self._read(part, final)
             model.check_finite(logits)
             reference = logits if task.metric.needs_clean else None
             clean.append(part.values(logits, reference))
             if baseline == "corrupted":
-                base, final = record(model, part.corrupted)
+                base, final = record(model, part.corrupted, part.positions)
                 corrupted.append(part.values(self._read(part, final), reference))
             else:
                 base = baseline_trace(model, part, trace, baseline, mean)
@@ -115,7 +115,7 @@ class Judge:
         return ratio_of_means(self.values(kept) - self.corrupted, self.clean - self.corrupted)
 
     def _values(self, part: Task, base: Trace, reference: Tensor | None, kept: np.ndarray) -> Tensor:
-        final = run_circuit(self.model, part.clean, base, kept)
+        final = run_circuit(self.model, part.clean, base, kept, part.positions)
         return part.values(self._read(part, final), reference)
 
     def _read(self, part: Task, final: Tensor) -> Tensor:

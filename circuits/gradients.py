@@ -98,7 +98,7 @@ def gradients_at_reads(
         total = add_reads(model, total, reads, 1 / len(points), rules)
     assert total is not None
     total.logits, total.corrupted_logits = clean_answers, corrupted_answers
-    return total, clean if clean is not None else record(model, task.clean)[0], corrupted
+    return total, clean if clean is not None else record(model, task.clean, task.positions)[0], corrupted
 
 
 Reads = dict[tuple[str, int], tuple[Tensor, Tensor]]
@@ -129,7 +129,7 @@ def forward_and_back(
     with torch.enable_grad():
         start = embedded.detach().requires_grad_()
         recorder = Recorder(model, embedded, capture)
-        final = model.run(model.stream(start), tap=recorder, rules=rules)
+        final = model.run(model.stream(start), tap=recorder, rules=rules, answers=task.positions)
         last = final[torch.arange(len(final)), task.positions.to(final.device)]
         logits = model.read_out(last, rules)
         model.check_finite(logits.detach())

@@ -118,9 +118,10 @@ class Model:
         tap: Tap | None = None,
         watches: frozenset[str] = frozenset(),
         rules: Rules | None = None,
+        answers: Int[Tensor, "batch"] | None = None,
     ) -> Stream:
         """One layer. `watches` names the places that `tap` cares for where seeing them costs something; `rules`
-        change what flows back."""
+        change what flows back; of the last layer's MLP nothing but what it writes at `answers` is made."""
         if rules is not None:
             return self._block_by_rules(layer, x, tap or _pass_on, rules)
         attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
@@ -138,8 +139,18 @@ class Model:
         if mlp is None:
             return x + written
         read = see("mlp_in", layer, x if self.graph.parallel else x + written)
-        out = see("mlp_out", layer, mlp(mlp.norm(read) if mlp.norm else read))
+        out = see("mlp_out", layer, self.mlp_out(layer, read, answers))
         return x + written + out
+
+    def mlp_out(self, layer: int, read: Stream, answers: Int[Tensor, "batch"] | None = None) -> Stream:
+        """What a layer's MLP writes; in the last layer, where it is read at the answers alone, zero elsewhere."""
+        mlp = self.parts.blocks[layer].mlp
+        assert mlp is not None
+        if answers is None or layer < self.graph.n_layers - 1:
+            return mlp(mlp.norm(read) if mlp.norm else read)
+        at = (torch.arange(len(read), device=read.device), answers.to(read.device))
+        asked = read[at][:, None]
+        return torch.zeros_like(read).index_put(at, mlp(mlp.norm(asked) if mlp.norm else asked)[:, 0])
 
     def _block_by_rules(self, layer: int, x: Stream, see: Tap, rules: Rules) -> Stream:
         attention, mlp = self.parts.blocks[layer].attention, self.parts.blocks[layer].mlp
@@ -168,10 +179,12 @@ class Model:
         tap: Tap | None = None,
         watches: frozenset[str] = frozenset(),
         rules: Rules | None = None,
+        answers: Int[Tensor, "batch"] | None = None,
     ) -> Stream:
-        """The stream after the last layer, starting with `x` before layer `first`."""
+        """The stream after the last layer, starting with `x` before layer `first`; right at `answers` alone, where they
+        are given."""
         for layer in range(first, self.graph.n_layers):
-            x = self.block(layer, x, tap, watches, rules)
+            x = self.block(layer, x, tap, watches, rules, answers)
         return (tap or _pass_on)("final", self.graph.n_layers, x)
 
     def read_out(

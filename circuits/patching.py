@@ -36,15 +36,15 @@ class Run:
     """One unpatched run, kept so that patched ones can start in its middle: what enters each layer, each layer's
     finished queries, keys and values, head outputs, and what layers write."""
 
-    def __init__(self, model: Model, tokens: Tensor) -> None:
-        self.model = model
+    def __init__(self, model: Model, tokens: Tensor, answers: Tensor | None = None) -> None:
+        self.model, self.answers = model, answers
         self.streams: list[Tensor] = []
         self.z: list[Tensor] = []
         self.mlp_in: list[Tensor] = []
         self.mlp_out: list[Tensor] = []
         self.attention_out: list[Tensor] = []
         self.qkv: list[dict[str, Tensor]] = []
-        self.final = model.run(model.stream(model.embed(tokens)), tap=self._keep)
+        self.final = model.run(model.stream(model.embed(tokens)), tap=self._keep, answers=answers)
 
     def _keep(self, place: str, layer: int, x: Tensor) -> Tensor:
         if place in ("q", "k", "v"):
@@ -92,7 +92,8 @@ def edge_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        run = Run(model, part.clean, part.positions)
+        clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), len(graph.readers), dtype=model.dtype)
@@ -121,7 +122,8 @@ def activation_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        run = Run(model, part.clean, part.positions)
+        clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(graph.writers), dtype=model.dtype)
@@ -168,7 +170,8 @@ def path_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run, clean = Run(model, part.clean), record(model, part.clean)[0]
+        run = Run(model, part.clean, part.positions)
+        clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
         effects = torch.zeros(len(part), len(senders), dtype=model.dtype)
@@ -249,9 +252,9 @@ def _patched_final(
     if node.kind == "mlp":
         assert block.mlp is not None
         read = run.mlp_in[layer] - moved
-        out = block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
+        out = _mlp_out(model, run, layer, read)
         after = run.streams[layer] + run.attention_out[layer] + out
-        return _run_on(model, after, layer + 1)
+        return _run_on(model, run, after, layer + 1)
     assert reader.slot is not None
     attention, head = block.attention, node.index
     read = run.streams[layer] - moved
@@ -261,7 +264,7 @@ def _patched_final(
     q, k, v = ((qkv | {reader.slot: own})[slot].flatten(0, 1) for slot in SLOTS)
     z = run.z[layer].expand(rows, *run.z[layer].shape).clone()
     z[..., head : head + 1, :] = attention.mix(q, k, v).view_as(own)
-    return _run_on(model, *_after_attention(model, run, layer, attention.write(z)))
+    return _run_on(model, run, *_after_attention(model, run, layer, attention.write(z)))
 
 
 def _after_attention(
@@ -274,33 +277,39 @@ def _after_attention(
     if model.graph.parallel:
         return x + written + run.mlp_out[layer], layer + 1
     read = x + written
-    return read + mlp(mlp.norm(read) if mlp.norm else read), layer + 1
+    return read + _mlp_out(model, run, layer, read), layer + 1
+
+
+def _mlp_out(model: Model, run: Run, layer: int, read: Float[Tensor, "row prompt pos d_model"]) -> Tensor:
+    answers = None if run.answers is None else run.answers.repeat(len(read))
+    return model.mlp_out(layer, read.flatten(0, 1), answers).view_as(read)
 
 
 def after_attention_change(
     model: Model, run: Run, layer: int, less: Float[Tensor, "row prompt pos d_model"]
 ) -> Float[Tensor, "row prompt pos d_model"]:
     """The final stream when what the layer's attention writes is less by `less`."""
-    return _run_on(model, *_after_attention(model, run, layer, run.attention_out[layer] - less))
+    return _run_on(model, run, *_after_attention(model, run, layer, run.attention_out[layer] - less))
 
 
-def _run_on(model: Model, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
-    return model.run(x.flatten(0, 1), first=first).view_as(x)
+def _run_on(model: Model, run: Run, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
+    answers = None if run.answers is None else run.answers.repeat(len(x))
+    return model.run(x.flatten(0, 1), first=first, answers=answers).view_as(x)
 
 
 def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: Tensor) -> Tensor:
     """The final stream when one writer a row (all of one kind and layer) writes less by `moved`."""
     less, kind = moved[torch.as_tensor(rows)], model.graph.writers[rows[0]].kind
     if kind == "input":
-        return _run_on(model, run.streams[0] - less, 0)
+        return _run_on(model, run, run.streams[0] - less, 0)
     if kind == "mlp":
         after = run.streams[layer] + run.attention_out[layer] + run.mlp_out[layer]
-        return _run_on(model, after - less, layer + 1)
+        return _run_on(model, run, after - less, layer + 1)
     return after_attention_change(model, run, layer, less)
 
 
 def run_circuit(
-    model: Model, tokens: Tensor, base: Trace, kept: Bool[np.ndarray, "writer reader"]
+    model: Model, tokens: Tensor, base: Trace, kept: Bool[np.ndarray, "writer reader"], answers: Tensor | None = None
 ) -> Float[Tensor, "prompt pos d_model"]:
     """The final stream when every edge outside `kept` carries what its writer writes in `base`.
 
@@ -308,13 +317,15 @@ def run_circuit(
     are made for one slot of one layer at a time.
     """
     with torch.no_grad():
-        return run_masked(model, tokens, base, torch.as_tensor(kept, dtype=model.dtype, device=model.device))
+        keep = torch.as_tensor(kept, dtype=model.dtype, device=model.device)
+        return run_masked(model, tokens, base, keep, answers)
 
 
 def run_masked(
-    model: Model, tokens: Tensor, base: Trace, keep: Float[Tensor, "writer reader"]
+    model: Model, tokens: Tensor, base: Trace, keep: Float[Tensor, "writer reader"], answers: Tensor | None = None
 ) -> Float[Tensor, "prompt pos d_model"]:
-    """The same with a part, from 0 to 1, of each edge kept; differentiable in `keep`."""
+    """The same with a part, from 0 to 1, of each edge kept; differentiable in `keep`.  Right at `answers` alone, where
+    they are given."""
     graph, differentiable = model.graph, torch.is_grad_enabled() and keep.requires_grad
     embedded = model.embed(tokens)
     shape = embedded.shape
@@ -350,7 +361,7 @@ def run_masked(
             after, stream = stream, before if graph.parallel else stream
             column = first + 3 * graph.n_heads
             read = inputs(slice(column, column + 1), start if graph.parallel else start + graph.n_heads)[0]
-            out = block.mlp(block.mlp.norm(read) if block.mlp.norm else read)
+            out = model.mlp_out(layer, read, answers)
             if differentiable:
                 moved = torch.cat([moved, (out - base.mlps[layer])[None]])
             else:

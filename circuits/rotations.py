@@ -149,7 +149,7 @@ def rotation_test(
     runs = []
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        runs.append((part, Run(model, part.clean), differences_of_heads(model, part)))
+        runs.append((part, Run(model, part.clean, part.positions), differences_of_heads(model, part)))
     effects, draws = np.empty((len(task), len(nodes))), np.full((n_draws, len(nodes)), np.nan)
     for place, node in enumerate(nodes):
         moved = [each[2][node.layer][:, :, node.index] for each in runs]

@@ -87,11 +87,14 @@ class Recorder:
 
 
 @torch.no_grad()
-def record(model: Model, tokens: Tensor) -> tuple[Trace, Float[Tensor, "prompt pos d_model"]]:
-    """The writes on these tokens, and the final stream."""
+def record(
+    model: Model, tokens: Tensor, answers: Tensor | None = None
+) -> tuple[Trace, Float[Tensor, "prompt pos d_model"]]:
+    """The writes on these tokens, and the final stream; where `answers` are given, right at those positions alone as
+    far as what the last MLP writes goes."""
     embedded = model.embed(tokens)
     recorder = Recorder(model, embedded)
-    final = model.run(model.stream(embedded), tap=recorder)
+    final = model.run(model.stream(embedded), tap=recorder, answers=answers)
     return recorder.trace, final
 
 
@@ -102,7 +105,7 @@ def baseline_trace(model: Model, task: Task, clean: Trace, baseline: Baseline, m
     each position (`mean`: one row).
     """
     if baseline == "corrupted":
-        return record(model, task.corrupted)[0]
+        return record(model, task.corrupted, task.positions)[0]
     if baseline == "zero":
         return Trace(
             torch.zeros_like(clean.embedded),

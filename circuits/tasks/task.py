@@ -157,7 +157,7 @@ def task_values(model: Model, task: Task, *, corrupted: bool = False, batch_size
 @torch.no_grad()
 def answer_logits(model: Model, tokens: Tensor, positions: Tensor) -> Tensor:
     """Logits at one position of each prompt."""
-    final = model.run(model.stream(model.embed(tokens)))
+    final = model.run(model.stream(model.embed(tokens)), answers=positions)
     logits = model.read_out(final[torch.arange(len(final)), positions.to(final.device)])
     model.check_finite(logits)
     return logits
