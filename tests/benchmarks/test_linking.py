@@ -17,23 +17,29 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 
 from circuits.graph import ModelGraph
 from tests.conftest import shared_path
 from tests.tracking.formation.test_formation import coverage
 from tests.tracking.matching.test_matching import random_snapshot, shuffled
 from tracking.cli.demo import run_demo
-from tracking.datasets.simulated import LEVELS, count_events, simulate
+from tracking.datasets.simulated import LEVELS, SimulatedRun, count_events, found_events, simulate
 from tracking.formation.formation import formation_table
 from tracking.history.history import History
+from tracking.lifelines.confidence import confidence_of, fit_weights, terms_of
 from tracking.lifelines.lifelines import link_lifelines
-from tracking.lifelines.linking import Links, link_detections
-from tracking.lifelines.windows import Detections
+from tracking.lifelines.linking import Linked, link_series
+from tracking.lifelines.series import series_of
 from tracking.matching.matching import match
 
 SEEDS = range(3000, 3012)
-LEAST = {"easy": 0.95, "default": 0.91, "ambiguous": 0.89, "noisy": 0.86, "hard": 0.87}
+LEAST = {"easy": 0.95, "default": 0.95, "ambiguous": 0.92, "noisy": 0.92, "hard": 0.9}
+FLICKER = {0: 0.85, 8: 0.85, 40: 0.8}
+KINDS = {0: "input", 3: "logits"}
+Told = tuple[str, int, tuple[int, ...]]  # kind, frame, units
 
 
 @cache
@@ -46,33 +52,45 @@ def simulator() -> Any:
         sys.path.remove(folder)
 
 
-def detections_of(run: Any) -> Detections:
-    frames = [(frame.units, frame.X, frame.E) for frame in run.frames]
-    return Detections.from_frames(frames, run.units.kind, run.units.layer, movable=run.units.kind == 1)
+def unit_names(units: Any) -> list[str]:
+    """The component that each unit of the simulator is, in our words."""
+    names = zip(units.kind.tolist(), units.layer.tolist(), units.head.tolist(), strict=True)
+    return [KINDS.get(kind) or (f"a{layer}.h{head}" if kind == 1 else f"m{layer}") for kind, layer, head in names]
+
+
+def tables_of(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables that somebody has who ran such a series: scores of what is active, and the edges among it."""
+    scores, edges, names = [], [], unit_names(run.units)
+    for frame in run.frames:
+        here = [names[unit] for unit in frame.units]
+        for name, values in zip(here, frame.X.tolist(), strict=True):
+            if name not in KINDS.values():
+                scores += [(frame.t, name, f"feature {place}", value) for place, value in enumerate(values)]
+        for slot, source, target in np.argwhere(frame.E):
+            port = "qkv"[slot] if here[target].startswith("a") else ""
+            edges.append((frame.t, here[source], here[target], port, frame.E[slot, source, target]))
+    columns = ["step", "component", "measure", "value"], ["step", "source", "target", "slot", "score"]
+    return pd.DataFrame(scores, columns=columns[0]), pd.DataFrame(edges, columns=columns[1])
 
 
 @cache
-def linked(level: str, seed: int) -> tuple[Any, Detections, Links]:
+def linked(level: str, seed: int) -> tuple[Any, Linked]:
     sim, _ = simulator()
     run = sim.simulate_run(sim.PRESETS[level], seed)
-    seen = detections_of(run)
-    return run, seen, link_detections(seen)
+    scores, edges = tables_of(run)
+    return run, link_series(series_of(History.from_frame(scores, edges=edges), []))
 
 
-def events_of(links: Links) -> list[tuple[str, int, tuple[int, ...]]]:
-    found = []
-    for change in links.changes:
-        death = change.kind == "death"
-        units = change.before if death else tuple(sorted(change.after))
-        found.append((change.kind.replace("-", ""), change.frame_before if death else change.frame, units))
-    return found
-
-
-def links_of(seen: Detections, links: Links) -> list[tuple[tuple[tuple[int, int], tuple[int, int]], float]]:
-    def end(place: int) -> tuple[int, int]:
-        return int(seen.frame[place]), int(seen.unit[place])
-
-    return [((end(link.before), end(link.after)), link.confidence) for link in links.links]
+def told(run: Any, found: Linked) -> list[Told]:
+    unit = {name: place for place, name in enumerate(unit_names(run.units))}
+    events = []
+    for one in found.events:
+        death = one.kind == "death"
+        units = [
+            unit[found.series.nodes[found.component(spell)].name] for spell in (one.before if death else one.after)
+        ]
+        events.append((one.kind.replace("-", ""), one.frame_before if death else one.frame, tuple(sorted(units))))
+    return events
 
 
 def f1(counts: np.ndarray) -> float:
@@ -81,65 +99,91 @@ def f1(counts: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("level", LEAST)
-def test_events_and_links(level: str) -> None:
+def test_events_of_imported_tables(level: str) -> None:
     _, scoring = simulator()
-    events, totals = {}, {"link": np.zeros(3), "move": np.zeros(3)}
+    events: dict[str, np.ndarray] = {}
     for seed in SEEDS:
-        run, seen, links = linked(level, seed)
-        for kind, count in scoring.score_events(events_of(links), scoring.truth_events(run)).items():
+        run, found = linked(level, seed)
+        for kind, count in scoring.score_events(told(run, found), scoring.truth_events(run)).items():
             events[kind] = events.get(kind, np.zeros(3)) + count
-        for kind, count in scoring.score_links({link for link, _ in links_of(seen, links)}, run.links).items():
-            totals[kind] = totals[kind] + count
     by_kind = " ".join(f"{kind} {f1(count):.2f}" for kind, count in events.items())
-    score, all_links, moves = f1(np.sum(list(events.values()), axis=0)), f1(totals["link"]), f1(totals["move"])
-    print(f"\n{level:10s} event F1 {score:.3f} ({by_kind}) links {all_links:.4f} moves {moves:.3f}")
+    score = f1(np.sum(list(events.values()), axis=0))
+    print(f"\n{level:10s} event F1 {score:.3f} ({by_kind})")
     assert score >= LEAST[level]
-    assert all_links >= 0.997
-    if level == "default":
-        assert moves >= 0.85
 
 
-def test_confidence_means_what_it_says() -> None:
+@cache
+def judged() -> list[tuple[str, float, bool, np.ndarray]]:
+    """(family, confidence, right, terms) of every event of the reference's and of our own series."""
+    _, scoring = simulator()
     rows = []
     for level in LEAST:
         for seed in SEEDS:
-            run, seen, links = linked(level, seed)
-            rows += [(sure, link in run.links, link[0][1] != link[1][1]) for link, sure in links_of(seen, links)]
-    sure, right, moved = (np.array(column) for column in zip(*rows, strict=True))
-    print("\nstated     links  mean stated  right")
-    for low, high in ((0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 0.99), (0.99, 1.001)):
-        some = (sure >= low) & (sure < high)
-        if some.any():
-            print(f"{low:.2f}-{min(high, 1):.2f} {some.sum():7d} {sure[some].mean():12.3f} {right[some].mean():6.3f}")
-    brier = float(((sure - right) ** 2).mean())
-    brier_moved = float(((sure[moved] - right[moved]) ** 2).mean())
-    print(f"Brier {brier:.5f}, of links between components {brier_moved:.4f}")
-    assert brier <= 0.005
+            run, found = linked(level, seed)
+            truth = scoring.truth_events(run)
+            right = [sum(c[0] for c in scoring.score_events([one], truth).values()) > 0 for one in told(run, found)]
+            rows += _rows("reference", found, right)
+    for flickering in FLICKER:
+        for run in flickering_runs(flickering):
+            found = link_series(run.series)
+            right = [sum(c[0] for c in count_events([one], run.events).values()) > 0 for one in found_events(found)]
+            rows += _rows("flicker", found, right)
+    return rows
 
 
-def test_the_stated_share_of_false_hand_offs_holds() -> None:
-    _, scoring = simulator()
-    stated = false = found = 0.0
-    for level in LEAST:
-        for seed in SEEDS:
-            run, _, links = linked(level, seed)
-            handed = [change for change in links.changes if change.kind == "hand-off"]
-            stated += sum(1 - change.confidence for change in handed)
-            found += len(handed)
-            false += scoring.score_events(events_of(links), scoring.truth_events(run))["handoff"][1]
-    print(f"\nhand-offs {found:.0f}, stated false {stated / found:.3f}, false {false / found:.3f}")
-    assert false <= stated
+def _rows(family: str, found: Linked, right: list[bool]) -> list[tuple[str, float, bool, np.ndarray]]:
+    terms = terms_of(found, found.events)
+    return list(zip([family] * len(right), confidence_of(found).tolist(), right, terms, strict=True))
 
 
-def test_a_large_series_is_linked_in_two_seconds() -> None:
-    sim, _ = simulator()
-    large = dataclasses.replace(sim.PRESETS["default"], L=12, H=12, T=200)
-    run = sim.simulate_run(large, 0)
+def test_confidence_is_the_share_that_is_right() -> None:
+    """On seeds that it was not fitted on; the table is the one in the documentation."""
+    family, sure, right, _ = (np.array(column, dtype=object) for column in zip(*judged(), strict=True))
+    print("\nfamily     stated     events  mean stated  right")
+    for name in np.unique(family.astype(str)):
+        for low, high in ((0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 0.95), (0.95, 1.001)):
+            some = (family == name) & (sure >= low) & (sure < high)
+            if some.any():
+                stated, share = sure[some].astype(float).mean(), right[some].astype(float).mean()
+                print(f"{name:10s} {low:.2f}-{min(high, 1):.2f} {some.sum():6d} {stated:12.3f} {share:6.3f}")
+        high = (family == name) & (sure >= 0.9)
+        assert right[high].astype(float).mean() >= 0.9
+
+
+def test_confidence_fitted_on_one_family_holds_on_the_other() -> None:
+    family, _, right, terms = zip(*judged(), strict=True)
+    names, right, terms = np.array(family), np.array(right, dtype=bool), np.array(terms)
+    for left_out in np.unique(names):
+        inside = names != left_out
+        weights = fit_weights(terms[inside], right[inside], names[inside].tolist())
+        high = expit(terms[~inside] @ weights) >= 0.9
+        print(f"\nfitted without {left_out}: {right[~inside][high].mean():.3f} of {high.sum()} told at .9 are right")
+        assert right[~inside][high].mean() >= 0.9
+
+
+def flickering_runs(count: int) -> list[SimulatedRun]:
+    level = dataclasses.replace(LEVELS["default"], freedom=4.0, flickering=count)
+    return [simulate(level, seed, n_layers=8, n_heads=12) for seed in SEEDS[:6]]
+
+
+@pytest.mark.parametrize("count", FLICKER)
+def test_flicker_and_heavy_tails(count: int) -> None:
+    total = np.zeros(3)
+    for run in flickering_runs(count):
+        total += np.sum(list(count_events(found_events(link_series(run.series)), run.events).values()), axis=0)
+    print(f"\n{count} flickering: event F1 {f1(total):.3f}")
+    assert f1(total) >= FLICKER[count]
+
+
+@pytest.mark.parametrize(("nodes", "budget"), [(158, 1.0), (590, 5.0)])
+def test_a_large_series_is_linked_in_time(nodes: int, budget: float) -> None:
+    heads = {158: 12, 590: 48}[nodes]
+    run = simulate("default", 0, n_layers=12, n_heads=heads, n_steps=200)
     start = time.process_time()
-    link_detections(detections_of(run))
+    link_series(run.series)
     taken = time.process_time() - start
-    print(f"\n158 components x 200 steps: {taken:.2f} s")
-    assert taken < 2
+    print(f"\n{12 * heads} components x 200 steps: {taken:.2f} s")
+    assert taken < budget
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -147,7 +191,7 @@ def test_our_own_simulated_series(level: str) -> None:
     total = np.zeros(3)
     for seed in SEEDS:
         run = simulate(level, seed)
-        total += np.sum(list(count_events(link_detections(run.detections).changes, run.events).values()), axis=0)
+        total += np.sum(list(count_events(found_events(link_series(run.series)), run.events).values()), axis=0)
     print(f"\n{level:10s} event F1 {f1(total):.3f} (own generator)")
     assert f1(total) >= 0.8
 
@@ -188,7 +232,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> list[History]:
 def test_the_lead_among_redundant_induction_heads_passes_in_the_demo(demos: list[History]) -> None:
     """Seed 0: the model leans on a1.h1 most until step 450, and on a1.h0 from step 600 on."""
     linked = link_lifelines(demos[0])
-    handed = [event for event in linked.events if event.event == "hand-off" and event.lifeline == "induction"]
+    handed = [event for event in linked.events if event.event == "lead change" and event.lifeline == "induction"]
     told = [(e.components_before[0].name, e.components_after[0].name, e.step_before, e.step_after) for e in handed]
     print("\n" + "\n".join(map(str, handed)))
     assert told == [("a1.h1", "a1.h0", 450, 600)]

@@ -1,9 +1,10 @@
-"""Simulated series: circuits known to the last event, on five levels of trouble.
+"""Simulated series of circuits, known to the last event, on five levels of trouble and with flicker.
 
 A seeded simulation: functions with a feature vector and wiring live on heads of a small transformer; they form at one
 of a few moments, die, are handed on (sharply, after a gap, with an overlap), swap places, split and merge, while
-features drift, detections are missed or false, and edges are noisy or spurious.  What comes out is what a series of
-circuit discoveries gives (`Detections`), and what really happened (each a `Change`).
+features drift, detections are missed or false, and edges are noisy or spurious.  Some components may flicker: they
+are listed now and then and do nothing that counts.  What comes out is what a series of circuit discoveries gives (a
+`Series`), and what really happened (each a `SimulatedEvent`).
 
 Written from the description of such runs, not fitted to real ones: a score here says what a method can do when its
 picture of the world holds.
@@ -13,13 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
 
-from tracking.lifelines.linking import Change
-from tracking.lifelines.windows import Detections
+from circuits.graph import Node
+from tracking.lifelines.linking import Linked
+from tracking.lifelines.series import Series, profile_of_edges
 
-__all__ = ["LEVELS", "Level", "SimulatedRun", "count_events", "simulate"]
+__all__ = ["LEVELS", "Level", "SimulatedEvent", "SimulatedRun", "count_events", "found_events", "simulate"]
 
 VISIBLE = 0.25
+QUIET = 0.02  # standard deviation of edges that are only noise
+RATES = (0.08, 0.5)  # between which share of the steps a flickering component is listed
 TOLERANCE = {"hand-off": 6, "death": 3}
 
 
@@ -35,6 +40,8 @@ class Level:
         spurious: false edges for each active component and frame.
         missed: probability that an active component is not detected.
         false: probability that a free head seems active for a frame or two.
+        flickering: components that are listed now and then, at a rate of their own.
+        freedom: degrees of freedom of the noise of features; few make heavy tails.
     """
 
     kinds: int = 6
@@ -44,6 +51,8 @@ class Level:
     spurious: float = 0.3
     missed: float = 0.02
     false: float = 0.002
+    flickering: int = 0
+    freedom: float = float("inf")
 
 
 LEVELS: dict[str, Level] = {
@@ -56,11 +65,22 @@ LEVELS: dict[str, Level] = {
 
 
 @dataclass(frozen=True)
+class SimulatedEvent:
+    """What happened between two steps, by numbers of steps and components."""
+
+    kind: str
+    frame_before: int
+    frame: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SimulatedRun:
     """What was seen and what happened."""
 
-    detections: Detections
-    events: tuple[Change, ...]
+    series: Series
+    events: tuple[SimulatedEvent, ...]
 
 
 @dataclass
@@ -241,24 +261,59 @@ def _merge(world: _World, one: _Life, other: _Life, t: int | None) -> None:
 
 
 def _observe(world: _World, level: Level) -> SimulatedRun:
-    rng, frames = world.rng, []
-    n_units = world.n_layers * world.n_heads
+    rng = world.rng
+    n_units, n_features = world.n_layers * world.n_heads, 12
+    shape = (world.n_steps, n_units)
+    features, seen, blocks = np.full((*shape, n_features), np.nan), np.zeros(shape, dtype=bool), []
+    flicker = _flicker(world, level)
     for t in range(world.n_steps):
         for life in world.lives:
-            life.vector = life.vector + 0.01 * rng.normal(size=len(life.vector))
+            life.vector = life.vector + 0.01 * rng.normal(size=n_features)
         visible = [life for life in world.lives if life.strength(t) >= VISIBLE]
-        seen = sorted((life for life in visible if rng.random() >= level.missed), key=lambda life: life.unit)
-        for life in seen:
+        here = sorted((life for life in visible if rng.random() >= level.missed), key=lambda life: life.unit)
+        for life in here:
             life.seen.append(t)
         taken = {life.unit for life in visible}
         ghosts = [unit for unit in range(n_units) if unit not in taken and rng.random() < level.false]
-        units = np.array([life.unit for life in seen] + ghosts, dtype=np.int64)
-        features = [life.strength(t) * life.vector for life in seen]
-        features += [rng.uniform(0.3, 0.7) * _directions(rng, 1, 12)[0] for _ in ghosts]
-        noisy = np.array(features).reshape(-1, 12) + level.noise * rng.normal(size=(len(units), 12))
-        frames.append((units, noisy, _edges(world, level, seen, units, t)))
-    kind, layer = np.ones(n_units, dtype=np.int64), np.arange(n_units) // world.n_heads
-    return SimulatedRun(Detections.from_frames(frames, kind, layer), _truth(world))
+        weak = [unit for unit, (rate, _) in flicker.items() if unit not in taken and rng.random() < rate]
+        units = np.array([life.unit for life in here] + ghosts + [u for u in weak if u not in ghosts], dtype=np.int64)
+        vectors = [life.strength(t) * life.vector for life in here]
+        vectors += [rng.uniform(0.3, 0.7) * _directions(rng, 1, n_features)[0] for _ in ghosts]
+        vectors += [flicker[unit][1] for unit in weak if unit not in ghosts]
+        noise = rng.normal(size=(len(units), n_features))
+        if np.isfinite(level.freedom):
+            noise /= np.sqrt(rng.chisquare(level.freedom, size=(len(units), 1)) / level.freedom)
+        features[t, units] = np.array(vectors).reshape(-1, n_features) + level.noise * noise
+        seen[t, units] = True
+        blocks.append(_matrices(_edges(world, level, here, units, t), units, n_units))
+    nodes = tuple(Node.head(unit // world.n_heads, unit % world.n_heads) for unit in range(n_units))
+    size = np.sqrt(np.nansum(features**2, axis=2))
+    profile = profile_of_edges(blocks, n_units, n_units)
+    steps, movable = tuple(range(world.n_steps)), np.ones(n_units, dtype=bool)
+    series = Series(steps, nodes, "detection", size, features, profile, seen, movable, grows=True)
+    return SimulatedRun(series, _truth(world))
+
+
+def _flicker(world: _World, level: Level) -> dict[int, tuple[float, np.ndarray]]:
+    """Components on which nothing ever lives, with the share of steps at which each is listed, and its features."""
+    if not level.flickering:
+        return {}
+    rng = world.rng
+    lived = {life.unit for life in world.lives}
+    free = [unit for unit in range(world.n_layers * world.n_heads) if unit not in lived]
+    chosen = rng.permutation(free)[: level.flickering].tolist()
+    return {unit: (float(rng.uniform(*RATES)), 0.4 * _directions(rng, 1, 12)[0]) for unit in chosen}
+
+
+def _matrices(edges: np.ndarray, units: np.ndarray, n_units: int) -> tuple[sparse.csr_array, ...]:
+    """(component, component) signed roots of the edges above noise, one matrix a channel."""
+    found = []
+    for channel in edges:
+        source, target = np.nonzero(np.abs(channel) > 3 * QUIET)
+        value = channel[source, target]
+        entries = np.sign(value) * np.sqrt(np.abs(value))
+        found.append(sparse.csr_array((entries, (units[source], units[target])), shape=(n_units, n_units)))
+    return tuple(found)
 
 
 def _edges(world: _World, level: Level, seen: list[_Life], units: np.ndarray, t: int) -> np.ndarray:
@@ -279,10 +334,10 @@ def _edges(world: _World, level: Level, seen: list[_Life], units: np.ndarray, t:
         i, j = rng.integers(size, size=2)
         if layer[i] < layer[j]:
             edges[int(rng.integers(3)), i, j] += np.exp(rng.normal(-0.9, 0.5))
-    return edges + 0.02 * rng.normal(size=edges.shape) * (layer[:, None] < layer[None, :])
+    return edges + QUIET * rng.normal(size=edges.shape) * (layer[:, None] < layer[None, :])
 
 
-def _truth(world: _World) -> tuple[Change, ...]:
+def _truth(world: _World) -> tuple[SimulatedEvent, ...]:
     """What happened, in frames in which it can be seen."""
     found = []
     for kind, before, after in world.told:
@@ -290,14 +345,14 @@ def _truth(world: _World) -> tuple[Change, ...]:
         if kind == "death":
             seen = before[0].seen
             if len(seen) >= 3 and seen[-1] < world.n_steps - 1:
-                found.append(Change("death", seen[-1], seen[-1] + 1, *units, 1.0))
+                found.append(SimulatedEvent("death", seen[-1], seen[-1] + 1, *units))
         elif after[-1].seen and not (kind == "birth" and (len(after[-1].seen) < 3 or after[-1].seen[0] == 0)):
             t = after[-1].seen[0]
-            found.append(Change(kind, t - 1, t, *units, 1.0))  # type: ignore[arg-type]
+            found.append(SimulatedEvent(kind, t - 1, t, *units))  # type: ignore[arg-type]
     return tuple(sorted(found, key=lambda change: (change.frame, change.kind, change.after)))
 
 
-def count_events(found: Sequence[Change], truth: Sequence[Change]) -> dict[str, tuple[int, int, int]]:
+def count_events(found: Sequence[SimulatedEvent], truth: Sequence[SimulatedEvent]) -> dict[str, tuple[int, int, int]]:
     """For each kind of event how many were found, invented and overlooked.
 
     A found event is a true one of its kind if they share a component after it (before it, for a death) within two
@@ -317,5 +372,19 @@ def count_events(found: Sequence[Change], truth: Sequence[Change]) -> dict[str, 
     return result
 
 
-def _units(change: Change) -> set[int]:
+def _units(change: SimulatedEvent) -> set[int]:
     return set(change.before if change.kind == "death" else change.after)
+
+
+def found_events(linked: Linked) -> list[SimulatedEvent]:
+    """What linking found, in the same form."""
+    return [
+        SimulatedEvent(
+            one.kind,
+            one.frame_before,
+            one.frame,
+            tuple(linked.component(spell) for spell in one.before),
+            tuple(linked.component(spell) for spell in one.after),
+        )
+        for one in linked.events
+    ]

@@ -21,8 +21,8 @@ from scipy import stats
 from circuits.graph import Node
 from tracking.formation.function_tests import Controls, function_test
 from tracking.history.history import History
-from tracking.lifelines.intervals import noise_of, spans_decades
 from tracking.lifelines.lifelines import Lifeline
+from tracking.lifelines.score_noise import noise_of, spans_decades
 
 if TYPE_CHECKING:
     import xarray as xr

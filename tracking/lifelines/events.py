@@ -14,9 +14,11 @@ from tracking.history.columns import frame_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EVENT_KINDS", "Event", "EventKind", "Lifeline", "Lifelines"]
+__all__ = ["EVENT_KINDS", "SILENT", "Event", "EventKind", "Lifeline", "Lifelines"]
 
 NAN = float("nan")
+SILENT = "silent"  # the alternative of an end that too few checkpoints follow: it may only be silent
+NAMELESS = "a function"  # in the words of an event that no role names
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,7 @@ class Lifeline:
 class Event:
     """What happened to a lifeline between two steps, and how surely.
 
-    `confidence` of a role's event is the share of at least 100 resamples of the prompts that tell it again: the same
-    kind and components, in the same interval between snapshots or a neighbouring one.  Scores without prompt folds
-    have the probability by normal noise instead, and chains of nameless components that of their links.
+    `confidence` is the share of such events that are right, on series of known truth (`tracking.lifelines.confidence`).
 
     What it rests on: the components that `stopped` and those that `began`, each with its strength before and after;
     `measure` says what these strengths are of.  `alternative` is the next best explanation (a kind of event, or
@@ -145,8 +145,9 @@ class Event:
 
     def __str__(self) -> str:
         before, after = (" and ".join(map(str, nodes)) for nodes in (self.components_before, self.components_after))
-        roles = {"role_before": self.role_before, "role_after": self.role_after}
+        roles = {"role_before": self.role_before or NAMELESS, "role_after": self.role_after or NAMELESS}
         what = EVENT_KINDS[self.event].words.format(before=before, after=after, **roles)
+        what += " perhaps" if self.alternative == SILENT else ""
         return f"{what} between steps {self.step_before} and {self.step_after} (confidence {self.confidence:.2f})"
 
 

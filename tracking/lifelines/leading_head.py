@@ -6,7 +6,7 @@ effect was recorded.  It passes only when another is clearly ahead, and stays so
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ __all__ = ["Leads", "lead_events", "lead_series"]
 
 LEAD_MEASURES = ("ablation", "patching", "attribution")
 CLEAR = 3.0  # standard errors of the difference
-AHEAD = 0.1  # of the old leader's effect
+AHEAD = 0.15  # of the old leader's effect
 STAYS = 3  # snapshots
 
 
@@ -39,10 +39,6 @@ class Leads:
     folds: Float[np.ndarray, "fold step component"]
     error: Float[np.ndarray, "step component component"]
     measure: str = ""
-
-    def resampled(self, weights: Float[np.ndarray, "fold"]) -> "Leads":
-        """With the folds' shares of the prompts changed by `weights`."""
-        return replace(self, value=self.value + np.nan_to_num(np.tensordot(weights, self.folds, axes=1)))
 
 
 def lead_series(history: History, line: Lifeline) -> Leads | None:

@@ -1,19 +1,18 @@
-"""Lifelines: what becomes of each role and each component through training, and between which steps.
+"""Lifelines of a history: what becomes of each role and each component through training, and what happens to them.
 
-A **role lifeline** is one role, whoever carries it: at each step the components whose score reaches the threshold,
-several at once where several do it.  A **component lifeline** is one component, whatever it does.  Both come with
-**events**: *birth* and *death* (a component begins or ceases to carry the role, nobody else being involved), *hand-off*
-(another component carries on), *lead change* (several carry the role throughout, and another comes to matter most),
-*split* (another one joins, as a copy of one that stays), *merge* (one is absorbed by one that stays), and *switch* (the
-same component, another role).  An event lies between two snapshots and says which; components are listed before and
-after it.  Where scores have prompt folds, its confidence is how often it is found again on resampled prompts
-(`tracking.lifelines.resampled_events`); where they have none, the probability, by standard errors and timing, that
-scores cross the threshold and hand over there.
+Functions are **tracks** through components, found from whatever a history has: what hurts without a component
+(effects), what it does (role scores), and whom it reads and writes (edges).  All of a series is solved at once
+(`tracking.lifelines.linking`); roles are labels of tracks (`tracking.lifelines.labels`).
 
-A measure whose name is a role (`induction`) says how much each component looks like it; `thresholds` says from which
-score on it counts.  Without named roles, the components of the recorded circuits are linked by their signatures and
-edges (`tracking.lifelines.unnamed_functions`), and each chain is a lifeline.  Splits and merges are found there only: a
-score alone does not tell a copy from another component that learns the same.
+A **role lifeline** is one role, whoever carries it: at each step the components whose score holds the role's bar
+(`tracking.lifelines.states`), several at once where several do it.  Where no measure is a role, each track that lasts
+is one, *function A* and so on.  A **component lifeline** is one component, whatever it does.
+
+An **event** lies between two snapshots: *birth* and *death* (a component begins or ceases to do something that counts,
+nobody else being involved), *hand-off* (one stops and another carries the same on), *split* (another one joins, as a
+copy of one that stays), *merge* (one is absorbed by one that stays), *switch* (the same component, another role) and
+*lead change* (several carry a role throughout, and another comes to matter most).  Its confidence is the share of such
+events that are right (`tracking.lifelines.confidence`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +22,17 @@ import numpy as np
 from circuits.graph import Node
 from tracking.history.history import History
 from tracking.lifelines.events import Event, Lifeline, Lifelines
-from tracking.lifelines.intervals import Stint, stints_of
-from tracking.lifelines.leading_head import Leads, lead_events, lead_series
-from tracking.lifelines.resampled_events import found_again
-from tracking.lifelines.roles import (
-    ROLE_THRESHOLDS,
-    RoleScores,
-    beginning,
-    role_events,
-    role_lifeline,
-    role_scores,
-    stopping,
-)
-from tracking.lifelines.unnamed_functions import link_chains
+from tracking.lifelines.labelled_events import Labelled, events_of
+from tracking.lifelines.labels import RoleTable, labels_of, role_table
+from tracking.lifelines.leading_head import lead_events, lead_series
+from tracking.lifelines.linking import Linked, link_series
+from tracking.lifelines.roles import ROLE_THRESHOLDS, role_lifeline, role_scores
+from tracking.lifelines.series import series_of
 
 __all__ = ["ROLE_THRESHOLDS", "Event", "Lifeline", "Lifelines", "link_lifelines"]
+
+SHOWN = 0.5  # confidence from which on an event is told
+LASTS = 3  # steps from which on a track without a role is a lifeline
 
 
 def link_lifelines(
@@ -46,122 +41,137 @@ def link_lifelines(
     max_gap: int = 2,
     task: str | None = None,
     thresholds: Mapping[str, float] | float | None = None,
-    overlap: int = 8,
+    least: float = SHOWN,
     seed: int = 0,
 ) -> Lifelines:
-    """Follow every role and every component of a history through training.
+    """Follow every function, role and component of a history through training.
 
     Args:
         history: the run.
-        max_gap: a component that is below the threshold for up to this many snapshots is not gone.
-        task: the task or probe whose measures are taken; all where not given, each with its own lifelines.
+        max_gap: a component that is silent for up to this many snapshots is not gone.
+        task: the task or probe whose measures are taken; all where not given, each role of each task on its own.
         thresholds: from which score on a component carries a role: by measure, or one for all measures.  Where not
             given, the measures named in `ROLE_THRESHOLDS` with the thresholds there, or, for scores on another scale,
             halfway (in logarithms, where they span more than a decade) between their median and their largest.
-        overlap: for how many snapshots both may carry a role that the one hands to the other.
-        seed: of the resampling behind the confidence of events and links.
+        least: confidence that an event must have to be told.
+        seed: of the windows that likeness is learned from.
 
     Raises:
         ValueError: there is no such task, or nothing in the history that could carry a role.
     """
-    if max_gap < 0 or overlap < 0:
-        raise ValueError(f"expected max_gap and overlap of 0 or more, got {max_gap} and {overlap}")
+    if max_gap < 0:
+        raise ValueError(f"expected a max_gap of 0 or more, got {max_gap}")
+    if not 0 <= least <= 1:
+        raise ValueError(f"expected a least confidence from 0 to 1, got {least}")
     if not len(history):
         raise ValueError(f"history {history.name!r} has no snapshots; record some steps first")
     roles = role_scores(history, task=task, thresholds=thresholds)
-    if not roles and any(record.circuit for record in history.records.values()):
-        return link_chains(history, task=task, max_gap=max_gap, overlap=overlap, seed=seed)
-    lifelines = [role_lifeline(history.name, role, max_gap) for role in roles]
-    leads = [found for line in lifelines if (found := lead_series(history, line)) is not None]
+    linked = link_series(series_of(history, roles, task=task), max_gap=max_gap, seed=seed)
+    table = role_table(linked.series, roles)
+    labels = labels_of(table, linked.spells)
+    lines = [role_lifeline(history.name, role) for role in roles] or _functions(history.name, linked)
+    names = {line.lifeline for line in lines}
 
-    def tell(roles: Sequence[RoleScores], leads: Sequence[Leads]) -> list[Event]:
-        return _events(history.name, roles, leads, max_gap, overlap)
+    def name_of(spell: int, role: str) -> str:
+        own = f"function {_letters(int(linked.track[spell]))}"
+        return role if role in names else own if own in names else linked.series.nodes[linked.component(spell)].name
 
-    events = found_again(tell(roles, leads), roles, leads, tell, seed=seed)
-    lifelines += _component_lifelines(history.name, roles, lifelines)
-    order = {lifeline.lifeline: place for place, lifeline in enumerate(lifelines)}
+    events = events_of(Labelled(history.name, linked, table, labels, name_of))
+    for line in lines:
+        leads = lead_series(history, line)
+        events += lead_events(history.name, leads, events) if leads is not None else []
+    events = [event for event in events if event.confidence >= least]
+    if roles:
+        lines += _component_lifelines(history.name, linked, table, labels, lines, events)
+    order = {line.lifeline: place for place, line in enumerate(lines)}
+    events = [event for event in events if event.lifeline in order]
     events.sort(key=lambda event: (order[event.lifeline], event.step_after, event.event, str(event)))
-    return Lifelines(tuple(lifelines), tuple(events))
+    return Lifelines(tuple(lines), tuple(events))
 
 
-def _events(run: str, roles: Sequence[RoleScores], leads: Sequence[Leads], max_gap: int, overlap: int) -> list[Event]:
-    """All that happens to the roles and to their carriers."""
-    led = {series.line.lifeline: series for series in leads}
-    events: list[Event] = []
-    stints: dict[str, list[Stint]] = {}
-    for role in roles:
-        found = stints[role.label] = stints_of(role.level, role.noise, role.bar, max_gap=max_gap)
-        told = role_events(run, role, found, roles, max_gap=max_gap, overlap=overlap)
-        events += told
-        if role.label in led:
-            events += lead_events(run, led[role.label], told)
-    return events + _switches(run, roles, stints, max_gap)
-
-
-def _component_lifelines(run: str, roles: Sequence[RoleScores], lifelines: Sequence[Lifeline]) -> list[Lifeline]:
-    """One lifeline for every component that ever carries a role."""
-    ever = {node for line in lifelines for node in line.components}
-    carriers = sorted(ever, key=lambda node: (node.layer, node.kind, node.index))
-    steps = tuple(sorted({step for role in roles for step in role.steps}))
+def _functions(run: str, linked: Linked) -> list[Lifeline]:
+    """A lifeline for every track that lasts, where there are no roles to name them by."""
+    series = linked.series
     found = []
-    rows = [{step: row for row, step in enumerate(role.steps)} for role in roles]
-    columns = [{known: column for column, known in enumerate(role.nodes)} for role in roles]
-    for node in carriers:
-        doing, strength, sure = [], [], []
-        having = [  # the roles that were measured of it, with its curves
-            (role.label, line, at, role.value[:, column[node]].tolist(), role.sure[:, column[node]].tolist())
-            for role, line, at, column in zip(roles, lifelines, rows, columns, strict=True)
-            if node in column
-        ]
-        for step in steps:
-            role, score, certain = _main_role(node, step, having)
-            doing.append(role)
-            strength.append(score)
-            sure.append(certain)
-        named = [role for role in doing if role]
-        main = max(dict.fromkeys(named), key=named.count) if named else ""
-        nodes, shares = tuple((node,) for _ in steps), tuple((score,) for score in strength)
-        curves = tuple(strength), tuple(sure)
-        found.append(Lifeline(run, node.name, "component", main, steps, nodes, *curves, shares, tuple(doing)))
+    for track in range(int(linked.track.max(initial=-1)) + 1):
+        spells = [one for one, own in zip(linked.spells, linked.track.tolist(), strict=True) if own == track]
+        if len({int(frame) for one in spells for frame in one.frames}) < LASTS:
+            continue
+        nodes, shares, sure = [], [], []
+        for frame in range(len(series.steps)):
+            here = [one for one in spells if frame in one.frames]
+            nodes.append(tuple(series.nodes[one.component] for one in here))
+            shares.append(tuple(float(series.effect[frame, one.component] * series.unit) for one in here))
+            sure.append(max((float(linked.presence.probability[frame, one.component]) for one in here), default=0.0))
+        name = f"function {_letters(track)}"
+        strength = tuple(max(some, default=0.0) for some in shares)
+        found.append(
+            Lifeline(run, name, "role", name, series.steps, tuple(nodes), strength, tuple(sure), tuple(shares))
+        )
     return found
 
 
-def _main_role(
-    node: Node, step: int, having: Sequence[tuple[str, Lifeline, Mapping[int, int], list[float], list[float]]]
-) -> tuple[str, float, float]:
-    """What the component mainly does there (roles come in order of how telling they are), its score, how sure."""
-    best = ("", np.nan, 0.0)
-    for label, line, rows, scores, certain in having:
-        if step not in rows:
+def _letters(number: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    head, tail = divmod(number, 26)
+    return (_letters(head - 1) if head else "") + chr(65 + tail)
+
+
+def _component_lifelines(
+    run: str,
+    linked: Linked,
+    table: RoleTable,
+    labels: Sequence[Sequence[int]],
+    lines: Sequence[Lifeline],
+    events: Sequence[Event],
+) -> list[Lifeline]:
+    """One lifeline for every component that ever carries a role, or that something happens to."""
+    ever = {node for line in lines for node in line.components}
+    ever |= {node for event in events for node in (*event.components_before, *event.components_after)}
+    series = linked.series
+    steps = tuple(sorted({step for role in table.roles for step in role.steps}))
+    doing = _main_roles(linked, table, labels)
+    row = {step: index for index, step in enumerate(series.steps)}
+    found = []
+    for node in sorted(ever, key=lambda node: (node.layer, node.kind, node.index)):
+        roles, strength, sure = [], [], []
+        for step in steps:
+            place = int(doing[row[step], series.nodes.index(node)]) if step in row and node in series.nodes else -1
+            label, score, certain = _score_at(table, node, step, place)
+            roles.append(label)
+            strength.append(score)
+            sure.append(certain)
+        named = [role for role in roles if role]
+        main = max(dict.fromkeys(named), key=named.count) if named else ""
+        nodes, shares = tuple((node,) for _ in steps), tuple((score,) for score in strength)
+        curves = tuple(strength), tuple(sure)
+        found.append(Lifeline(run, node.name, "component", main, steps, nodes, *curves, shares, tuple(roles)))
+    return found
+
+
+def _main_roles(linked: Linked, table: RoleTable, labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """(step, component): the role that each component mainly has, -1 where it has none."""
+    if not table.roles:
+        return np.full(linked.series.effect.shape, -1)
+    held = np.where(table.has, table.score, -np.inf)
+    found = np.where(table.has.any(axis=2), held.argmax(axis=2), -1)
+    for spell, own in zip(linked.spells, labels, strict=True):
+        own = np.array(own, dtype=int)
+        has = (own >= 0) & table.has[spell.frames, spell.component, np.maximum(own, 0)]
+        found[spell.frames[has], spell.component] = own[has]
+    return found
+
+
+def _score_at(table: RoleTable, node: Node, step: int, place: int) -> tuple[str, float, float]:
+    """Label, score and certainty of one component at one step; its largest score where it has no role."""
+    best = ("", float("nan"), 0.0)
+    for index, role in enumerate(table.roles):
+        if node not in role.nodes or step not in role.steps or place not in (-1, index):
             continue
-        row = rows[step]
-        score, sure = scores[row], certain[row]
-        if node in line.nodes[row]:
-            return label, score, sure
+        row, column = role.steps.index(step), role.nodes.index(node)
+        score, sure = float(role.value[row, column]), float(role.sure[row, column])
+        if place == index:
+            return role.label, score, sure
         if not best[1] >= score:
             best = ("", score, 1 - sure)
     return best
-
-
-def _switches(
-    run: str, roles: Sequence[RoleScores], stints: Mapping[str, Sequence[Stint]], max_gap: int
-) -> list[Event]:
-    """A component that ends one role and begins another within `max_gap` snapshots."""
-    events = []
-    for old in roles:
-        for new in roles:
-            if old.label == new.label or old.steps != new.steps or old.task != new.task:
-                continue
-            for a in stints[old.label]:
-                for b in stints[new.label]:
-                    same = old.nodes[a.component] == new.nodes[b.component]
-                    if same and a.died and b.born and 0 <= b.start - a.end <= max_gap + 1:
-                        left, right = min(a.end, b.start - 1), max(a.end + 1, b.start)
-                        node = (old.nodes[a.component],)
-                        between = old.steps[left], old.steps[right]
-                        sure = a.sure_end * b.sure_start
-                        what = ("switch", *between, old.label, new.label, node, node, sure)
-                        rests_on = stopping(old, a.component, left, right) | beginning(new, b.component, left, right)
-                        measure = f"{old.role},{new.role}"
-                        events.append(Event(run, node[0].name, *what, **rests_on, measure=measure))
-    return events

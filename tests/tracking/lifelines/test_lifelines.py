@@ -68,7 +68,7 @@ def test_a_gap_longer_than_allowed_is_a_death_and_a_birth() -> None:
 
 def test_events_in_words() -> None:
     (event,) = link_lifelines(BY_NAME["sharp hand-off"].history()).events
-    assert str(event) == "a1.h0 handed induction to a1.h1 between steps 1300 and 1400 (confidence 1.00)"
+    assert str(event) == "a1.h0 handed induction to a1.h1 between steps 1300 and 1400 (confidence 0.99)"
 
 
 @pytest.mark.parametrize("n_folds", [8, 0], ids=["folds", "no folds"])

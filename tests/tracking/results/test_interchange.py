@@ -61,7 +61,7 @@ def test_gexf_nodes_carry_their_roles(timeline: Timeline) -> None:
     graph = dynamic_circuit(timeline.runs[0], "induction")
     roles = {role for role, start, end in graph.nodes["a1.h2"]["role"] if start <= 1000 < end}
     assert roles == {"induction"}
-    assert graph.nodes["a0.h2"]["spells"][-1][1] == 190
+    assert graph.nodes["a0.h2"]["spells"][-1][1] == 200
 
 
 def test_graphml_holds_the_circuit_of_each_step(timeline: Timeline, folder: Path) -> None:
