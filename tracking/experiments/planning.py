@@ -160,11 +160,13 @@ def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, A
     from circuits.architectures import native_module
     from circuits.loading import open_module
     from tracking.recording.measuring import Settings, make_tasks
+    from tracking.training.source_tasks import data_options
 
     options: dict[str, Any] = {key: tuple(value) if key == "tasks" else value for key, value in recording.items()}
     settings = Settings(**options)
-    for model in {replace(config.model, seed=0) for config in configs}:
-        make_tasks(settings, open_module(native_module(model)))
+    data = {replace(config.model, seed=0): data_options(settings.tasks, config.to_dict()) for config in configs}
+    for model, of_sources in data.items():
+        make_tasks(replace(settings, data=of_sources), open_module(native_module(model)))
 
 
 def check_options(names: list[str]) -> None:

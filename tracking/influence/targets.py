@@ -30,6 +30,7 @@ from tracking.lifelines.roles import ROLE_THRESHOLDS
 from tracking.lifelines.states import holds, log_steps
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import sequence_costs
+from tracking.training.source_tasks import SOURCE_TASK, source_task
 from tracking.training.training import data_batch
 
 __all__ = ["Curve", "Date", "cotangents", "curve_named", "date_of", "values_at"]
@@ -77,12 +78,16 @@ def curve_named(
     n_prompts: int = 64,
     seed: int = 0,
 ) -> Curve:
-    """A role (`induction`), a head's score (`a1.h0:induction`), a task (`task/induction`) or a loss (`loss`,
-    `loss/SOURCE`).
+    """A role (`induction`), a head's score (`a1.h0:induction`), a task (`task/induction`, `task/source:NAME`) or a loss
+    (`loss`, `loss/SOURCE`).
 
     Raises:
         ValueError: there is no such curve.
     """
+    what, _, which = name.partition("/")
+    if what == "task" and which.startswith(SOURCE_TASK):
+        asked = source_task(which, config.to_dict(), n_prompts=n_prompts, seed=seed)
+        return Curve(name, lambda of: _task_value(of, asked)[None], bar=threshold)
     head, _, kind = name.rpartition(":")
     heads = tuple(node.name for node in model.graph.heads)
     if kind in KINDS:
@@ -96,14 +101,14 @@ def curve_named(
 
         bar = ROLE_THRESHOLDS.get(kind) if threshold is None else threshold
         return Curve(name, scores, tuple(heads[place] for place in chosen), bar)
-    what, _, which = name.partition("/")
     if what == "task" and which in TASKS:
         task = make_task(which, model, n_prompts=n_prompts, seed=seed)
         return Curve(name, lambda of: _task_value(of, task)[None], bar=threshold)
     numbers = {source.name: number for number, source in enumerate(config.sources)}
     if what == "loss" and (not which or which in numbers):
         return Curve(name, _loss(config, numbers.get(which)), bar=threshold, falling=True)
-    tasks, losses = ", ".join(f"task/{each}" for each in TASKS), ", ".join(f"loss/{each}" for each in numbers)
+    tasks = ", ".join(f"task/{each}" for each in (*TASKS, f"{SOURCE_TASK}NAME"))
+    losses = ", ".join(f"loss/{each}" for each in numbers)
     raise ValueError(
         f"no curve {name!r}; expected a role among {', '.join(KINDS)}, one of a head as in a1.h0:induction, {tasks}, "
         f"or loss{', ' + losses if losses else ''}"

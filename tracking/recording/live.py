@@ -47,6 +47,7 @@ from tracking.interventions.interventions import Intervention
 from tracking.recording.measuring import PROBE, TRAINING, Settings, make_tasks, measure
 from tracking.recording.replicas import replica_of, untouched, unwrapped, version_of, write_into
 from tracking.recording.schedules import Pace, Schedule
+from tracking.training.source_tasks import data_options
 
 __all__ = ["Recorder", "Sink"]
 
@@ -112,7 +113,8 @@ class Recorder:
         self.folder, self._adapter = Path(out), adapter
         self.pace = Pace(schedule or Schedule())
         tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
-        self._settings = Settings(tasks or ("induction",), n_prompts, seed, method)
+        data = data_options(tasks, hyperparameters or {})
+        self._settings = Settings(tasks or ("induction",), n_prompts, seed, method, data=data)
         self._units = (PROBE, *tasks)
         self._name, self._hyperparameters = name or self.folder.resolve().name, dict(hyperparameters or {})
         self._checkpoints = None if checkpoints is None else Path(checkpoints)

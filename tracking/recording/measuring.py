@@ -3,7 +3,7 @@
 One **unit** of recording is one checkpoint and one task or probe, and gives one `Record`:
 
 - the probe `repeated-tokens`: scores of every head, and the losses on the first and the repeated half;
-- a task: node attribution, edge scores with the circuit chosen from them, its faithfulness, and how well the model
+- a task (of the register, or `source:NAME` of the run's own training data): node attribution, edge scores with the circuit chosen from them, its faithfulness, and how well the model
   does the task (the metric on clean and on corrupted prompts);
 - `training`: what the training's own log says at that step.
 
@@ -36,7 +36,8 @@ class Settings:
     Node effects are first order (`attribution`) and, in models of up to `exact_nodes` components, exact as well
     (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.  The
     first-order effects of the heads' corruption turned at random (`rotation`, whose folds are the draws) are what the
-    function clock is tested against.
+    function clock is tested against.  `data` are the options of the training's data, of which tasks named
+    `source:NAME` are made.
     """
 
     tasks: tuple[str, ...] = ("induction",)
@@ -47,6 +48,7 @@ class Settings:
     dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     exact_nodes: int = 64
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or {PROBE, TRAINING} & set(self.tasks):
@@ -64,7 +66,8 @@ class Settings:
         return (PROBE, *self.tasks)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "tasks": list(self.tasks), "options": dict(self.options)}
+        kept = {key: value for key, value in asdict(self).items() if key != "data" or value}
+        return {**kept, "tasks": list(self.tasks), "options": dict(self.options)}
 
 
 def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
@@ -75,12 +78,15 @@ def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
     """
     from circuits.scoring import METHODS
     from circuits.tasks.registry import make_task
+    from tracking.training.source_tasks import SOURCE_TASK, source_task
 
     if settings.method not in METHODS:
         raise ValueError(f"expected a method among {', '.join(METHODS)}, got {settings.method!r}")
     made = {}
     for name in settings.tasks:
-        made[name] = make_task(name, model, n_prompts=settings.n_prompts, seed=settings.seed)
+        how: Any = {"n_prompts": settings.n_prompts, "seed": settings.seed}
+        of_source = name.startswith(SOURCE_TASK)
+        made[name] = source_task(name, settings.data, **how) if of_source else make_task(name, model, **how)
         made[name].check(model)
     return made
 

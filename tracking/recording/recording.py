@@ -29,6 +29,7 @@ from tracking.recording.measuring import PROBE, TRAINING, Settings
 from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
 from tracking.recording.summary import Events, Ledger, Progress, RecordingSummary
+from tracking.training.source_tasks import data_options
 
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record", "share_records"]
 
@@ -61,7 +62,8 @@ def record(
     Args:
         source: a run, or the folder of one (see `Run.open`).
         out: folder of the history; one that holds another run, or other settings, is refused.
-        tasks: names of tasks; more may be added to a history later.
+        tasks: names of tasks; more may be added to a history later.  `source:NAME` asks what a source of the run's own
+            training data teaches.
         steps: which checkpoints (see `tracking.checkpoints.runs.select_steps`); `auto`, or `auto:N`, takes a few at
             first and then more where something changes (see `tracking.recording.adaptive_steps`), up to 40 or N.
         n_prompts, seed: the prompts, the same at every checkpoint.
@@ -90,7 +92,9 @@ def record(
             that can be read, or a series that is not what it claims to be.
     """
     run, place = source if isinstance(source, Run) else Run.open(source), Path(out)
-    settings, budget = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options), budget_of(steps)
+    data = data_options(tasks, run.hyperparameters)
+    settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options, data=data)
+    budget = budget_of(steps)
     if budget is None:
         run = run.select(steps)
     if workers < 1:
