@@ -54,6 +54,11 @@ def beside_the_files(beside_the_demo: Path) -> Path:
         tables = {key: value for key, value in options.items() if isinstance(value, dict)}
         if name == "config.toml":
             top |= SMALL
+        elif "sources" in tables:
+            tables = {f"sources.{source}": entries for source, entries in tables["sources"].items()}
+            tables["sources.repeats"] |= {"shortest_period": 2, "longest_period": 3}
+            top |= {"steps": 40, "checkpoints": "0..40:5", "n_layers": 1, "d_model": 8, "n_heads": 2, "batch_size": 16}
+            top |= {"vocabulary": 16, "context_length": 8, "learning_rate": 0.01, "warmup_steps": 5}
         else:
             tables["base"] |= {**SMALL, "steps": 20, "checkpoints": "0,10,20", "n_heads": 2}
             top |= {"n_prompts": 4} | ({"seeds": 2} if "seeds" in top else {})

@@ -26,7 +26,7 @@ def why(
 ) -> None:
     """Say which training data moved a formation, by how many steps, and prove it by retraining.
 
-    Example: `formation why runs/a --role induction --verify 4`
+    Example: `formation why runs/mixed --role loss/repeats --verify 1`
     """
     from tracking.influence.influence import why as why_of
     from tracking.influence.sentences import describe_influence

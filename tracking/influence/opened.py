@@ -3,6 +3,7 @@
 What must be there before it can be asked which data moved a date, and what is said where it is not?
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,15 @@ from circuits.checkpoint import read_weights
 from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
 from tracking.influence.targets import Curve, Date, curve_named, date_of, values_at
+from tracking.influence.unrolled import flat
 from tracking.training.hyperparameters import TrainingConfig
-from tracking.training.training import STATE, TrainingState, load_state
+from tracking.training.training import STATE, TrainingState, load_state, reproducible, training_step
 
 __all__ = ["OpenedRun", "open_run"]
+
+SAME = 0.01
+"""Largest share of the way between two checkpoints by which a training done again may be off: rounding grows."""
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class OpenedRun:
 def open_run(run: Run, curve: str, *, threshold: float | None, n_prompts: int, seed: int) -> OpenedRun:
     """Raises:
     ValueError: the run does not say how it was trained, is in half precision, has interventions, or its curve is
-        unknown or never crosses its bar.
+        unknown or never crosses its bar, or training it again does not give its checkpoints.
     """
     config = _configuration(run)
     model = load_model(run.checkpoints[0].source)
@@ -53,7 +59,35 @@ def open_run(run: Run, curve: str, *, threshold: float | None, n_prompts: int, s
     if date is None:
         raise ValueError(_never(asked, measured, run.name))
     states = tuple(each.step for each in run.checkpoints if (Path(each.source) / STATE).is_file())
-    return OpenedRun(run, config, asked, measured, date, states)
+    opened = OpenedRun(run, config, asked, measured, date, states)
+    _check_replay(opened)
+    return opened
+
+
+def _check_replay(opened: OpenedRun) -> None:
+    """Raises:
+    ValueError: the training, done again over the shortest stretch between two checkpoints, does not lead from the one
+        to the other: the data or the arithmetic is another.
+    """
+    kept = [*opened.run.steps]
+    gaps = [(after - step, step) for step, after in itertools.pairwise(kept) if step in opened.states]
+    if not gaps:
+        return
+    gap, begin = min(gaps)
+    with reproducible():
+        state = opened.state_at(begin)
+        before = flat([weight.detach() for weight in state.module.parameters()]).clone()
+        while state.step < begin + gap:
+            state, _ = training_step(state, opened.config)
+        again = flat([weight.detach() for weight in state.module.parameters()])
+    there = flat([weight.detach() for weight in opened.module_at(begin + gap).parameters()])
+    off = float((again - there).norm() / (there - before).norm().clamp(min=TINY))
+    if not off < SAME:
+        raise ValueError(
+            f"training {opened.run.name!r} again from step {begin} does not lead to its checkpoint at step "
+            f"{begin + gap} (the weights are off by {off:.1%} of the way); it was trained by another version, or on "
+            "other data than run.json says, so train it anew"
+        )
 
 
 def _configuration(run: Run) -> TrainingConfig:

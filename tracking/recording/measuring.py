@@ -3,8 +3,9 @@
 One **unit** of recording is one checkpoint and one task or probe, and gives one `Record`:
 
 - the probe `repeated-tokens`: scores of every head, and the losses on the first and the repeated half;
-- a task (of the register, or `source:NAME` of the run's own training data): node attribution, edge scores with the circuit chosen from them, its faithfulness, and how well the model
-  does the task (the metric on clean and on corrupted prompts);
+- a task, of the register or of the run's own data (`source:NAME`): node attribution, edge scores with the circuit
+  chosen from them, its faithfulness, and how well the model does the task (the metric on clean and on corrupted
+  prompts);
 - `training`: what the training's own log says at that step.
 
 The prompts depend on `Settings` alone and are the same at every checkpoint.

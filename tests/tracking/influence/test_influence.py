@@ -135,6 +135,15 @@ def test_half_precision_is_refused(run: Path, tmp_path: Path) -> None:
         why(tmp_path / "half", role="loss/chain")
 
 
+def test_data_that_run_json_does_not_tell_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    about = json.loads((tmp_path / "other" / "run.json").read_text())
+    about["hyperparameters"]["sources.chain.seed"] = 5
+    (tmp_path / "other" / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"training 'small' again from step \d+ does not lead to its checkpoint"):
+        why(tmp_path / "other", role="loss/chain")
+
+
 def test_a_run_without_its_options_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "unknown")
     about = json.loads((tmp_path / "unknown" / "run.json").read_text())

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tracking.cli.cli import run as formation
-from tracking.formation.formation import formation_table
+from tracking.formation.clocks import CLOCKS, Measured
 from tracking.history.history import History
 from tracking.influence.influence import why
+from tracking.lifelines.lifelines import link_lifelines
 from tracking.recording.recording import record
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.source_tasks import data_options, source_task
@@ -42,8 +43,11 @@ def test_the_model_learns_what_the_source_teaches(history: History) -> None:
 
 
 def test_its_rise_is_a_behaviour_clock(history: History) -> None:
-    rows = formation_table(history, clocks=["behaviour"], thresholds=0.05).to_frame()
-    assert "source:chain/metric_clean minus source:chain/metric_corrupted" in set(rows["measure"])
+    role = link_lifelines(history).roles[0]
+    curve = CLOCKS["behaviour"].read(Measured(history), role, None, 0)
+    assert curve is not None
+    assert curve.measure == "source:chain/metric_clean minus source:chain/metric_corrupted"
+    assert curve.value[-1] - curve.value[0] > 2
 
 
 def test_its_date_can_be_asked_about(run: Path) -> None:

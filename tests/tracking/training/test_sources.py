@@ -122,6 +122,12 @@ def test_another_weight_leaves_the_other_sequences_as_they_were() -> None:
     assert (one.tokens[same] == other.tokens[same]).all()
 
 
+def test_the_order_in_which_sources_are_given_does_not_matter() -> None:
+    one = sources(z={"kind": "random"}, a={"kind": "repeats"})
+    other = sources(a={"kind": "repeats"}, z={"kind": "random"})
+    assert one == other
+
+
 def test_reweighting_keeps_the_mean_weight() -> None:
     mixed = sources(a={"kind": "random", "weight": 3}, b={"kind": "repeats", "loss_weight": 2.0})
     weights = loss_weights(mixed, 0, {"a": 1.5})
