@@ -24,8 +24,7 @@ IDLE = (
     "output_dir", "logging", "save_", "report_to", "push_to_hub", "hub_", "run_name", "disable_tqdm", "dataloader_",
     "eval_", "evaluation_", "do_", "overwrite_", "load_best", "metric_for", "greater_is", "remove_unused",
     "label_names", "skip_memory", "past_index", "resume_", "ddp_", "fsdp", "deepspeed", "local_rank", "use_cpu",
-    "no_cuda",
-    "out_dir", "log_", "wandb", "always_save", "init_from", "device", "compile", "torch_compile", "include_",
+    "no_cuda", "out_dir", "log_", "wandb", "always_save", "init_from", "device", "compile", "torch_compile", "include_",
     "ignore_data", "_",
 )  # fmt: skip
 
