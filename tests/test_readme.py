@@ -66,6 +66,8 @@ def beside_the_files(beside_the_demo: Path) -> Path:
     rows = [(step, "a1.h0", 0.9 if step > 200 else 0.05) for step in range(0, 1001, 100)]
     table = pd.DataFrame(rows, columns=["training_step", "component", "value"])
     table.to_csv(beside_the_demo / "scores.csv", index=False)
+    evaluations = pd.DataFrame({"step": range(0, 1001, 100), "blimp": [0.5 + 0.03 * row for row in range(11)]})
+    evaluations.to_csv(beside_the_demo / "evaluations.csv", index=False)
     return beside_the_demo
 
 

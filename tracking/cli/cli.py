@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tracking.cli.importing import import_, join
 from tracking.cli.influence import why
 from tracking.cli.many_runs import compare, design, forecast, sweep
 from tracking.cli.outputs import export, match, report, track
@@ -29,7 +30,6 @@ from tracking.cli.terminal import (
     sentence_of,
     terminal_width,
     trouble_with_disk,
-    value_of,
 )
 from tracking.cli.watching import leads, watch
 from tracking.execution.plugins import load_plugins
@@ -313,38 +313,6 @@ def _say_recorded(summary: "RecordingSummary", out: Path, as_json: bool) -> int:
     return (3 if summary.done or summary.skipped else 1) if failed else 0
 
 
-def import_(
-    table: Annotated[Path, typer.Argument(help="Scores: CSV, TSV (gzipped or not) or Parquet, one row a score.")],
-    out: Annotated[Path, typer.Option(help="Folder for the history.")],
-    edges: Annotated[Path | None, typer.Option(help="A table of edge scores.")] = None,
-    metrics: Annotated[Path | None, typer.Option(help="A table of single numbers (loss, accuracy).")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, or OURS=FACTOR*THEIRS.")] = None,
-    constant: Annotated[list[str] | None, typer.Option(help="OURS=VALUE for every row.")] = None,
-    select: Annotated[list[str] | None, typer.Option(help="THEIRS=VALUE: keep only these rows.")] = None,
-    hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
-) -> None:
-    """Make a history from long tables of scores that somebody else computed.
-
-    Example: `formation import scores.csv --out mine --column step=training_step --constant measure=induction`
-    """
-    from tracking.history.importing import import_history
-
-    history = import_history(
-        table,
-        edges=edges,
-        metrics=metrics,
-        columns=pairs(column, "--column"),
-        constants=pairs(constant, "--constant"),
-        select=pairs(select, "--select"),
-        hyperparameters={key: value_of(text) for key, text in pairs(hyperparameter, "--hyperparameter").items()},
-        name=name,
-    )
-    history.save(out)
-    measures = ", ".join(f"{measure} ({task})" for task, measure in history.measures)
-    typer.echo(f"{out}: {len(history)} steps of {history.name}, {len(history.graph.heads)} heads; {measures}")
-
-
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, what clashes, which devices there are, and what to do.
 
@@ -403,7 +371,7 @@ VERBS: dict[str, Callable[..., None]] = {}
 """Every verb by its name, in the order in which a newcomer meets them; `add_verb` adds one."""
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin": (demo, doctor),
-    "One run": (train, audit, record, import_, track, match),
+    "One run": (train, audit, record, import_, join, track, match),
     "Many runs": (sweep, compare, leads, forecast, watch, design, branch, why),
     "Results": (report, export),
 }

@@ -10,6 +10,7 @@ A curve keeps its prompt folds, so that its dates can be resampled over prompts,
 and for every curve.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from scipy import stats
 from circuits.graph import Node
 from tracking.formation.function_tests import Controls, function_test
 from tracking.history.history import History
+from tracking.history.records import Record
 from tracking.lifelines.lifelines import Lifeline
 from tracking.lifelines.score_noise import noise_of, spans_decades
 
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Controls", "Curve", "Measured"]
-__all__ += ["behaviour", "form", "function"]
+__all__ += ["behaviour", "form", "function", "metric_lifelines"]
 
+FALLS = re.compile(r"loss|perplexity|ppl|error|bits_per|surprisal|cross_entropy", re.I)
+"""Numbers that fall as the model learns."""
 FUNCTION_MEASURES = ("ablation", "patching", "attribution")
 # (metric, metric to take off or None, sign): losses fall as the model learns.
 BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
@@ -248,12 +252,38 @@ def behaviour(measured: Measured, lifeline: Lifeline, node: Node | None = None, 
     """The metric of the lifeline's task; that of the task its scores were taken on, where the other has none."""
     history = measured.history
     known = set(history.metrics)
+    if lifeline.lifeline in known:
+        return _metric(history, lifeline.lifeline, None, -1 if FALLS.search(lifeline.lifeline) else 1)
     for task in dict.fromkeys((measured.task_of(lifeline.role), lifeline.task)):
         for name, less, sign in BEHAVIOUR_METRICS:
             if f"{task}/{name}" in known and (less is None or f"{task}/{less}" in known):
                 curve = _metric(history, f"{task}/{name}", f"{task}/{less}" if less else None, sign)
                 return curve and replace(curve, n_prompts=measured.prompts(name, str(task)))
     return None
+
+
+def metric_lifelines(history: History) -> list[Lifeline]:
+    """One lifeline without carriers for every number that came from elsewhere, to be dated by behaviour alone.
+
+    These are the metrics of tasks of which nothing else was measured; what the training's own log says is one of them
+    only in a history that has no components at all.
+    """
+    alone = not history.measures
+    measured = {task for (_, task), record in history.records.items() if record.measures or _has_circuit(record)}
+    found = []
+    for name in history.metrics:
+        task = name.rpartition("/")[0]
+        if task in measured or (task == "training" and not alone):
+            continue
+        steps = tuple(step for (step, own), record in sorted(history.records.items()) if own == task)
+        nothing = (float("nan"),) * len(steps)
+        found.append(Lifeline(history.name, name, "role", name, steps, ((),) * len(steps), nothing, nothing, task=task))
+    return found
+
+
+def _has_circuit(record: Record) -> bool:
+    file = record.__dict__.get("file")
+    return record.circuit is not None if file is None else "circuit" in file.header
 
 
 def _metric(history: History, name: str, less: str | None, sign: int) -> Curve | None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuits.graph import Node
-from tracking.formation.clocks import CLOCKS, Curve, Measured
+from tracking.formation.clocks import CLOCKS, Curve, Measured, metric_lifelines
 from tracking.formation.dating import DEFINITIONS, Rise, date, default_definitions, rises
 from tracking.formation.sentences import status_of
 from tracking.formation.table import Formation, FormationTable
@@ -111,6 +111,10 @@ def readings(
             for role in roles:
                 if node in role.components:
                     found += _by_clock(measured, line, role, node, clocks, seed)
+    if "behaviour" in clocks:
+        for line in metric_lifelines(history):
+            curve = CLOCKS["behaviour"].read(measured, line, None, seed)
+            found += [] if curve is None else [Reading(line, "", line.role, "behaviour", curve, line.threshold)]
     return found
 
 
@@ -136,7 +140,7 @@ def _date_reading(
 ) -> tuple[list[Formation], float]:
     """The rows of one curve, and the p-value of its first rise (NaN where no error is known)."""
     curve = reading.curve
-    carried = bool(reading.lifeline.components)
+    carried = bool(reading.lifeline.components) or reading.lifeline.lifeline in history.metrics  # numbers have none
     curves = resamples(curve, n_resamples, confidence, seed)
     found = rises(curve.value, curve.noise) if carried else []
     about = _about(history.name, reading)

@@ -105,7 +105,7 @@ class History:
 
     @staticmethod
     def from_frame(
-        scores: "pd.DataFrame",
+        scores: "pd.DataFrame | None" = None,
         *,
         edges: "pd.DataFrame | None" = None,
         metrics: "pd.DataFrame | None" = None,
@@ -116,7 +116,8 @@ class History:
         """A history from long tables with the columns of `to_frame`.
 
         `run`, `tokens`, `task` and `std_error` may be absent.  Edges listed in `edges` are the circuit, unless a
-        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.  The
+        column `in_circuit` says otherwise.  Without `graph`, the layers and heads are those that the names use.
+        Metrics alone are a history too, of no components.  The
         tables do not say whether a task was done, or a checkpoint failed: every status is `unknown` (exported timelines
         keep it, see `tracking.results.timeline`).
 

@@ -6,9 +6,11 @@ are; others are named by `columns`.  Two things are understood without being tol
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from circuits.suggestions import suggest
 from tracking.history.history import History
@@ -16,7 +18,7 @@ from tracking.history.history import History
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["import_history", "read_table"]
+__all__ = ["import_history", "import_runs", "long_metrics", "read_table"]
 
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 OURS = {
@@ -27,7 +29,7 @@ OURS = {
 
 
 def import_history(
-    scores: "str | Path | pd.DataFrame",
+    scores: "str | Path | pd.DataFrame | None" = None,
     *,
     edges: "str | Path | pd.DataFrame | None" = None,
     metrics: "str | Path | pd.DataFrame | None" = None,
@@ -40,7 +42,7 @@ def import_history(
     """A history from tables in memory or in files (CSV, TSV, gzipped or not, or Parquet).
 
     Args:
-        scores: one row for each step, component and measure.
+        scores: one row for each step, component and measure; left out where there are metrics alone.
         edges: one row for each step and edge; listed edges are the circuit unless `in_circuit` says otherwise.
         metrics: one row for each step and number (loss, accuracy, ...).
         columns: our name -> the table's, `{"step": "training_step"}`; a factor may stand before it,
@@ -54,6 +56,13 @@ def import_history(
         FileNotFoundError: no such file.
         ValueError: a column or a value does not fit; the sentence names it.
     """
+    if scores is not None and edges is None and metrics is None:
+        frame = read_table(scores) if isinstance(scores, str | Path) else scores
+        if not _names_components(frame, columns or {}, constants or {}):
+            kept = frame if not select else _selected(frame, select, "metrics")
+            name = name or _name_in(scores, frame)
+            tables: Any = long_metrics(_with_constants(kept, columns or {}, constants or {}), task="imported")
+            return History.from_frame(metrics=tables, name=name, hyperparameters=hyperparameters)
     options = (columns or {}, constants or {}, select or {})
     tables = {"scores": scores, "edges": edges, "metrics": metrics}
     read = {kind: _named(table, kind, *options) for kind, table in tables.items() if table is not None}
@@ -61,15 +70,134 @@ def import_history(
     if unused:
         known = ", ".join(sorted({column for kind in read for column in OURS[kind]}))
         raise ValueError(f"expected names of our columns ({known}) before '=', got {', '.join(sorted(unused))}")
-    if name is None and not any("run" in table for table in read.values()) and not hasattr(scores, "columns"):
-        name = re.sub(r"\.(csv|tsv|parquet)(\.gz)?$", "", Path(str(scores)).name)
+    if name is None and not any("run" in table for table in read.values()):
+        name = _name_in(scores if scores is not None else metrics)
     return History.from_frame(
-        read["scores"],
+        read.get("scores"),
         edges=read.get("edges"),
         metrics=read.get("metrics"),
         name=name,
         hyperparameters=hyperparameters,
     )
+
+
+def import_runs(
+    table: "str | Path | pd.DataFrame",
+    *,
+    run_column: str,
+    hyperparameters: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[History, ...]:
+    """A history for each run of a table of many; options as in `import_history`.
+
+    Columns that no option names and that have one value within every run, but not one in all, are its hyperparameters.
+
+    Raises:
+        ValueError: there is no such column, or one run's rows do not fit; the message names the run.
+    """
+    frame = read_table(table) if isinstance(table, str | Path) else table
+    _require(run_column, frame, "given")
+    used = {column.rpartition("*")[2] for column in (options.get("columns") or {}).values()} | {run_column}
+    used |= {name for names in OURS.values() for name in names} | {"layer", "head", "tokens_B"}
+    constant = frame.groupby(run_column).nunique(dropna=False).le(1).all()
+    varied = [c for c in frame.columns if c not in used and constant.get(c, False) and frame[c].nunique() > 1]
+    found = []
+    for name, rows in frame.groupby(run_column, sort=True):
+        own = {str(column): _scalar(rows[column].iloc[0]) for column in varied}
+        try:
+            rows = rows.drop(columns=[*varied, *({run_column} - {"run"})])
+            given = {**own, **(hyperparameters or {})}
+            found.append(import_history(rows, name=str(name), hyperparameters=given, **options))
+        except ValueError as error:
+            raise ValueError(f"run {name}: {error}") from error
+    return tuple(found)
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _name_in(table: "str | Path | pd.DataFrame | None", frame: "pd.DataFrame | None" = None) -> str | None:
+    """The file's name; None where the table says the run itself, or is in memory."""
+    if table is None or hasattr(table, "columns") or (frame is not None and "run" in frame):
+        return None
+    return re.sub(r"\.(csv|tsv|parquet)(\.gz)?$", "", Path(str(table)).name)
+
+
+def _names_components(frame: "pd.DataFrame", columns: Mapping[str, str], constants: Mapping[str, Any]) -> bool:
+    """Whether a table is one of components' scores, and not of numbers of the whole model.
+
+    A table with neither our columns nor metrics is taken for scores, whose messages say what is missing.
+    """
+    there = {*map(str, frame.columns), *columns, *constants}
+    if "component" in there or {"layer", "head"} <= there or "measure" in there:
+        return True
+    return not ({"step", "tokens"} & there)
+
+
+def _with_constants(frame: "pd.DataFrame", columns: Mapping[str, str], constants: Mapping[str, Any]) -> "pd.DataFrame":
+    taken = {ours: _column(theirs, frame, "metrics") for ours, theirs in columns.items()}
+    used = [theirs for theirs in columns.values() if theirs in frame and theirs not in columns]
+    return frame.drop(columns=used).assign(**taken, **constants)
+
+
+def _selected(frame: "pd.DataFrame", select: Mapping[str, str], kind: str) -> "pd.DataFrame":
+    for column, wanted in select.items():
+        _require(column, frame, kind)
+        frame = frame[frame[column].astype(str) == wanted]
+        if not len(frame):
+            raise ValueError(f"no row of the {kind} table has {column} = {wanted!r}")
+    return frame
+
+
+def long_metrics(
+    frame: "pd.DataFrame", *, columns: Mapping[str, str] | None = None, task: str = "imported"
+) -> "pd.DataFrame":
+    """A table of metrics in the long form: step or tokens, name, value, std_error.
+
+    A wide table has a column a number: `loss`, `blimp/acc`; `acc_std_error` or `acc_stderr` is the error of `acc`.
+
+    Raises:
+        ValueError: there is no column of steps or tokens, or no number.
+    """
+    import pandas as pd
+
+    renamed = {theirs: ours for ours, theirs in (columns or {}).items() if theirs in frame}
+    frame = frame.rename(columns=renamed)
+    clocks = [name for name in ("step", "tokens") if name in frame]
+    if not clocks:
+        raise ValueError(
+            f"the table has no column step and none tokens, only {', '.join(map(str, frame.columns))}; name one with "
+            "--column step=..."
+        )
+    kept = [*clocks, *(["run"] if "run" in frame else [])]
+    if {"name", "value"} <= set(frame.columns):
+        found = frame[[*kept, "name", "value", *(["std_error"] if "std_error" in frame else [])]].copy()
+    else:
+        errors = {str(name): _error_of(str(name), frame.columns) for name in frame.columns}
+        wide = [
+            name for name in frame.columns
+            if name not in kept and pd.api.types.is_numeric_dtype(frame[name]) and str(name) not in errors.values()
+        ]  # fmt: skip
+        if not wide:
+            raise ValueError(f"the table has no column of numbers beside {', '.join(kept)}")
+        parts = [
+            frame[kept].assign(
+                name=str(name),
+                value=frame[name],
+                std_error=frame[errors[str(name)]] if errors[str(name)] else np.nan,
+            )
+            for name in wide
+        ]
+        found = pd.concat(parts, ignore_index=True)
+    names = found["name"].astype(str)
+    found["name"] = names.where(names.str.contains("/"), f"{task}/" + names)
+    return found[found["value"].notna()].reset_index(drop=True)
+
+
+def _error_of(name: str, columns: Iterable[Any]) -> str | None:
+    known = {str(column) for column in columns}
+    return next((f"{name}{end}" for end in ("_std_error", "_stderr", "_se") if f"{name}{end}" in known), None)
 
 
 def read_table(path: "str | Path") -> "pd.DataFrame":
@@ -104,11 +232,7 @@ def _named(
 ) -> "pd.DataFrame":
     """The table under our column names."""
     frame = read_table(table) if isinstance(table, str | Path) else table.copy()
-    for column, wanted in select.items():
-        _require(column, frame, kind)
-        frame = frame[frame[column].astype(str) == wanted]
-        if not len(frame):
-            raise ValueError(f"no row of the {kind} table has {column} = {wanted!r}")
+    frame = _selected(frame, select, kind)
     given = {ours: theirs for ours, theirs in columns.items() if ours in OURS[kind]}
     taken = {ours: _column(theirs, frame, kind) for ours, theirs in given.items()}
     frame = frame.assign(**taken, **{ours: value for ours, value in constants.items() if ours in OURS[kind]})

@@ -83,7 +83,7 @@ def _numbers(column: "pd.Series", what: str) -> "pd.Series":
 
 def infer_graph(tables: "Mapping[str, pd.DataFrame]") -> ModelGraph:
     """The smallest graph that has every component the tables name."""
-    names = set(tables["scores"]["component"].astype(str))
+    names = set(tables["scores"]["component"].astype(str)) if "scores" in tables else set()
     if "edges" in tables:
         names |= set(tables["edges"]["source"].astype(str)) | set(tables["edges"]["target"].astype(str))
     nodes = [Node.parse(name) for name in names]
