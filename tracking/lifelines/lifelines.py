@@ -21,6 +21,7 @@ import numpy as np
 
 from circuits.graph import Node
 from tracking.history.history import History
+from tracking.history.records import Record
 from tracking.lifelines.events import Event, Lifeline, Lifelines
 from tracking.lifelines.labelled_events import Labelled, events_of
 from tracking.lifelines.labels import RoleTable, labels_of, role_table
@@ -65,6 +66,8 @@ def link_lifelines(
         raise ValueError(f"expected a least confidence from 0 to 1, got {least}")
     if not len(history):
         raise ValueError(f"history {history.name!r} has no snapshots; record some steps first")
+    if task is None and not history.measures and all(_is_of_metrics(record) for record in history.records.values()):
+        return Lifelines((), ())  # numbers of the whole model alone: nothing to follow, and all the same to date
     roles = role_scores(history, task=task, thresholds=thresholds)
     linked = link_series(series_of(history, roles, task=task), max_gap=max_gap, seed=seed)
     table = role_table(linked.series, roles)
@@ -87,6 +90,11 @@ def link_lifelines(
     events = [event for event in events if event.lifeline in order]
     events.sort(key=lambda event: (order[event.lifeline], event.step_after, event.event, str(event)))
     return Lifelines(tuple(lines), tuple(events))
+
+
+def _is_of_metrics(record: Record) -> bool:
+    """Whether a record holds metrics and nothing of any component."""
+    return record.status != "failed" and bool(record.metric_names) and record.circuit is None
 
 
 def _functions(run: str, linked: Linked) -> list[Lifeline]:
