@@ -13,6 +13,7 @@ import numpy as np
 
 from circuits.suggestions import suggest
 from tracking.history.history import History
+from tracking.lifelines.lifelines import Lifelines, link_lifelines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,7 @@ class RunSet:
         tokens_per_step: by run; NaN where unknown.
         series: long table run, name, step, value: every recorded number, and for each measure of heads the best
             head's score (`best NAME`).
+        lifelines: by run, where histories were linked for this.
     """
 
     formation: "pd.DataFrame"
@@ -68,6 +70,7 @@ class RunSet:
     last_step: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: Mapping[str, float] = field(default_factory=dict)
     series: "pd.DataFrame" = field(default_factory=lambda: _no_series())
+    lifelines: Mapping[str, Lifelines] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if missing := {*QUESTION, "run", "rise", "interval_before", "interval_after", "censored"} - set(self.formation):
@@ -95,7 +98,6 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
     import pandas as pd
 
     from tracking.formation.formation import formation_table
-    from tracking.lifelines.lifelines import link_lifelines
 
     settings = settings_of(histories)
     linked = [link_lifelines(history) for history in histories]
@@ -117,6 +119,7 @@ def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half
         {history.name: float(history.steps[-1]) for history in histories},
         {history.name: _tokens_per_step(history) for history in histories},
         series,
+        {history.name: lifelines for history, lifelines in zip(histories, linked, strict=True)},
     )
 
 

@@ -31,11 +31,12 @@ from tracking.comparison.run_set import (
     check_names,
     is_number,
     plain,
+    rises_that_count,
     run_set,
 )
 from tracking.formation.clocks import Measured
 from tracking.history.history import History
-from tracking.lifelines.lifelines import Lifeline, link_lifelines
+from tracking.lifelines.lifelines import Lifeline, Lifelines, link_lifelines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,17 +61,21 @@ def run_traits(histories: Sequence[History], runs: RunSet | None = None) -> "pd.
     """
     import pandas as pd
 
-    formation = (run_set(histories) if runs is None else runs).formation
+    dated = run_set(histories) if runs is None else runs
+    formation = dated.formation
     rows = []
     for history in histories:
         dates = formation[formation["run"] == history.name]
-        rows += [(history.name, *trait) for trait in (*_carried(history), *_dated(dates), *_ends(history))]
+        rows += [
+            (history.name, *trait)
+            for trait in (*_carried(history, dated.lifelines.get(history.name)), *_dated(dates), *_ends(history))
+        ]
     return pd.DataFrame(rows, columns=["run", "role", "clock", "trait", "value"])
 
 
-def _carried(history: History) -> Iterator[Trait]:
+def _carried(history: History, lifelines: Lifelines | None) -> Iterator[Trait]:
     measured = Measured(history)
-    for line in link_lifelines(history).roles:
+    for line in (lifelines or link_lifelines(history)).roles:
         carriers = line.nodes[-LAST:]
         yield line.lifeline, "form", "heads", float(np.mean([len(nodes) for nodes in carriers]))
         if layers := [node.layer for nodes in carriers for node in nodes]:
@@ -100,9 +105,8 @@ def _dated(dates: "pd.DataFrame") -> Iterator[Trait]:
     """Order (1: the first named is surely first, -1: surely second, 0: cannot be told) and lag of two dates."""
     if not len(dates):
         return
-    dates = dates[
-        (dates["definition"] == dates["definition"].iloc[0]) & (dates["rise"] == 1) & (dates["censored"] == "no")
-    ]
+    dates = rises_that_count(dates[dates["definition"] == dates["definition"].iloc[0]])
+    dates = dates[dates["censored"] == "no"]
     found = {(row["role"], row["clock"]): row for row in dates.to_dict("records")}
     for clock in ("form", "function"):
         roles = sorted(role for role, other in found if other == clock)

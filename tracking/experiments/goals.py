@@ -56,10 +56,10 @@ class Goal:
             part = series[series["name"] == self.subject].dropna(subset=["value"]).sort_values("step")
             return float(part["value"].tail(2).mean()) if len(part) else math.nan
         rows = formation[(formation["role"] == self.subject) & (formation["clock"] == self.clock)]
-        rows = rows[(rows["definition"] == definition) & (rows["rise"] == 1) & (rows["censored"] != "right")]
+        rows = rows[(rows["definition"] == definition) & (rows["censored"] != "right")].sort_values("rise")
         if not len(rows):
             return math.inf
-        row = rows.iloc[0]
+        row = rows.iloc[-1]  # the rise that lasts
         return float(row["interval_after"] if row["censored"] == "left" else row[self.quantity])
 
     def cost(self, value: float, *, last_step: float) -> float:

@@ -55,12 +55,14 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
-    form = [row for row in rows if row.clock == "form" and row.rise == 1]
+    form = _lasting([row for row in rows if row.clock == "form"])
     main = _main(form)
     who = _carriers(line)
     if main is None:
         return f"{line.lifeline} is carried by {who}; there are too few snapshots to date it."
     said = [f"{line.lifeline} {_dated(main, confidence, tokens)}; {who}."]
+    if main.n_rises > 1 and main.formed:
+        said.append(f"That is the last of {main.n_rises} rises.")
     others = [row for row in form if row is not main]
     if others and main.formed:
         said.append(f"By other definitions: {', '.join(f'{_date(row)} ({row.definition})' for row in others)}.")
@@ -70,8 +72,17 @@ def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: 
     return " ".join(said)
 
 
+def _lasting(rows: Sequence[Formation]) -> list[Formation]:
+    """Of each curve and definition the rise that lasts, which is the last."""
+    last: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        key = (row.lifeline, row.clock, row.definition)
+        last[key] = max(row.rise, last.get(key, 1))
+    return [row for row in rows if row.rise == last[row.lifeline, row.clock, row.definition]]
+
+
 def _main(rows: Sequence[Formation]) -> Formation | None:
-    found = {row.definition: row for row in reversed(rows)}
+    found = {row.definition: row for row in reversed(_lasting(rows))}
     return next((found[name] for name in MAIN if name in found), None)
 
 
@@ -147,7 +158,7 @@ def _behaviour(lifelines: Lifelines, table: FormationTable) -> list[str]:
     rows = [row for row in table.formations if row.clock == "behaviour" and not row.component]
     said = {}
     for line in lifelines.roles:
-        row = _main([row for row in rows if row.lifeline == line.lifeline and row.rise == 1])
+        row = _main([row for row in rows if row.lifeline == line.lifeline])
         if line.components and row is not None and row.formed:
             what = row.measure or line.task
             date = f"from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
