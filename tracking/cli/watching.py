@@ -63,7 +63,7 @@ def watch(
 ) -> None:
     """Warn when a formation is due or a run leaves what its kind does, with a bounded rate of false alarms.
 
-    Example: `formation watch live/history --like rates --role induction --follow 30`
+    Example: `formation watch demo/history --like rates --role induction`
     """
     from tracking.comparison.run_set import run_set
     from tracking.forecasting.early_warning import learn_departure, learn_precursor

@@ -305,9 +305,28 @@ def test_the_command_forecasts_a_sweep(sweep_folder: Path, capsys: pytest.Captur
     assert any("median of the other runs" in sentence for sentence in said["sentences"])
 
 
+def test_the_commands_tell_what_comes_first_and_warn_of_it(
+    sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curves = ["--curve", "best previous-token", "--curve", "induction by form"]
+    assert run(["leads", str(sweep_folder), *curves, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["leads"][0]["first"] == "best previous-token"
+    live = rising_history([Rise("a0.h0", "previous-token", 80.0)], range(0, 401, 40), n_folds=4, seed=20, name="live")
+    live.save(tmp_path / "live")
+    assert run(["watch", str(tmp_path / "live"), "--like", str(sweep_folder), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"precursor", "alarms", "sentences"} <= set(said)
+    assert "live was looked at until step 400" in said["sentences"][-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["leads", "{sweep}", "--curve", "best induction"], "at least two curves"),
+        (["leads", "{sweep}", "--curve", "a", "--curve", "b", "--unit", "epochs"], "expected --unit"),
+        (["compare", "{sweep}", "--by", "learning_rate", "--rise", "second"], "expected --rise"),
+        (["forecast", "{sweep}", "--register", "x", "--settle", "x"], "one of --register and --settle"),
         (["compare", "nowhere", "--by", "a"], "no such folder"),
         (["compare", "{sweep}", "--by", "learning_rat"], "did you mean learning_rate"),
         (["compare", "{sweep}/histories/run0", "--by", "learning_rate"], "at least two runs"),
