@@ -2,8 +2,8 @@
 
 The floor of EAP is one clean forward, one corrupted forward and one backward pass to the embeddings of the same raw
 Hugging Face model, without hooks, same batch and threads, in the same run.  The vocabulary has 5,000 tokens, so that
-unembedding every position, which the raw model does and no method needs, weighs little in the floor.  Ratios are printed
-at the end of the run.
+unembedding every position, which the raw model does and no method needs, weighs little in the floor.  Ratios are
+printed at the end of the run.
 
     pytest -o addopts= tests/benchmarks/test_circuits_speed.py
 
