@@ -21,7 +21,10 @@ from tracking.history.columns import COLUMNS
 from tracking.history.history import SCHEMA_VERSION, History, tool_version
 from tracking.lifelines.alignment import find_counterparts
 from tracking.lifelines.events import EVENT_KINDS
+from tracking.results.headlines import headlines
+from tracking.results.meanings import ROLE_MEANINGS
 from tracking.results.results import RunTimeline, Timeline
+from tracking.viewer.made_with import made_with
 
 __all__ = ["page_data", "page_title"]
 
@@ -46,6 +49,7 @@ def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]
         "colours": role_colours(roles),
         "columns": {name: [column for column in columns if column != "run"] for name, columns in COLUMNS.items()},
         "clocks": {name: clock.about for name, clock in CLOCKS.items()},
+        "roles": {role: ROLE_MEANINGS[role] for role in dict.fromkeys(roles) if role in ROLE_MEANINGS},
         "events": {name: kind.verb for name, kind in EVENT_KINDS.items()},
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
         "counterparts": _counterparts(timeline.runs),
@@ -128,6 +132,8 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "thresholds": {key: _plain(value) for key, value in run.analysis.get("thresholds", {}).items()},
         "confidence": run.analysis.get("confidence"),
         "sentences": list(run.sentences),
+        "headlines": _headlines(run),
+        "made": made_with(run),
         "steps": steps,
         "tokens": tokens if known else None,
         "scale": {"step": _scale(steps), "tokens": _scale([t for t in tokens if t is not None]) if known else None},
@@ -138,6 +144,17 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "formation": _columns(run, "formation"),
         "scores": _scores(history),
         "circuits": _circuits(history),
+    }
+
+
+def _headlines(run: RunTimeline) -> dict[str, Any]:
+    found = headlines(run)
+    return {
+        "story": found.story,
+        "roles": [[line.role, line.when, line.who] for line in found.roles],
+        "events": list(found.events),
+        "misses": [[miss.role, str(miss)] for miss in found.misses],
+        "more": [*found.moved, *(f"To try: {advice}" for advice in found.advice)],
     }
 
 
@@ -221,7 +238,8 @@ def _scores(history: History) -> list[dict[str, Any]]:
 def _circuits(history: History) -> dict[str, Any]:
     """For each task that has circuits: names of edges, and at each step which are kept, their score and its error."""
     found: dict[str, Any] = {}
-    for task in history.tasks:
+    named = [task for task in history.settings.get("tasks", []) if task in history.tasks]
+    for task in dict.fromkeys((*named, *history.tasks)):
         circuits = [history.records[s, task].circuit if (s, task) in history.records else None for s in history.steps]
         if any(circuit is not None for circuit in circuits):
             found[task] = _circuits_of_task(circuits)

@@ -31,6 +31,7 @@ MODULES = (
     "state.js",
     "paper.js",
     "tip.js",
+    "save.js",
     "interval.js",
     "curves.js",
     "lanes.js",

@@ -121,6 +121,7 @@ def test_the_view_is_in_the_address_and_survives_a_reload(demo: Opened) -> None:
     demo.tab.locator('[data-value="linear"]').click()
     address = demo.tab.url
     assert "step=190" in address
+    assert "scale=linear" in address
     demo.tab.reload()
     demo.tab.wait_for_selector(".formation .history")
     assert demo.tab.url == address
@@ -128,6 +129,52 @@ def test_the_view_is_in_the_address_and_survives_a_reload(demo: Opened) -> None:
     assert demo.text(".component h2") == "a1.h0"
     assert demo.tab.locator('[data-table="edges"]').get_attribute("aria-pressed") == "true"
     assert demo.text(".history .unit") == "step"
+
+
+def test_an_address_keeps_step_0(demo: Opened) -> None:
+    demo.press("Home")
+    assert "step=0" in demo.tab.url
+    demo.tab.reload()
+    demo.tab.wait_for_selector(".formation .history")
+    assert demo.text(".now").startswith("step 0")
+    demo.press("End")
+    assert "step=" not in demo.tab.url
+
+
+def test_the_page_begins_with_the_story_and_tells_hand_offs_above_the_fold(demo: Opened) -> None:
+    assert demo.text(".story").endswith(".")
+    assert "form" in demo.text(".story")
+    events = demo.tab.locator(".findings li.event")
+    assert "handed" in events.first.text_content()
+    assert events.first.is_visible()
+    assert "attends to the token before" in demo.tab.locator(".findings").inner_text()
+    assert demo.tab.locator('[data-value="auto"]').text_content().startswith("auto: ")
+
+
+@pytest.mark.parametrize(
+    ("button", "start"), [(".save-svg", b"<svg"), (".save-png", b"\x89PNG"), (".save", b"lifeline,")]
+)
+def test_what_is_seen_can_be_saved(demo: Opened, tmp_path: Path, button: str, start: bytes) -> None:
+    with demo.tab.expect_download() as waiting:
+        demo.tab.locator(button).first.click()
+    place = tmp_path / "saved"
+    waiting.value.save_as(place)
+    content = place.read_bytes()
+    assert content.startswith(start)
+    assert len(content) > 2000
+    if start == b"<svg":
+        assert b"var(--" not in content  # it carries its own style
+
+
+def test_what_was_run_can_be_copied(demo: Opened) -> None:
+    demo.tab.locator("footer summary").click()
+    text = demo.text(".made")
+    assert "formation report" in text
+    assert "# circuit-formation-tracker" in text
+    demo.tab.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    demo.tab.locator(".copy-made").click()
+    sync_api.expect(demo.tab.locator(".copy-made")).to_have_text("Copied")
+    assert demo.tab.evaluate("window.copied") == text
 
 
 def test_the_tables_filter_sort_and_copy(demo: Opened) -> None:

@@ -5,6 +5,7 @@ import { d3 } from "./vendor/d3.js";
 import { dated, definitionsOf, formationOf, namedBy } from "./data.js";
 import { drawInterval } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
+import { saveButtons } from "./save.js";
 import { tell } from "./tip.js";
 import { interpolate, timeAxis } from "./time.js";
 
@@ -52,6 +53,7 @@ export function drawComparison(element, context) {
   const choices = head.append("span").attr("class", "choices");
   choose(choices, "definition", "Definition", definitions.map((name) => [name, name]), definition, store);
   if (clocks.length > 1) choose(choices, "clock", "Clock", [["all", "all clocks"], ...clocks.map((name) => [name, name])], wanted, store);
+  saveButtons(choices, () => element.querySelector("svg.formed"), () => `${several ? page.title : run.name}-formation`);
   root.append("p").attr("class", "meta").text(explanation(page, several));
   element.hidden = !definitions.length;
   if (!definitions.length) return;
@@ -107,7 +109,7 @@ export function choose(root, key, label, names, value, store) {
  * @param {Context} context
  * @param {{width: number, runs: Run[], names: string[], rows: (name: string) => Row[], definition: string, several: boolean}} about
  */
-function drawRows(root, { run: current, colour, store }, { width, runs, names, rows, definition, several }) {
+function drawRows(root, { page, run: current, colour, store }, { width, runs, names, rows, definition, several }) {
   const lines = names.map(rows);
   const all = lines.flat();
   const size = all.length > 40 ? 14 : 18;
@@ -122,7 +124,7 @@ function drawRows(root, { run: current, colour, store }, { width, runs, names, r
   names.forEach((name, i) => {
     const ink = colour(runs.flatMap((run) => run.lanes).find((lane) => lane.lifeline === name)?.role ?? name);
     const title = svg.append("text").attr("class", "lane role").style("--role", ink).attr("x", 0).attr("y", y + 13).text(stacked ? name : clipped(name, role / 7.4));
-    tell(title, name);
+    tell(title, page.roles[name] ? `${name}: ${page.roles[name]}` : name);
     if (stacked) y += 20;
     for (const row of lines[i]) {
       const middle = y + size / 2;

@@ -76,7 +76,9 @@ function drawScores(root, name, task, { run, colour, store }, width) {
     return { measure: scores.measure, values: scores.values[row], errors: scores.errors?.[row] ?? null, prompts: scores.prompts };
   });
   const known = curves.flatMap((curve) => curve.values.filter((value) => value !== null)).map(Number);
-  const [low, high] = [Math.min(0, ...known), Math.max(0, ...known)];
+  const ends = curves.flatMap(({ values, errors }) => values.flatMap((value, i) => (value === null ? [] : [value - 2 * (errors?.[i] ?? 0), value + 2 * (errors?.[i] ?? 0)])));
+  const [least, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
+  const low = Math.min(...known, 0) < 0 || high <= 20 ? least : 0;
   const decades = low >= 0 && high > 20;
   const prompts = curves[0].prompts;
   const about = [prompts ? `${prompts} prompts` : "", curves[0].errors ? "bands: two standard errors" : "no errors known"].filter(Boolean).join(", ");

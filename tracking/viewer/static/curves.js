@@ -13,6 +13,8 @@ import { short } from "./time.js";
 
 const CURVE = 60;
 const FAMILIES = 8;
+/** Of how many times the range of the values a band may widen the axis on each side. */
+const BAND = 1;
 /** How the state calls the curves that are folded away, among the lanes that are unfolded. */
 export const MORE = "more curves";
 const SERIES = ["var(--ink)", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
@@ -94,11 +96,14 @@ function colourOf(curve, named) {
   return lifted(SERIES[Math.max(0, at) % SERIES.length]);
 }
 
-/** From the lowest to the highest value, and a part of their errors. @param {Curve[]} curves @returns {[number, number]} */
+/** From the lowest to the highest value with their errors; a band far wider than the values is cut. @param {Curve[]} curves @returns {[number, number]} */
 function rangeOf(curves) {
   const known = curves.flatMap((curve) => curve.values.filter((value) => value !== null)).map(Number);
   if (!known.length) return [0, 1];
   let [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+  const most = BAND * (high - low || 1);
+  const ends = curves.flatMap((curve) => curve.values.flatMap((value, i) => (value === null ? [] : [-1, 1].map((side) => value + side * 2 * (curve.errors[i] ?? 0)))));
+  [low, high] = ends.reduce(([a, b], end) => [Math.min(a, Math.max(end, low - most)), Math.max(b, Math.min(end, high + most))], [low, high]);
   if (["faithfulness", "n_edges"].includes(curves[0].family)) [low, high] = [Math.min(0, low), Math.max(high, curves[0].family === "faithfulness" ? 1 : 0)];
   return low === high ? [low - (low > 0 && low < 1 ? low : 1), high + (low > 0 && low < 1 ? low : 1)] : [low, high];
 }

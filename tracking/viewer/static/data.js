@@ -16,7 +16,8 @@
  * @typedef {{automatic: string, log: string, constant: number}} Scale
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
- *   confidence: number|null, sentences: string[], steps: number[],
+ *   confidence: number|null, sentences: string[],
+ *   headlines: {story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
  *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
  *   scores: Scores[], circuits: Record<string, Circuits>}} Run
@@ -25,6 +26,7 @@
  *   remarks: string[], all: boolean}} Counterparts
  * @typedef {{title: string, tool_version: string, schema_version: number, colours: Record<string, string>,
  *   columns: Record<string, string[]>, clocks: Record<string, string>, events: Record<string, string>,
+ *   roles: Record<string, string>,
  *   differing: string[], counterparts: Counterparts, runs: Run[]}} Page
  * @typedef {{component: string, similarity: number, confidence: number, chance: number}} Match
  */

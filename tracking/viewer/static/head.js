@@ -3,6 +3,7 @@
 
 import { d3 } from "./vendor/d3.js";
 import { definitionsOf } from "./data.js";
+import { toClipboard } from "./save.js";
 import { short } from "./time.js";
 
 /** @typedef {import("./data.js").Page} Page */
@@ -10,7 +11,7 @@ import { short } from "./time.js";
 /** @typedef {(name: string) => HTMLElement} Part */
 
 /** How many findings stand above the fold. */
-const FOLDED = 6;
+const FOLDED = 8;
 
 /**
  * Title, findings and settings of a run.
@@ -29,7 +30,8 @@ export function drawHead(page, run, part, colour) {
   const [first, last] = [run.steps[0], run.steps[run.steps.length - 1]].map((step) => step.toLocaleString("en"));
   const span = run.steps.length === 1 ? `step ${first}` : `steps ${first} to ${last}`;
   part(".about").textContent = `${run.name} · ${plural(layers, "layer")} × ${plural(heads, "head")}${kind} · ${plural(run.steps.length, "checkpoint")}, ${span}${tokens}`;
-  drawFindings(run, part, colour);
+  drawFindings(page, run, part, colour);
+  drawMade(run, part);
   const settings = d3.select(part(".settings")).html("").append("dl");
   for (const [name, value] of Object.entries({ ...run.hyperparameters, ...run.settings })) {
     settings.append("dt").text(name.replaceAll("_", " "));
@@ -39,33 +41,53 @@ export function drawHead(page, run, part, colour) {
   part(".version").textContent = `Circuit Formation Tracker ${page.tool_version}, schema ${page.schema_version}. This page holds its data and asks nothing of the network.`;
 }
 
-/** The first sentence of each finding; unfolded, all of it. @param {Run} run @param {Part} part @param {(role: string) => string} colour */
-function drawFindings(run, part, colour) {
+/** The headlines; unfolded, every sentence as well. @param {Page} page @param {Run} run @param {Part} part @param {(role: string) => string} colour */
+function drawFindings(page, run, part, colour) {
   const roles = [...new Set(run.lanes.map((lane) => lane.role))].sort((a, b) => b.length - a.length);
+  const { story, roles: lines, events, misses, more } = run.headlines;
+  part(".findings h2").textContent = page.runs.length > 1 ? `What was found in ${run.name}` : "What was found";
+  const several = page.runs.length > 1 ? `${run.name}: ` : "";
+  write(d3.select(part(".story")).html(""), `${several}${story}`, roles, colour);
   const list = d3.select(part(".findings ol")).html("");
-  for (const finding of run.sentences) {
+  for (const [lifeline, when, who] of lines) {
     const item = list.append("li");
-    const [first, ...rest] = finding.split(/(?<=[.)]\.?) (?=[A-Z])/);
-    for (const piece of pieces(first, roles)) {
-      if (roles.includes(piece.toLowerCase())) item.append("b").attr("class", "role").style("--role", colour(piece.toLowerCase())).text(piece);
-      else item.append("span").text(piece);
-    }
-    if (rest.length) item.append("span").attr("class", "rest").text(` ${rest.join(" ")}`);
+    const role = run.lanes.find((lane) => lane.lifeline === lifeline)?.role ?? lifeline;
+    item.append("b").attr("class", "role").style("--role", colour(role)).text(lifeline);
+    if (page.roles[role]) item.append("span").attr("class", "meta").text(` ${page.roles[role]}`);
+    item.append("div").text(`${when}: ${who}`);
   }
+  for (const event of events) write(list.append("li").attr("class", "event"), `${event}.`, roles, colour);
+  if (misses.length) list.append("li").attr("class", "meta").text(`Never formed. ${misses.map(([, text]) => text).join("; ")}.`);
+  for (const text of more) list.append("li").attr("class", "meta").text(text);
   for (const [step, task, reason] of run.failed.slice(0, 20)) list.append("li").attr("class", "meta").text(`Step ${step} could not be measured on ${task}: ${reason}`);
   if (run.failed.length > 20) list.append("li").attr("class", "meta").text(`${run.failed.length - 20} more could not be measured.`);
-  const count = list.selectAll("li").size();
-  const more = count > FOLDED || !list.select(".rest").empty();
+  const rest = d3.select(part(".findings .rest")).html("");
+  if (run.sentences.length) rest.append("h3").text("By every definition");
+  for (const sentence of run.sentences) write(rest.append("p"), sentence, roles, colour);
+  fold(part, list.selectAll("li").size(), run.sentences.length > 0);
+}
+
+/** A sentence, its roles in their colours. @param {any} element @param {string} sentence @param {string[]} roles @param {(role: string) => string} colour */
+function write(element, sentence, roles, colour) {
+  for (const piece of pieces(sentence, roles)) {
+    if (roles.includes(piece.toLowerCase())) element.append("b").attr("class", "role").style("--role", colour(piece.toLowerCase())).text(piece);
+    else element.append("span").text(piece);
+  }
+}
+
+/** The switch between the headlines and all of it. @param {Part} part @param {number} count @param {boolean} rest */
+function fold(part, count, rest) {
+  const more = count > FOLDED || rest;
   part(".findings").hidden = !count;
   const unfold = part(".unfold");
   unfold.hidden = !more;
-  const fold = (/** @type {boolean} */ folded) => {
+  const turn = (/** @type {boolean} */ folded) => {
     part(".findings").classList.toggle("folded", folded && more);
-    unfold.textContent = folded ? (count > FOLDED ? `All ${count} findings, in full` : "In full") : "Shorter";
+    unfold.textContent = folded ? (count > FOLDED ? `All ${count} findings, in full` : "In full, by every definition") : "Shorter";
     unfold.setAttribute("aria-expanded", String(!folded));
   };
-  fold(true);
-  unfold.onclick = () => fold(!part(".findings").classList.contains("folded"));
+  turn(true);
+  unfold.onclick = () => turn(!part(".findings").classList.contains("folded"));
 }
 
 /** A sentence cut at the names of roles. @param {string} sentence @param {string[]} roles */
@@ -73,6 +95,14 @@ export function pieces(sentence, roles) {
   if (!roles.length) return [sentence];
   const escaped = roles.map((role) => role.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   return sentence.split(new RegExp(`(?<![\\w/-])(${escaped.join("|")})(?![\\w/-])`, "i"));
+}
+
+/** What was run, to copy. @param {Run} run @param {Part} part */
+function drawMade(run, part) {
+  part(".made").textContent = run.made;
+  const button = part(".copy-made");
+  button.textContent = "Copy";
+  button.onclick = async () => void (button.textContent = (await toClipboard(run.made)) ? "Copied" : "Copying was refused by the browser");
 }
 
 /** The words of the page, with this run's own numbers. @param {Page} page @param {Run} run */
@@ -86,6 +116,7 @@ function guide(page, run) {
   const words = [
     ["component", "an attention head (a1.h0: layer 1, head 0) or an MLP (m0)"],
     ["role", `what a component does, told by its scores. It carries the role while its score is high enough${from}`],
+    ...Object.entries(page.roles).filter(([role]) => run.lanes.some((lane) => lane.role === role)).map(([role, text]) => /** @type {[string, string]} */ ([role, `a head that ${text}`])),
     ["formation", `never a point: after the last checkpoint without, by the first with; in dark, the ${sure} over resampled prompts${definitions.length ? `. Definitions: ${definitions.join(", ")}` : ""}`],
     ["form, function, behaviour", "three clocks: it looks like one (its score); the model needs it (corrupting it hurts the task); the model does the task. They differ in real runs"],
     ["circuit", "the fewest edges that still do the task. Faithfulness: which share of the task they restore on their own"],

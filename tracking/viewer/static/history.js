@@ -5,6 +5,7 @@ import { d3 } from "./vendor/d3.js";
 import { drawFamily, drawMore, families, MORE } from "./curves.js";
 import { drawLane } from "./lanes.js";
 import { innerWidthOf } from "./paper.js";
+import { saveButtons } from "./save.js";
 import { short, timeAxis } from "./time.js";
 
 /** @typedef {import("./data.js").Run} Run */
@@ -25,7 +26,9 @@ export function drawHistory(element, context) {
   const gutter = width < 560 ? 66 : 84;
   const axis = timeAxis(run, store.state.unit, store.state.scale, gutter, width - 18);
   const root = d3.select(element).html("");
-  root.append("h2").text("Over training");
+  const head = root.append("div").attr("class", "panel-head");
+  head.append("h2").text("Over training");
+  saveButtons(head, () => element.querySelector("svg.history"), () => `${run.name}-over-training`);
   const svg = root.append("svg").attr("width", width).attr("class", "history");
   svg.attr("role", "group").attr("aria-label", "Curves and lifelines over training");
   const back = svg.append("g");

@@ -60,7 +60,8 @@ export function drawLane(svg, back, lane, axis, top, context) {
   const head = group.append("text").attr("y", top + 10).attr("x", 0).attr("class", "lane");
   head.append("tspan").attr("class", "role").text(lane.lifeline);
   const count = head.append("tspan").attr("class", "meta").attr("dx", 8);
-  if (formed) tell(head, wordsOf(formed, run, store.state.unit));
+  const meaning = page.roles[lane.role] ? `${lane.role}: ${page.roles[lane.role]}\n` : "";
+  tell(head, `${meaning}${formed ? wordsOf(formed, run, store.state.unit) : ""}` || null);
   let y = top + 18;
   if (lane.tracks.length > FEW + 2) y = drawCrowd(group, lane, axis, y, run, open, store);
   const first = y;

@@ -5,8 +5,10 @@ import { d3 } from "./vendor/d3.js";
 import { drawCircuit, drawCircuitKey, LIMITS } from "./circuit.js";
 import { choose, drawComparison } from "./compare.js";
 import { drawComponent } from "./component.js";
+import { TABLES } from "./data.js";
 import { drawHead } from "./head.js";
 import { drawHistory } from "./history.js";
+import { saveButtons } from "./save.js";
 import { dark, player, press, SCALES } from "./keys.js";
 import { markTracks } from "./lanes.js";
 import { lifted } from "./paper.js";
@@ -29,7 +31,8 @@ const SKELETON = `
 <p class="keys"><kbd>←</kbd> <kbd>→</kbd> step, with <kbd>Shift</kbd> to the next event · <kbd>Home</kbd> <kbd>End</kbd> ·
   <kbd>Space</kbd> play · <kbd>↑</kbd> <kbd>↓</kbd> component · <kbd>Esc</kbd> none · <kbd>u</kbd> steps or tokens ·
   <kbd>l</kbd> axis · <kbd>/</kbd> filter · <kbd>d</kbd> dark. The address holds the view: copy it to share what you see.</p></section>
-<div class="summary"><section class="findings folded" aria-label="Findings"><h2>What was found</h2><ol></ol><button type="button" class="quiet unfold"></button></section>
+<p class="story"></p>
+<div class="summary"><section class="findings folded" aria-label="Findings"><h2></h2><ol></ol><div class="rest"></div><button type="button" class="quiet unfold"></button></section>
 <section class="comparison" aria-label="Formation"></section></div>
 <div class="bar" role="group" aria-label="Time">
   <button type="button" class="play" aria-label="Play">▶</button>
@@ -41,7 +44,7 @@ const SKELETON = `
   <div class="drawing"></div><p class="caption"></p><p class="key"></p></section>
   <section class="component" aria-label="Component"></section></div></div>
 <section class="numbers" aria-label="Tables"><h2>Every number shown</h2><div class="table"></div></section>
-<footer class="meta"><details><summary>What was run</summary><div class="settings"></div></details><p class="version"></p></footer>`;
+<footer class="meta"><details><summary>What was run</summary><div class="panel-head"><h3>Commands, versions and checkpoints</h3><button type="button" class="copy-made">Copy</button></div><pre class="made" tabindex="0"></pre><h3>Settings</h3><div class="settings"></div></details><p class="version"></p></footer>`;
 
 /**
  * Show a page in an element.
@@ -106,7 +109,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     const fit = fitted(page, state);
     if (fit.step !== state.step || fit.task !== state.task) return store.set({ step: fit.step, task: fit.task }), draw(what);
     draw(what);
-    if (address) history.replaceState(null, "", `#${toFragment(stepped(state, runOf()), stepped(initial, page.runs[0]))}`);
+    if (address) history.replaceState(null, "", `#${toFragment(stepped(state, runOf()), initial)}`);
     changed(state, runOf());
   });
   (address ? document : root).addEventListener("keydown", (event) => press(/** @type {KeyboardEvent} */ (event), store, runOf(), play, part(".filter")));
@@ -144,7 +147,8 @@ function checked(page, state) {
   const run = page.runs.find((one) => one.name === state.run) ?? page.runs[0];
   const nearest = run.steps.reduce((best, at, place) => (Math.abs(at - state.step) < Math.abs(run.steps[best] - state.step) ? place : best), 0);
   const edges = LIMITS.includes(state.edges) ? state.edges : "100";
-  return fitted(page, { ...state, edges, run: run.name, step: nearest });
+  const table = TABLES.some((name) => name === state.table) ? state.table : TABLES[0];
+  return fitted(page, { ...state, edges, table, run: run.name, step: nearest });
 }
 
 /** A state whose place and task are those of its run. @param {Page} page @param {State} state @returns {State} */
@@ -167,7 +171,13 @@ function drawChoices(element, page, run, store) {
   };
   choose(root, "run", "Run", page.runs.map((one) => [one.name, one.name]), store.state.run, store);
   if (run.tokens) toggle("unit", [["step", "steps", "time in training steps"], ["tokens", "tokens", "time in tokens seen"]], "Unit of time");
-  toggle("scale", SCALES.map((name) => [name, name, AXES[name]]), "Axis");
+  toggle("scale", SCALES.map((name) => [name, name === "auto" ? `auto: ${automatic(run, store.state.unit)}` : name, AXES[name]]), "Axis");
+}
+
+/** Which scale `auto` chose. @param {Run} run @param {string} unit */
+function automatic(run, unit) {
+  const kind = ((unit === "tokens" && run.scale.tokens) || run.scale.step).automatic;
+  return kind.startsWith("log") ? "log" : kind;
 }
 
 /** Whose circuit is drawn, and how many of its edges. @param {HTMLElement} element @param {Run} run @param {Store} store */
@@ -176,5 +186,6 @@ function drawCircuitChoices(element, run, store) {
   const tasks = Object.keys(run.circuits);
   choose(root, "task", "Task", tasks.map((name) => [name, name]), store.state.task, store);
   const most = (run.circuits[store.state.task]?.at ?? []).reduce((high, at) => Math.max(high, at?.edges.length ?? 0), 0);
+  saveButtons(root, () => element.closest(".graph")?.querySelector("svg.circuit") ?? null, () => `${run.name}-circuit-step-${run.steps[store.state.step]}`);
   if (most > Number(LIMITS[0])) choose(root, "edges", "Edges", LIMITS.map((limit) => [limit, `up to ${limit}`]), store.state.edges, store);
 }

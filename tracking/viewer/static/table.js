@@ -3,6 +3,7 @@
 
 import { d3 } from "./vendor/d3.js";
 import { TABLES, tableOf } from "./data.js";
+import { commaSeparated, download, toClipboard } from "./save.js";
 
 /** @typedef {import("./history.js").Context} Context */
 
@@ -46,6 +47,7 @@ export function drawTable(element, context) {
   const box = here.append("input").attr("type", "checkbox").on("change", () => store.set({ here: box.property("checked") }));
   here.append("span").text(" this step and component only");
   const copy = bar.append("button").attr("type", "button").attr("class", "copy");
+  const save = bar.append("button").attr("type", "button").attr("class", "save").text("Save CSV");
   const holder = root.append("div").attr("class", "scroll table-holder").attr("tabindex", 0).attr("role", "region").attr("aria-label", "Numbers");
   const foot = root.append("p").attr("class", "meta");
   let order = { column: "", down: false };
@@ -86,6 +88,7 @@ export function drawTable(element, context) {
     if (rows.length > limit) foot.append("button").attr("type", "button").attr("class", "quiet").text("Show more").on("click", () => ((limit += 5 * PAGE), fill()));
     foot.append("span").text(" Measured numbers have four significant digits here; the exported tables have all.");
   };
+  save.on("click", () => download(`${run.name}-${known.name}.csv`, "text/csv", commaSeparated(known.table.columns, rows)));
   copy.on("click", async () => {
     const text = tabSeparated(known.table.columns, rows);
     copy.text((await toClipboard(text)) ? "Copied" : "Copying was refused by the browser");
@@ -102,18 +105,3 @@ const written = (cell) => (cell === null ? "" : typeof cell === "number" ? cell.
 
 /** @param {Context} context */
 const hint = ({ run, store }) => (store.state.table === "edges" && !Object.keys(run.circuits).length ? "No edges were recorded in this run." : "");
-
-async function toClipboard(/** @type {string} */ text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    const area = document.createElement("textarea");
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy");
-    area.remove();
-    return done;
-  }
-}
