@@ -335,7 +335,7 @@ def _first_difference(model: Model, tokens: Tensor, same: Callable[[Tensor, Tens
     read: dict[int, Tensor] = {}
     ours: dict[tuple[str, int], Tensor] = {}
     hooks = [
-        norm.module.register_forward_pre_hook(lambda _, given, at=at: read.setdefault(at, given[0].detach()))
+        norm.module.register_forward_pre_hook(lambda _, given, at=at: read.setdefault(int(at), given[0].detach()))
         for at, (norm, *_) in enumerate(places)
         if norm is not None
     ]

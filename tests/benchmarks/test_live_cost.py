@@ -34,7 +34,8 @@ class Side:
         for _ in range(TURN):
             if recorder is not None:
                 recorder(self.state.step, self.state.module, loss=self.loss)
-            self.state, self.loss = training_step(self.state, self.config)
+            self.state, losses = training_step(self.state, self.config)
+            self.loss = losses.whole
         self.before, self.begun = self.seconds(), None
 
 

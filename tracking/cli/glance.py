@@ -104,7 +104,7 @@ def _print_list(lines: Iterable[str], width: int, most: int | None, more: str) -
 
 def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: int) -> None:
     """One row for each role and clock."""
-    cells: dict[str, list[str]] = {
+    cells: dict[str, list[Any]] = {
         "lifeline": _once(str(row["lifeline"]) for row in rows),
         "clock": [str(row["clock"]) for row in rows],
         "date": [_number(row["midpoint"]) for row in rows],

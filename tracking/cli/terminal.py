@@ -89,8 +89,9 @@ def terminal_width() -> int:
 
 def print_wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> None:
     """On stdout, wrapped between words: `first` and `rest` are indents; a name longer than the line stays whole."""
-    indents = {"initial_indent": first, "subsequent_indent": first if rest is None else rest}
-    typer.echo(textwrap.fill(text, width, **indents, break_long_words=False, break_on_hyphens=False))
+    wrapper = textwrap.TextWrapper(width, first, first if rest is None else rest)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    typer.echo(wrapper.fill(text))
 
 
 def print_plain(frame: "pd.DataFrame") -> None:

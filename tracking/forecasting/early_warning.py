@@ -36,6 +36,7 @@ CHANCE = 0.1
 ENOUGH = 0.05
 
 Kind = Literal["level", "change"]
+KINDS: tuple[Kind, ...] = ("level", "change")
 Series = tuple[Float[np.ndarray, "step"], Float[np.ndarray, "step"]]
 
 
@@ -161,7 +162,7 @@ def learn_precursor(
     choosing, calibrating = [known[j] for j in order[:n_choosing]], [known[j] for j in order[n_choosing:]]
     table = {name: _curves(runs.series, str(name)) for name in names}
     best = max(
-        ((name, kind, way) for name in names for kind in ("level", "change") for way in (1, -1)),
+        ((name, kind, way) for name in names for kind in KINDS for way in (1, -1)),
         key=lambda one: _warned(choosing, table[one[0]], dates, one[1:], false_alarms, within),
     )
     name, kind, way = best

@@ -95,7 +95,8 @@ def settle(runs: RunSet, path: "str | Path") -> "pd.DataFrame":
     times = {key: formation_times(runs, part).groupby("run").first() for key, part in questions(runs)}
     rows = []
     for one in about["predictions"]:
-        key = tuple(str(one[name]) for name in QUESTION)
+        role, clock, definition = (str(one[name]) for name in QUESTION)
+        key = role, clock, definition
         seen = times[key].loc[one["run"]] if key in times and one["run"] in times[key].index else None
         before, after = (math.nan, math.nan) if seen is None else (float(seen["low"]), float(seen["high"]))
         rows.append({**one, "seen_before": before, "seen_after": after, "outcome": _outcome(one, before, after)})

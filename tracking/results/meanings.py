@@ -16,7 +16,7 @@ ROLE_MEANINGS: dict[str, str] = {
 }
 """What a head does that carries the role; roles of imported scores are what their makers say."""
 
-STATE_WORDS: dict[State, str] = dict(zip(get_args(State), get_args(State), strict=True)) | {
+STATE_WORDS: dict[str, str] = {state: state for state in get_args(State)} | {
     "formed, still rising": "still rising",
     "formed and lost": "lost again",
     "there from the start": "from the start",
