@@ -32,7 +32,7 @@ from tracking.cli.terminal import (
     trouble_with_disk,
 )
 from tracking.cli.watching import leads, watch
-from tracking.execution.plugins import load_plugins
+from tracking.execution.plugins import add_from_file, load_plugins
 
 if TYPE_CHECKING:
     from tracking.checkpoints.runs import Run
@@ -233,7 +233,10 @@ def audit(
 def record(
     source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
-    task: Annotated[str, typer.Option(help="Tasks, with commas between them.")] = "induction",
+    task: Annotated[
+        str, typer.Option(help="Tasks, with commas between them; one of your own is FILE.py:NAME.")
+    ] = "induction",
+    score: Annotated[list[str] | None, typer.Option(help="A score of heads of your own, FILE.py:NAME.")] = None,
     steps: Steps = "all",
     method: Annotated[
         str,
@@ -268,7 +271,10 @@ def record(
     """
     from tracking.recording.recording import record as record_run
 
-    tasks = tuple(part.strip() for part in task.split(",") if part.strip())
+    for own in score or []:
+        add_from_file("score", own)
+    named = [part.strip() for part in task.split(",") if part.strip()]
+    tasks = tuple(add_from_file("task", part) if ".py:" in part else part for part in named)
     options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
     options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
     options |= {"shard": shard}
