@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.decoding import read_json
 from circuits.files import write_beside
 from circuits.formats import content_hash, read_tensors
 
@@ -73,13 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"expected a checkpoint with a {CONFIG}, found none in {folder}")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"expected JSON in {path}, got something else: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"expected a JSON object in {path}, got {type(config).__name__}")
-    return config
+    return read_json(path, dict[str, Any], what="a model's configuration, a JSON object")
 
 
 def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:

@@ -6,16 +6,20 @@ scoring is in `circuits.attribution` and `circuits.patching`, judging in `circui
 
 import heapq
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from circuits.decoding import as_type, check_keys
 from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
+from circuits.limits import check_limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +29,7 @@ __all__ = [
     "Circuit",
     "Status",
     "crossfit_interval",
+    "graph_from_dict",
     "jaccard",
     "load_circuit",
     "prune",
@@ -289,23 +294,62 @@ def save_circuit(circuit: Circuit, path: "str | Path") -> None:
     write_beside(path, save(plain, {"circuit": json.dumps(header)}))
 
 
-def load_circuit(path: "str | Path") -> Circuit:
-    """Read what `save_circuit` wrote."""
-    from safetensors import safe_open
+class _Header(msgspec.Struct):
+    graph: dict[str, Any]
+    measure: str
+    task: str
+    status: Status
+    target: float | None
+    n_prompts: int
 
-    with safe_open(str(path), framework="numpy") as file:
-        header = json.loads((file.metadata() or {}).get("circuit", "null"))
-        if header is None:
-            raise ValueError(f"expected a circuit written by save_circuit, got {path}, which has no such header")
-        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    estimate = Estimate(arrays["value"], arrays["std_error"], arrays["folds"], header["n_prompts"])
-    scores = EdgeScores(ModelGraph(**header["graph"]), estimate, header["measure"], header["task"])
-    judged = []
-    for name in ("faithfulness", "in_sample"):
-        value, error = arrays.get(name, (None, None))
-        if value is None:
-            judged.append(None)
-        else:
-            folds, n_prompts = arrays[f"{name}_folds"], header["n_prompts"]
-            judged.append(Estimate(np.asarray(value), np.asarray(error), folds, n_prompts))
-    return Circuit(scores, arrays["kept"], judged[0], header["status"], header["target"], judged[1])
+
+def load_circuit(path: "str | Path") -> Circuit:
+    """Read what `save_circuit` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content = read_bytes(path, what="a circuit written by save_circuit")
+    try:
+        arrays = load(content)
+        length = int.from_bytes(content[:8], "little")
+        about = parse_json(content[8 : 8 + length], where=str(path)).get("__metadata__", {}).get("circuit")
+    except (SafetensorError, AttributeError, KeyError) as error:
+        raise ValueError(f"expected a circuit written by save_circuit, but {path} cannot be read: {error}") from error
+    if about is None:
+        raise ValueError(f"expected a circuit written by save_circuit, got {path}, which has no such header")
+    header = as_type(parse_json(about, where=str(path)), _Header, where=str(path))
+    graph = graph_from_dict(header.graph, where=f"{path}, graph")
+    shape = graph.edge_mask.shape
+    for name in ("value", "std_error", "folds", "kept"):
+        if name not in arrays or arrays[name].shape[-2:] != shape:
+            raise ValueError(f"expected scores of {shape[0]} writers and {shape[1]} readers in {path} under {name}")
+    estimate = Estimate(arrays["value"], arrays["std_error"], arrays["folds"], header.n_prompts)
+    scores = EdgeScores(graph, estimate, header.measure, header.task)
+    judged = [_judged(arrays, name, header.n_prompts) for name in ("faithfulness", "in_sample")]
+    return Circuit(scores, arrays["kept"].astype(bool), judged[0], header.status, header.target, judged[1])
+
+
+def _judged(arrays: Mapping[str, np.ndarray], name: str, n_prompts: int) -> Estimate | None:
+    both, folds = arrays.get(name), arrays.get(f"{name}_folds")
+    if both is None or folds is None or both.shape != (2,):
+        return None
+    return Estimate(np.asarray(both[0]), np.asarray(both[1]), folds, n_prompts)
+
+
+def graph_from_dict(about: Mapping[str, Any], *, where: str) -> ModelGraph:
+    """The graph that a file tells of, as `dataclasses.asdict` wrote it.
+
+    Raises:
+        ValueError: a key is unknown or missing, a value is of the wrong kind, or the graph is beyond the limit of
+            components; the sentence begins with `where`.
+    """
+    check_keys(about, ModelGraph, where=where)
+    graph = as_type(about, ModelGraph, where=where)
+    count = graph.n_layers * (graph.n_heads + graph.mlp)
+    check_limit("components", count, f"{where}: {graph.n_layers:,} layers of {graph.n_heads:,} heads would be")
+    return graph

@@ -4,8 +4,12 @@ A file is written **beside** its place, under a name that no reader takes for a 
 is one operation of the file system, so a reader sees the old content or the new one and never half of one.  The name
 beside it, `.<name>.<host>.<process>.<time>.part`, says who wrote it: what a writer that has ended left behind is
 removed by the next one that writes into the folder.
+
+What people name (runs, tasks, metrics) is data and never a path: `name_for_file` gives each name a file name of its
+own, whatever it holds and however long it is, also where a file system takes `A` and `a` for one.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -17,10 +21,22 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote, unquote
 
-__all__ = ["folder_beside", "is_part", "remove_leftovers", "this_host", "write_beside", "write_new"]
+__all__ = [
+    "folder_beside",
+    "is_part",
+    "name_for_file",
+    "name_from_file",
+    "remove_leftovers",
+    "this_host",
+    "write_beside",
+    "write_new",
+]
 
 PART = re.compile(r"\..*\.(?P<host>[^.]+)\.(?P<process>\d+)\.(?P<time>[0-9a-f]+)\.part", re.S)
+LONGEST = 120
+"""Characters of a name in a file's name; a file's whole name may have 255 bytes."""
 UNTOUCHED = 3600.0
 """Seconds after which nobody writes to a file beside its place any more, wherever its writer was."""
 
@@ -93,6 +109,39 @@ def this_host() -> str:
     with suppress(OSError):
         name += f"-{os.stat('/proc/self/ns/pid').st_ino:x}"
     return name
+
+
+def name_for_file(name: str) -> str:
+    """A name of a file or folder that stands for this name and no other.
+
+    Small letters, digits, `_`, `-` and inner dots stay; the rest is percent-encoded, names with capitals end in a
+    digest, and long ones are a beginning and a digest.
+
+    >>> name_for_file("induction"), name_for_file("eval/hellaswag"), name_for_file("..")
+    ('induction', 'eval%2Fhellaswag', '%2E%2E')
+    """
+    text = quote(name.encode(errors="surrogatepass"), safe="").replace("~", "%7E")
+    text = re.sub(r"^\.+|\.+$", lambda dots: "%2E" * len(dots[0]), text)
+    if len(text) > LONGEST:
+        return f"{text[: LONGEST - 40]}~~{_digest(name)}"
+    if name != name.lower() or not text:
+        text += f"~{_digest(name)[:8]}"
+    return text
+
+
+def name_from_file(text: str) -> str | None:
+    """The name that a file's name stands for; None where it was too long to stand in it.
+
+    >>> name_from_file("eval%2Fhellaswag")
+    'eval/hellaswag'
+    """
+    if "~~" in text:
+        return None
+    return unquote(text.partition("~")[0], errors="surrogatepass")
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @contextmanager

@@ -12,7 +12,6 @@ folder).  Another one is one more entry, whose `open` gives an `Entry` for each 
 """
 
 import hashlib
-import json
 import os
 import pickle
 import zipfile
@@ -23,6 +22,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from circuits.decoding import read_json
 from circuits.distributed_files import find_distributed, open_distributed
 from circuits.tensor_files import HOMES, Entry, Opened, first_line, places_in_archive, places_in_safetensors
 
@@ -31,12 +33,14 @@ __all__ = [
     "Entry",
     "Format",
     "Opened",
+    "TrainerState",
     "content_hash",
     "entries",
     "facts_inside",
     "holds_weights",
     "is_weight_file",
     "open_checkpoint",
+    "read_index",
     "read_once",
     "read_tensors",
     "weight_files",
@@ -132,11 +136,23 @@ def _named(stem: str, suffix: str) -> Callable[[Path], tuple[Path, ...]]:
     return find
 
 
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+def read_index(place: Path) -> dict[str, str]:
+    """Which file holds each tensor, as an index of shards tells.
+
+    Raises:
+        ValueError: it is no such index.
+    """
+    return read_json(place, _Index, what="an index of shards").weight_map
+
+
 def _shards(index: Path) -> tuple[Path, ...]:
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of shards: {error}") from error
+    names = sorted(set(read_index(index).values()))
+    if not names:
+        raise ValueError(f"{index} names no shard; fetch that checkpoint again")
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
             raise FileNotFoundError(f"{index} names {name}, which is not there")
@@ -225,14 +241,19 @@ def _free_memory() -> int:
         return 4 << 30
 
 
+class TrainerState(msgspec.Struct):
+    """What is read of the state that the Hugging Face trainer keeps."""
+
+    global_step: int | None = None
+    log_history: list[dict[str, Any]] = []
+
+
 def facts_inside(source: "str | Path") -> dict[str, Any]:
     """What a checkpoint says of itself beside its tensors: `step`, and nanoGPT's `model_args`; empty where nothing."""
     place = Path(source)
     if (place / "trainer_state.json").is_file():
-        try:
-            return {"step": int(json.loads((place / "trainer_state.json").read_text())["global_step"])}
-        except (ValueError, KeyError, TypeError):
-            return {}
+        step = read_json(place / "trainer_state.json", TrainerState, what="the state of a trainer").global_step
+        return {} if step is None else {"step": step}
     try:
         form, files = _located(place)
         return dict(form.open(files[0]).facts) if len(files) == 1 else {}

@@ -8,10 +8,11 @@ References:
     Have Faith in Faithfulness (Hanna et al., 2024), https://arxiv.org/abs/2403.17806
 """
 
-import json
+import io
 from pathlib import Path
 from typing import Any
 
+from circuits.decoding import as_type, parse_json, read_bytes, read_json_lines
 from circuits.model import Model
 from circuits.tasks.task import Task
 from circuits.tasks.text import encode, single_tokens
@@ -59,21 +60,24 @@ def table_task(
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        raise FileNotFoundError(f"no such file: {file}")
     if file.suffix == ".jsonl":
-        return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        return list(read_json_lines(file, dict[str, Any]))
     import pandas as pd
 
-    frame = pd.read_csv(file, keep_default_na=False)
+    try:
+        frame = pd.read_csv(io.BytesIO(read_bytes(file)), keep_default_na=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"expected a table of prompt pairs, but {file} cannot be read: {error}") from error
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _answers(model: Model, row: dict[str, Any], which: str, file: Path, number: int) -> list[int]:
     if f"{which}_idx" in row:
-        value = row[f"{which}_idx"]
-        value = json.loads(value) if isinstance(value, str) and value else value
-        return [int(one) for one in value] if isinstance(value, list) else [int(value)] if value != "" else []
+        value, where = row[f"{which}_idx"], f"{file}, row {number}, {which}_idx"
+        if value == "":
+            return []
+        value = parse_json(value, where=where) if isinstance(value, str) else value
+        return as_type(value if isinstance(value, list) else [value], list[int], where=where)
     if which not in row:
         if which == "incorrect":
             return []

@@ -9,6 +9,7 @@ small, and largest (as d(a, x) + d(x, b) = 2 d) where x has nothing to do with i
 """
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from circuits.formats import entries, weight_files
+from circuits.formats import entries, read_index, weight_files
 from tracking.checkpoints.hub import download
 from tracking.checkpoints.loading import find_config, working_config
 from tracking.checkpoints.runs import Checkpoint, Run
@@ -195,8 +196,7 @@ def _index(step: int, place: Path) -> list[Finding]:
     """What an index of shards says that is not so."""
     found = []
     for index in sorted(place.glob("*.index.json")) if place.is_dir() else []:
-        about = json.loads(index.read_text())
-        told = dict(about["weight_map"])
+        told = read_index(index)
         there = {entry.name: path.name for path in weight_files(place) for entry in entries(path)}
         wrong = sorted(name for name in {*told, *there} if told.get(name) != there.get(name))
         if wrong:
@@ -241,7 +241,7 @@ def _list(steps: Sequence[int]) -> str:
 
 def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     """Steps at which something differs from what most steps have."""
-    texts = {step: json.dumps(value, sort_keys=True, default=str) for step, value in values.items()}
+    texts = {step: json.dumps(_as_numbers(value), sort_keys=True, default=str) for step, value in values.items()}
     if len(set(texts.values())) < 2:
         return []
     usual = Counter(texts.values()).most_common(1)[0][0]
@@ -250,7 +250,7 @@ def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     common = next(values[step] for step, text in texts.items() if text == usual)
     where = ""
     if isinstance(first, Mapping) and isinstance(common, Mapping):
-        keys = sorted(key for key in {*first, *common} if first.get(key) != common.get(key))
+        keys = sorted(str(key) for key in {*first, *common} if first.get(key) != common.get(key))
         where = f" ({keys[0]}: {first.get(keys[0])} in place of {common.get(keys[0])})"
     kind = "config" if what == "configuration" else what
     sentence = (
@@ -258,6 +258,16 @@ def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     )
     advice = "these are not checkpoints of one model; leave them out, or correct the file"
     return [Finding(kind, "error", tuple(odd), f"{sentence} from the others'{where}", advice)]
+
+
+def _as_numbers(value: Any) -> Any:
+    """The same value with every number of one kind, so that 10000 and 10000.0 are one."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_numbers(inner) for inner in value]
+    whole = isinstance(value, float) and math.isfinite(value) and value.is_integer()
+    return int(value) if whole else value
 
 
 def _missing_steps(steps: Sequence[int]) -> list[Finding]:

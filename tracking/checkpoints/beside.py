@@ -10,12 +10,14 @@ Each kind is an entry of `READERS`; adding one is one more entry.
 
 import ast
 import io
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from circuits.decoding import read_json
+from circuits.formats import TrainerState
 
 __all__ = ["READERS", "curves_beside", "hyperparameters_beside"]
 
@@ -53,11 +55,11 @@ def curves_beside(folder: "str | Path") -> list[dict[str, Any]]:
     for place in _places(Path(folder)):
         file = place / "trainer_state.json"
         try:
-            history = json.loads(file.read_text())["log_history"]
-        except (ValueError, OSError, KeyError, TypeError):
+            history = read_json(file, TrainerState).log_history
+        except (ValueError, OSError):  # damaged, or of another program: nothing is told by it
             continue
-        for entry in history if isinstance(history, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+        for entry in history:
+            if isinstance(entry.get("step"), int):
                 by_step.setdefault(entry["step"], {}).update(entry)
     return [by_step[step] for step in sorted(by_step)]
 
@@ -88,7 +90,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trainer_state(file: Path) -> dict[str, Any]:
-    about = json.loads(file.read_text())
+    about = read_json(file, dict[str, Any], what="the state of a trainer")
     names = {"max_steps": "max_steps", "train_batch_size": "train_batch_size", "num_train_epochs": "num_train_epochs"}
     return {ours: about[theirs] for theirs, ours in names.items() if about.get(theirs)}
 

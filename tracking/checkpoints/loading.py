@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.decoding import read_json
 from circuits.formats import read_once, weight_files
 
 if TYPE_CHECKING:
@@ -66,13 +67,7 @@ def find_config(source: "str | Path", *, config: "str | Path | None" = None) -> 
     for home in homes:
         path = home if home.is_file() and home.suffix == ".json" else home / "config.json"
         if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-            except ValueError as error:
-                raise ValueError(f"expected JSON in {path}, got something else: {error}") from error
-            if not isinstance(found, dict):
-                raise ValueError(f"expected a JSON object in {path}, got {type(found).__name__}")
-            return found
+            return read_json(path, dict[str, Any], what="a model's configuration, a JSON object")
     raise FileNotFoundError(
         f"no config.json for {place}: put the model's configuration beside it, or name a folder that has one (config=)"
     )

@@ -7,7 +7,6 @@ too, and so are the revisions of a model on the hub.  The step is read from the 
 of itself where its name says nothing, and can be corrected.  Nothing here reads weights.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from tracking.checkpoints.names import (
     says_step,
     variants_of,
 )
+from tracking.checkpoints.run_files import RunFile, read_log, read_run_file
 
 __all__ = ["Checkpoint", "NoSuchStepError", "Run", "in_order", "parse_step", "select_steps"]
 
@@ -240,20 +240,20 @@ def _find(source: "str | Path", step_of: StepOf, tokens_per_step: float | None) 
         )
     if not place.exists():
         raise FileNotFoundError(f"no such folder: {place}; expected a run, or a folder of checkpoints")
-    about = _read_about(place / "run.json")
-    per_step = None if about.get("tokens_per_step") is None else float(about["tokens_per_step"])
+    about = read_run_file(place) if place.is_dir() else RunFile()
+    per_step = about.tokens_per_step
     found = _find_checkpoints(place, step_of)
     if tokens_per_step is not None:
         per_step = float(tokens_per_step)
         found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
     units = {read_name(checkpoint.name).unit for checkpoint in found}
     return Run(
-        name=str(about.get("name") or place.resolve().name),
+        name=about.name or place.resolve().name,
         checkpoints=found,
-        hyperparameters=about.get("hyperparameters") or hyperparameters_beside(place),
+        hyperparameters=about.hyperparameters or hyperparameters_beside(place),
         tokens_per_step=per_step,
-        model=about.get("model", {}),
-        log=_read_log(place),
+        model=about.model,
+        log=read_log(place) or tuple(curves_beside(place)),
         source=str(place),
         step_unit=units.pop() if len(units) == 1 else "steps",
     )
@@ -345,30 +345,3 @@ def _dated(folder: Path, step_of: StepOf) -> list[Checkpoint]:
         if a_folder or a_file:
             found.append(_named(step, str(entry), entry.name))
     return found
-
-
-def _read_about(place: Path) -> dict[str, Any]:
-    if not place.is_file():
-        return {}
-    try:
-        about = json.loads(place.read_text())
-    except ValueError as error:
-        raise ValueError(f"{place} is damaged ({error}); expected JSON with the run's name and settings") from error
-    per_step = about.get("tokens_per_step") if isinstance(about, dict) else "no object"
-    if per_step is not None and not isinstance(per_step, int | float):
-        raise ValueError(f"{place} must hold an object whose tokens_per_step is a number, got {per_step!r}")
-    return about
-
-
-def _read_log(place: Path) -> tuple[Mapping[str, Any], ...]:
-    """`log.jsonl`, or what the Hugging Face trainer keeps; a line cut short by a killed run is left out."""
-    entries: list[Any] = []
-    if (log := place / "log.jsonl").is_file():
-        for line in log.read_text(errors="replace").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-    else:
-        entries += curves_beside(place)
-    return tuple(entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("step"), int))

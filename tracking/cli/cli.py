@@ -22,12 +22,15 @@ from tracking.cli.terminal import (
     fail,
     for_people,
     in_the_way,
+    make_printable,
+    number,
     pairs,
     print_json,
     print_wrapped,
     progress_bars,
     reporter,
     sentence_of,
+    stop_printing,
     terminal_width,
     trouble_with_disk,
 )
@@ -72,6 +75,7 @@ TokensPerStep = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure is one sentence on stderr and an exit code."""
+    make_printable()
     sys.exit(run(arguments))
 
 
@@ -97,10 +101,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return fail(f"{in_the_way(error)}; choose another place", 2)
     except ImportError as error:
         return fail(f"{error}; `formation doctor` says what is missing", 1)
+    except BrokenPipeError:  # whoever read the results has seen enough
+        stop_printing()
+        return 0
     except OSError as error:
         return fail(trouble_with_disk(error), 1)
     except (RuntimeError, MemoryError) as error:
         return fail(f"the work failed: {sentence_of(error) or type(error).__name__}", 1)
+
+
+@app.callback()
+def _before_any_verb(
+    context: typer.Context,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="NAME=NUMBER: allow more than usual; messages name what.")
+    ] = None,
+) -> None:
+    from circuits.limits import raised_limits
+
+    limits = {name: number(value, "--limit") for name, value in pairs(limit, "--limit").items()}
+    context.with_resource(raised_limits(**limits))
 
 
 def demo(

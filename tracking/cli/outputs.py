@@ -85,6 +85,9 @@ def export(
     folders: HistoryFolders,
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     formats: Annotated[str, typer.Option("--format", help="Formats, with commas between them.")] = "json,csv,parquet",
+    safe_csv: Annotated[
+        bool, typer.Option("--safe-csv", help="Put ' before cells in CSV that a spreadsheet would run.")
+    ] = False,
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
@@ -106,7 +109,7 @@ def export(
     from tracking.results.exports import check_formats, export_timeline
 
     wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
-    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted):
+    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted, safe_csv=safe_csv):
         typer.echo(path)
 
 

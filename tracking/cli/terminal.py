@@ -22,6 +22,7 @@ __all__ = [
     "fail",
     "for_people",
     "in_the_way",
+    "make_printable",
     "number",
     "pairs",
     "print_json",
@@ -31,6 +32,7 @@ __all__ = [
     "progress_bars",
     "reporter",
     "sentence_of",
+    "stop_printing",
     "terminal_width",
     "trouble_with_disk",
     "value_of",
@@ -142,6 +144,22 @@ def reporter(progress: "Progress") -> Any:
         progress.update(bars[what], completed=done, total=total)
 
     return show
+
+
+def make_printable() -> None:
+    """Let any text be printed, whatever the terminal's encoding, and none where there is no terminal at all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def stop_printing() -> None:
+    """Nothing more goes to stdout, also not what waits to be printed when the process ends."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 1)
 
 
 def fail(sentence: str, code: int) -> int:

@@ -10,6 +10,7 @@ a unit leaves on disk is its own business.
 import multiprocessing
 import os
 import pickle
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -223,10 +224,18 @@ def _received(process: Any, pipe: Connection) -> Outcome:
         return Outcome(error=WorkerDiedError(f"its process {how}"))
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent is gone, however it went, has nobody to work for; what it has begun is on no name yet."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _serve(work: Work, pipe: Connection, gpu: str | None) -> None:
     load_plugins()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    with suppress(EOFError, KeyboardInterrupt):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             pipe.send(attempt(work, pipe.recv()))

@@ -17,11 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from circuits.checkpoint import checkpoint_hash, copy_weights, read_weights
 from circuits.files import folder_beside, write_beside
 from circuits.loading import load_model, open_module
 from circuits.model import Model
+from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run
+from tracking.execution.locks import held
 from tracking.experiments.training_hooks import StepsAround, measures, read_log
 from tracking.interventions.applying import LOG, stepping_in
 from tracking.interventions.components import Source
@@ -36,7 +40,7 @@ from tracking.training.training import (
     reproducible,
     save_state,
     start_state,
-    train,
+    train_held,
 )
 
 __all__ = ["Branch", "branch"]
@@ -113,6 +117,7 @@ def branch(
 
     Raises:
         FileNotFoundError: no such run, or its checkpoint keeps no optimiser state.
+        HeldError: another process writes into `out`.
         ValueError: no checkpoint at that step, the run does not say how it was trained, `out` holds something else, or
             the interventions cannot be done, or not together.
 
@@ -138,8 +143,6 @@ def branch(
     name, folders = out.resolve().name, {"branch": out, "control": out / "control"}
     names = {"branch": replace(config, name=name), "control": replace(config, name=f"{name}-control")}
     chosen = {"branch": inherited + new, "control": inherited}
-    for stage, folder in folders.items():  # before anything is trained, and the folder that was asked for first
-        _begin(run, at, folder, names[stage], chosen[stage], about)
 
     def grow(stage: str) -> Run:
         def show(what: str, step: int, steps: int) -> None:
@@ -148,9 +151,12 @@ def branch(
 
         entries = _entries(chosen[stage], about)
         with StepsAround(folders[stage] / LOG, chosen[stage], end) as around:
-            return train(names[stage], folders[stage], until=end, around_step=around, about=entries, progress=show)
+            return train_held(names[stage], folders[stage], until=end, around_step=around, about=entries, progress=show)
 
-    control, made = grow("control"), grow("branch")
+    with held(out, "branch"), held(out / "control", "branch"):
+        for stage, folder in folders.items():  # before anything is trained, and the folder that was asked for first
+            _begin(run, at, folder, names[stage], chosen[stage], about)
+        control, made = grow("control"), grow("branch")
     compared = tuple(step for step in control.steps if step > at and step in run.steps)
     hashes = [(checkpoint_hash(run[step].source), checkpoint_hash(control[step].source)) for step in compared]
     different = tuple(step for step, (theirs, ours) in zip(compared, hashes, strict=True) if theirs != ours)
@@ -326,8 +332,7 @@ def _new_state(config: TrainingConfig, at: int, place: Path) -> None:
 
 
 def _about(folder: "str | Path") -> Mapping[str, Any]:
-    place = Path(folder) / "run.json"
     try:
-        return json.loads(place.read_text()) if place.is_file() else {}
+        return msgspec.to_builtins(read_run_file(folder))
     except ValueError as error:
-        raise ValueError(f"{place} is damaged ({error}); choose another folder") from error
+        raise ValueError(f"{error}; choose another folder") from error

@@ -8,6 +8,7 @@ that the search has not seen: the best of many is partly luck, fresh seeds tell 
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from tracking.comparison.run_set import RunSet, join_runs, run_set, series_of
+from tracking.execution.locks import held
 from tracking.execution.pool import Progress
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
@@ -141,17 +143,18 @@ def design(
     study, distributions = _study(space, seed)
     search = _Search(goal, run, cut if prune else 1.0, least_chance)
     show = progress or (lambda what, done, total: None)
-    for number in range(budget):
-        show("design", number, budget)
-        trial = study.ask(distributions)
-        row = search.attempt(number, dict(trial.params))
-        trial.report(row["cost"], 0)
-        if row["state"] == "pruned":
-            study.tell(trial, state=_states().PRUNED)
-        else:
-            study.tell(trial, row["cost"])
-    show("design", budget, budget)
-    return _result(search, space, budget, confirm)
+    with held(out, "design") if experiment is None else nullcontext():
+        for number in range(budget):
+            show("design", number, budget)
+            trial = study.ask(distributions)
+            row = search.attempt(number, dict(trial.params))
+            trial.report(row["cost"], 0)
+            if row["state"] == "pruned":
+                study.tell(trial, state=_states().PRUNED)
+            else:
+                study.tell(trial, row["cost"])
+        show("design", budget, budget)
+        return _result(search, space, budget, confirm)
 
 
 @dataclass

@@ -24,7 +24,6 @@ The space of a search has `[base]` and `[space]`, whose entries are as those of 
 """
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -33,6 +32,9 @@ from typing import Any
 
 import numpy as np
 
+from circuits.decoding import read_toml
+from circuits.files import name_for_file
+from circuits.limits import check_limit
 from circuits.suggestions import suggest
 from tracking.training.hyperparameters import TrainingConfig
 
@@ -125,6 +127,7 @@ def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
     seeds = _seeds(given.get("seeds", 1))
     if not settings and len(seeds) < 2:
         raise ValueError("expected a sweep of at least two runs: give [grid], [[settings]], [random] or several seeds")
+    check_limit("runs", max(1, len(settings)) * len(seeds), "the sweep would be", hint="take fewer settings or seeds")
     runs = [
         _planned({**base, **setting, "seed": seed}, setting, seed) for setting in settings or [{}] for seed in seeds
     ]
@@ -182,12 +185,7 @@ def _read(source: "str | Path | Mapping[str, Any]", keys: tuple[str, ...], what:
     if isinstance(source, Mapping):
         given = source
     else:
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"no such file: {source}; expected a TOML file of a {what}")
-        try:
-            given = tomllib.loads(Path(source).read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source} is no TOML: {error}") from error
+        given = read_toml(source, dict[str, Any], what=f"a TOML file of a {what}")
     for key in given:
         if key not in keys:
             option = f"an option of training belongs under [base] or [{keys[-2] if what == 'sweep' else keys[-1]}]"
@@ -199,7 +197,8 @@ def _recording(given: Mapping[str, Any]) -> dict[str, Any]:
     recording = {key: given[key] for key in ("tasks", "n_prompts") if key in given}
     if isinstance(tasks := recording.get("tasks"), str):
         recording["tasks"] = [tasks]
-    if not all(isinstance(task, str) for task in recording.get("tasks", [])):
+    tasks = recording.get("tasks", [])
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise ValueError(f'expected tasks = ["induction"], a list of names, got {recording["tasks"]!r}')
     if not _is_count(recording.get("n_prompts", 1)):
         raise ValueError(f"expected n_prompts = 64, a number of prompts, got {recording['n_prompts']!r}")
@@ -215,8 +214,9 @@ def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _seeds(given: Any) -> list[int]:
     if _is_count(given):
+        check_limit("runs", given, f"seeds = {given} would be at least", hint="take fewer seeds")
         return list(range(given))
-    if isinstance(given, list) and given and all(isinstance(seed, int) and seed >= 0 for seed in given):
+    if isinstance(given, list) and given and all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in given):
         return given
     raise ValueError(f"expected seeds = 6, the number of replicates, or a list of seeds, got {given!r}")
 
@@ -230,6 +230,8 @@ def _combinations(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, values in zip(grid, levels, strict=True):
         if not values:
             raise ValueError(f"expected at least one value of {name} under [grid], got an empty list")
+    count = math.prod(len(values) for values in levels)
+    check_limit("runs", count, "every combination under [grid] would be", hint="take fewer values")
     return [dict(zip(grid, values, strict=True)) for values in product(*levels)] if grid else []
 
 
@@ -237,6 +239,10 @@ def _drawn(random: dict[str, Any]) -> list[dict[str, Any]]:
     count, seed = random.pop("draws", 0), random.pop("seed", 0)
     if random and not _is_count(count):
         raise ValueError(f"expected draws = N under [random], the number of settings to draw, got {count!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"expected seed = 0 under [random], a whole number from 0 on, got {seed!r}")
+    if random:
+        check_limit("runs", count, f"draws = {count} under [random] would be", hint="draw fewer")
     rng = np.random.default_rng(seed)
     choices = {name: _choice(name, value) for name, value in random.items()}
     return [{name: choice.draw(rng) for name, choice in choices.items()} for _ in range(count)]
@@ -248,6 +254,8 @@ def _choice(name: str, value: Any) -> "Range | Choice":
     if isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "scale", "whole"}:
         ends = value["low"], value["high"]
         if all(isinstance(end, int | float) for end in ends):
+            if not all(abs(end) < 1e300 for end in ends):
+                raise ValueError(f"expected {name} from a finite number to another, got {str(ends)[:60]}")
             whole = bool(value.get("whole", all(isinstance(end, int) for end in ends)))
             return Range(float(ends[0]), float(ends[1]), str(value.get("scale", "linear")), whole)
     raise ValueError(
@@ -258,6 +266,7 @@ def _choice(name: str, value: Any) -> "Range | Choice":
 def _planned(options: Mapping[str, Any], setting: Mapping[str, Any], seed: int) -> PlannedRun:
     parts = [f"{key}-{value}" for key, value in setting.items()] + [f"seed-{seed}"]
     name = "_".join(parts).replace("/", "-").replace(" ", "")
+    name = name if name_for_file(name).partition("~")[0] == name else name_for_file(name)
     try:
         return PlannedRun(name, setting, TrainingConfig.from_dict({**options, "name": name}))
     except ValueError as error:

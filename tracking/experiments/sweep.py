@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from circuits.files import write_beside
-from tracking.execution.pool import Progress
+from tracking.execution.locks import held
+from tracking.execution.pool import Outcome, Progress
 from tracking.execution.scheduling import run_units, worker_pool
 from tracking.experiments.planning import PlannedRun, SweepPlan, check_recording, read_sweep
 from tracking.history.history import History
@@ -63,10 +64,21 @@ def run_sweep(
         FileNotFoundError: no such file.
         ImportError: a cluster is asked for, and Ray is not installed.
         OSError: there is no such cluster.
+        HeldError: another process writes into `out`.
         ValueError: the plan cannot be read or its runs not be recorded, or fewer than one worker is asked for.
     """
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     out = Path(out)
+    with held(out, "sweep"):
+        found = _train_and_record_all(plan, out, workers, cluster, progress)
+    failed = {name: outcome.reason for name, outcome in found.items() if outcome.failed}
+    return SweepResult(out, tuple(run.name for run in plan.runs if run.name not in failed), failed)
+
+
+def _train_and_record_all(
+    plan: SweepPlan, out: Path, workers: int, cluster: str | None, progress: Progress | None
+) -> dict[str, Outcome]:
+    """What is missing, by name of run."""
     (out / "units").mkdir(parents=True, exist_ok=True)
     about = {run.name: {"setting": dict(run.setting), "config": run.config.to_dict()} for run in plan.runs}
     write_beside(out / "sweep.json", (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
@@ -74,9 +86,7 @@ def run_sweep(
     missing = {run.name: (place, run, recording) for run in plan.runs if not _is_done(out, run)}
     check_recording([run.config for run in plan.runs if run.name in missing], recording)
     with worker_pool(train_and_record, workers=min(workers, max(1, len(missing))), cluster=cluster) as pool:
-        found = run_units(missing, pool, progress=progress, title="sweep")
-    failed = {name: outcome.reason for name, outcome in found.items() if outcome.failed}
-    return SweepResult(out, tuple(run.name for run in plan.runs if run.name not in failed), failed)
+        return run_units(missing, pool, progress=progress, title="sweep")
 
 
 def train_and_record(unit: tuple[str, PlannedRun, Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from circuits.files import write_beside
 from circuits.heads import KINDS, LOSSES, head_scores, sequence_losses
 from circuits.loading import open_module
 from circuits.model import Model
-from tracking.interventions.applying import measured_under, stepping_in
+from tracking.interventions.applying import measured_under, read_interventions, stepping_in
 from tracking.interventions.conditions import Condition
 from tracking.interventions.interventions import Intervention
 from tracking.training.data_order import ordered_batch
@@ -140,4 +140,4 @@ def _measured(model: Model, rule: Condition, standing: Sequence[Intervention]) -
 
 def read_log(place: Path) -> list[dict[str, Any]]:
     """What was written down: step, event (`begins`, `ends`, `done`, `fired`, `not fired`), intervention, measured."""
-    return [json.loads(line) for line in place.read_text().splitlines()] if place.is_file() else []
+    return read_interventions(place)

@@ -7,20 +7,18 @@ Everything to the right of this module works from a history alone and needs no m
 Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from circuits.circuit import Circuit
-from circuits.files import write_beside
 from circuits.graph import Estimate, ModelGraph
 from tracking.checkpoints.names import Stage
 from tracking.checkpoints.runs import NoSuchStepError
+from tracking.history.folder import create_history, read_history_file, tool_version
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
@@ -31,6 +29,7 @@ from tracking.history.records import (
     edges_frame,
     metrics_frame,
     scores_frame,
+    settings_digest,
     write_record,
 )
 from tracking.history.tables import check_tables, infer_graph, records_from_tables
@@ -40,13 +39,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "open_histories", "tool_version"]
-
-
-def tool_version() -> str:
-    try:
-        return version("circuit-formation-tracker")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @dataclass(frozen=True)
@@ -97,11 +89,10 @@ class History:
         import xarray  # noqa: F401  # a quarter of a second: better here than in the first series that is asked for
 
         folder = Path(folder)
-        about = _read_about(folder)
-        records = FolderRecords(folder / "records")
-        graph = ModelGraph(**about["graph"])
-        stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
-        return History(about["name"], graph, records, about["hyperparameters"], about["settings"], stages)
+        about = read_history_file(folder)
+        records = FolderRecords(folder / "records", settings=settings_digest(about.settings))
+        graph = about.model_graph(folder / "history.json")
+        return History(about.name, graph, records, about.hyperparameters, about.settings, about.stages)
 
     @staticmethod
     def from_frame(
@@ -135,9 +126,9 @@ class History:
     def save(self, out: "str | Path") -> None:
         """Write every record into the folder `out`, which must not hold another history."""
         about = {"hyperparameters": self.hyperparameters, "settings": self.settings, "stages": self.stages}
-        create_history(out, self.name, self.graph, **about)
+        digest = create_history(out, self.name, self.graph, **about)
         for record in self.records.values():
-            write_record(out, record)
+            write_record(out, record, settings=digest)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -370,75 +361,3 @@ def _told_apart(index: int, found: Sequence[History], paths: Sequence[tuple[str,
     if not others:
         return name
     return "/".join(own[-next(n for n in range(1, len(own) + 1) if all(own[-n:] != path[-n:] for path in others)) :])
-
-
-def create_history(
-    folder: "str | Path",
-    name: str,
-    graph: ModelGraph,
-    *,
-    hyperparameters: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    stages: Sequence[Stage] = (),
-) -> None:
-    """Make the folder of a history, or check that it is already there with the same graph and settings.
-
-    `settings["tasks"]` may grow, since a task changes nothing of the others, and `settings["versions"]` may differ.
-
-    Raises:
-        ValueError: the folder holds a history of another run or one recorded otherwise.
-    """
-    folder = Path(folder)
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "tool_version": tool_version(),
-        "name": name,
-        "graph": asdict(graph),
-        "hyperparameters": dict(hyperparameters or {}),
-        "settings": dict(settings or {}),
-    }
-    if stages:
-        about["stages"] = [asdict(stage) for stage in stages]
-    (folder / "records").mkdir(parents=True, exist_ok=True)
-    place = folder / "history.json"
-    if place.exists():
-        known, asked = _read_about(folder), json.loads(json.dumps(about))
-        for key in ("name", "graph", "settings"):
-            for part, there, here in _differing(known[key], asked[key]):
-                what = f"{key} {part}" if part else key
-                raise ValueError(
-                    f"{folder} holds a history with {what} {there!r}, and this one has {here!r}; "
-                    "choose another folder, or the same settings"
-                )
-        if more := [task for task in asked["settings"].get("tasks", []) if task not in known["settings"]["tasks"]]:
-            known["settings"]["tasks"] += more
-            write_beside(place, json.dumps(known, indent=2, sort_keys=True).encode())
-        return
-    write_beside(place, json.dumps(about, indent=2, sort_keys=True).encode())
-
-
-def _differing(known: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
-    if not (isinstance(known, dict) and isinstance(asked, dict)):
-        known, asked = {"": known}, {"": asked}
-    may_differ = {"versions", "tasks"} if "tasks" in known and "tasks" in asked else {"versions"}
-    for part in sorted({*known, *asked} - may_differ):
-        if known.get(part) != asked.get(part):
-            yield part, known.get(part), asked.get(part)
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    place = folder / "history.json"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}; expected a history, as `formation record` writes it")
-    if not place.is_file():
-        raise FileNotFoundError(f"{folder} holds no history (no history.json); make it with `formation record`")
-    try:
-        about = json.loads(place.read_text())
-        newer = about["schema_version"] > SCHEMA_VERSION
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{place} is damaged ({error}); delete it, and the same `formation record` as before makes it anew"
-        ) from error
-    if newer:
-        raise ValueError(f"{folder} was written by version {about['tool_version']} of this tool; install that or later")
-    return about

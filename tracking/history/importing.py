@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.decoding import open_regular
+from circuits.limits import check_limit, limit_of
 from circuits.suggestions import suggest
 from tracking.history.history import History
 
@@ -210,15 +212,19 @@ def read_table(path: "str | Path") -> "pd.DataFrame":
     import pandas as pd
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}; expected a table ({', '.join(FORMATS)})")
+    open_regular(path, what=f"a table ({', '.join(FORMATS)})").close()
     ending = next((ending for ending in FORMATS if path.name.lower().endswith(ending)), None)
     if ending is None:
         raise ValueError(f"expected a table that ends in {', '.join(FORMATS)}, got {path.name}")
     try:
         if ending == ".parquet":
+            import pyarrow.parquet as pq
+
+            check_limit("rows", pq.read_metadata(path).num_rows, f"{path} holds")
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if ending.startswith(".tsv") else ",")
+        frame = pd.read_csv(path, sep="\t" if ending.startswith(".tsv") else ",", nrows=int(limit_of("rows")) + 1)
+        check_limit("rows", len(frame), f"{path} holds more than")
+        return frame
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a {ending} table: {error}") from error
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from circuits.files import name_from_file
 from tracking.history.records import Record, read_record
 
 __all__ = ["FolderRecords"]
@@ -15,28 +16,55 @@ log = logging.getLogger(__name__)
 
 
 class FolderRecords(Mapping[tuple[int, str], Record]):
-    """The records of a folder, each read when it is asked for and then kept."""
+    """The records of a folder, each read when it is asked for and then kept.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        settings: the digest of the history's settings; a record that carries another is left out.
+    """
+
+    def __init__(self, folder: Path, *, settings: str) -> None:
+        self._settings = settings
         self._places: dict[tuple[int, str], Path] = {}
         for place in sorted(folder.glob("*.safetensors")):
             step, _, task = place.name.removesuffix(".safetensors").partition(".")
-            if step.isdigit():
-                self._places[int(step), task] = place
+            if step.isascii() and step.isdigit():
+                self._places[int(step), _task(place, task)] = place
         self._read: dict[tuple[int, str], Record] = {}
 
     def __getitem__(self, key: tuple[int, str]) -> Record:
         if key not in self._read:
             try:
-                self._read[key] = read_record(self._places[key])
+                self._read[key] = self._checked(key, read_record(self._places[key]))
             except ValueError as error:  # one damaged file costs that record, not the history
                 if not any(record.provenance.get("damaged") for record in self._read.values()):
                     log.warning("%s; it is left out, and so is any other record that is damaged", error)
                 self._read[key] = Record(*key, status="failed", reason=str(error), provenance={"damaged": True})
         return self._read[key]
 
+    def _checked(self, key: tuple[int, str], record: Record) -> Record:
+        place, made = self._places[key], record.provenance.get("settings", self._settings)
+        if (record.step, record.task) != key:
+            raise ValueError(f"{place} holds the record of {record.task} at step {record.step}; name it so")
+        if made != self._settings:
+            raise ValueError(
+                f"{place} was recorded with other settings than this history's; the same `formation record` as before "
+                "measures it again"
+            )
+        return record
+
     def __iter__(self) -> Iterator[tuple[int, str]]:
         return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _task(place: Path, name: str) -> str:
+    """The task of a record by its file's name; a name that was too long for a file stands in the record alone."""
+    task = name_from_file(name)
+    if task is not None:
+        return task
+    try:
+        return read_record(place).task
+    except ValueError:
+        return name

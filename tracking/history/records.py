@@ -11,18 +11,20 @@ when they are asked for.
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from circuits.circuit import Circuit
-from circuits.files import write_beside
+from circuits.circuit import Circuit, graph_from_dict
+from circuits.decoding import read_json
+from circuits.files import name_for_file, write_beside
 from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
+from tracking.history.record_header import EDGE_PARTS, EdgePart, Status, header_checksum, read_header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +40,13 @@ __all__ = [
     "read_record",
     "record_place",
     "recorded_graph",
+    "settings_digest",
     "write_record",
 ]
 
 SCHEMA_VERSION = 2
-Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown", "failed"]
 NULL_MEASURES = ("rotation",)
 """Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
-EdgePart = Literal["value", "std_error", "folds", "kept"]
-EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,46 @@ def _edge_names(graph: ModelGraph) -> tuple[list[str], list[str], list[str | Non
     return [e.source.name for e in edges], [e.target.name for e in edges], [e.slot for e in edges]
 
 
-def write_record(folder: "str | Path", record: Record) -> Path:
-    """Write one record into a history's folder; a reader sees all of it or none."""
+def write_record(folder: "str | Path", record: Record, *, settings: str | None = None) -> Path:
+    """Write one record into a history's folder; a reader sees all of it or none.
+
+    Args:
+        settings: the digest of the settings that made it, where it does not carry one (`settings_digest`).
+
+    Raises:
+        ValueError: the folder's history has other settings.
+    """
+    made, known = record.provenance.get("settings", settings), _digest_of(Path(folder) / "history.json")
+    if made is not None and known is not None and made != known:
+        raise ValueError(
+            f"{folder} holds a history with other settings than those of the record of {record.task} at step "
+            f"{record.step}; choose another folder, or the same settings"
+        )
+    if made is not None:
+        record = replace(record, provenance={**record.provenance, "settings": made})
     place = record_place(folder, record.step, record.task)
     write_beside(place, _to_bytes(record))
     return place
 
 
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """What tells records of one recording from those of another; tasks may be added, and versions differ."""
+    told = {key: value for key, value in settings.items() if key not in ("tasks", "versions")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest_of(place: Path) -> str | None:
+    if not place.is_file():
+        return None
+    return settings_digest(read_json(place, _Recorded, what="a history").settings)
+
+
+class _Recorded(msgspec.Struct):
+    settings: dict[str, Any] = {}
+
+
 def record_place(folder: "str | Path", step: int, task: str) -> Path:
-    return Path(folder) / "records" / f"{step:09d}.{task}.safetensors"
+    return Path(folder) / "records" / f"{step:09d}.{name_for_file(task)}.safetensors"
 
 
 def _to_bytes(record: Record) -> bytes:
@@ -195,17 +226,12 @@ def _to_bytes(record: Record) -> bytes:
     # One header entry: safetensors does not keep the order of several, and equal records are equal files.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header["checksums"] = {name: _checksum(array) for name, array in contiguous.items()}
-    header["checksum"] = _header_checksum(header)
+    header["checksum"] = header_checksum(header)
     return save(contiguous, {"record": json.dumps(header, sort_keys=True)})
 
 
 def _checksum(array: np.ndarray) -> str:
     return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()[:16]
-
-
-def _header_checksum(header: Mapping[str, Any]) -> str:
-    told = {key: value for key, value in header.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _pack(name: str, estimate: Estimate) -> dict[str, np.ndarray]:
@@ -243,10 +269,10 @@ def recorded_graph(folder: "str | Path") -> ModelGraph | None:
     for place in sorted(Path(folder).glob("records/*.safetensors")):
         try:
             about = read_header(place).get("circuit")
-        except (ValueError, KeyError, OSError, struct.error):
+        except (ValueError, OSError):
             continue
         if about is not None:
-            return ModelGraph(**about["graph"])
+            return graph_from_dict(about["graph"], where=str(place))
     return None
 
 
@@ -257,22 +283,6 @@ def check_record(place: "str | Path") -> None:
         ValueError: it is damaged.
     """
     RecordFile(Path(place), read_record(place).__dict__["file"].header).arrays("")
-
-
-def read_header(place: Path) -> dict[str, Any]:
-    """The header of a record's file, which is a few kilobytes; a file that was cut short is told by its length."""
-    with open(place, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > 1 << 26:
-            raise ValueError("no header")
-        entries = json.loads(file.read(length))
-        end = max((about["data_offsets"][1] for name, about in entries.items() if name != "__metadata__"), default=0)
-        if 8 + length + end != os.fstat(file.fileno()).st_size:
-            raise ValueError("it was cut short")
-    header = json.loads(entries["__metadata__"]["record"])
-    if header["checksum"] != _header_checksum(header):
-        raise ValueError("its header does not agree with its checksum")
-    return header
 
 
 def _damage(place: Path, error: Exception) -> ValueError:
@@ -355,7 +365,7 @@ def _nodes(names: tuple[str, ...]) -> tuple[Node, ...]:
 
 
 def _circuit(file: RecordFile, about: Mapping[str, Any]) -> Circuit:
-    graph = ModelGraph(**about["graph"])
+    graph = graph_from_dict(about["graph"], where=str(file.place))
     value, error, folds, kept = (_whole(graph, file.edges(part)) for part in EDGE_PARTS)
     judged = [
         _unpack(file.arrays(name), name, about[f"{name}_n_prompts"], ()) if f"{name}_n_prompts" in about else None

@@ -13,6 +13,7 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import SLOTS, Edge, EdgeScores, Estimate, ModelGraph, Node, NodeScores
+from circuits.limits import check_limit
 from tracking.history.records import Record
 
 if TYPE_CHECKING:
@@ -56,10 +57,17 @@ def _checked(frame: "pd.DataFrame", table: str, needed: tuple[str, ...]) -> "pd.
     if not len(frame):
         raise ValueError(f"the {table} table has no rows")
     frame = frame.copy()
-    for column in {"step", "value", "score", "std_error", "tokens"} & set(frame.columns):
+    for column in sorted({"step", "value", "score", "std_error", "tokens"} & set(frame.columns)):
         frame[column] = _numbers(frame[column], f"column {column!r} of the {table} table")
-    if frame["step"].isna().any() or (frame["step"] % 1 != 0).any() or (frame["step"] < 0).any():
-        raise ValueError(f"column 'step' of the {table} table must hold whole numbers from 0 on")
+    for column in sorted({"std_error", "tokens"} & set(frame.columns)):
+        _refuse(frame[column] < 0, frame[column], f"column {column!r} of the {table} table must hold numbers from 0 on")
+    step, what = frame["step"], f"column 'step' of the {table} table must hold whole numbers from 0 on"
+    _refuse(step.isna() | (step % 1 != 0) | (step < 0) | (step > 2**53), step, what)
+    for column in sorted({"component", "measure", "source", "target", "name"} & set(frame.columns)):
+        what = f"column {column!r} of the {table} table must hold names, none of them blank"
+        _refuse(frame[column].isna() | (frame[column].astype(str).str.strip() == ""), frame[column], what)
+    if "task" in frame:
+        frame["task"] = frame["task"].fillna("imported").astype(str)
     frame["step"] = frame["step"].astype(int)
     if table != "metrics" and "task" not in frame:
         frame["task"] = "imported"
@@ -75,10 +83,25 @@ def _checked(frame: "pd.DataFrame", table: str, needed: tuple[str, ...]) -> "pd.
 def _numbers(column: "pd.Series", what: str) -> "pd.Series":
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce")
-    if (bad := numbers.isna() & column.notna()).any():
-        raise ValueError(f"{what} must hold numbers, got {column[bad].iloc[0]!r} in row {column[bad].index[0]}")
-    return numbers.astype(float)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    except (TypeError, ValueError) as error:  # lists, dates, complex numbers
+        raise ValueError(f"{what} must hold numbers, got {column.dtype} such as {column.iloc[0]!r}") from error
+    _refuse(numbers.isna() & column.notna(), column, f"{what} must hold numbers")
+    _refuse(np.isinf(numbers), column, f"{what} must hold finite numbers, or blanks where nothing is known")
+    return numbers
+
+
+def _refuse(bad: "pd.Series", column: "pd.Series", what: str) -> None:
+    """Raises:
+    ValueError: some rows are bad; the sentence names the first ones, counted from the first row below the head.
+    """
+    if bad.any():
+        places = np.flatnonzero(bad.to_numpy())
+        rows = ", ".join(str(place + 1) for place in places[:5].tolist()) + (" ..." if len(places) > 5 else "")
+        value = column.iloc[int(places[0])]
+        got = "a blank cell" if value is None or value != value else repr(str(value)[:60])
+        raise ValueError(f"{what}, got {got} in row{'s' if len(places) > 1 else ''} {rows}")
 
 
 def infer_graph(tables: "Mapping[str, pd.DataFrame]") -> ModelGraph:
@@ -86,9 +109,15 @@ def infer_graph(tables: "Mapping[str, pd.DataFrame]") -> ModelGraph:
     names = set(tables["scores"]["component"].astype(str)) if "scores" in tables else set()
     if "edges" in tables:
         names |= set(tables["edges"]["source"].astype(str)) | set(tables["edges"]["target"].astype(str))
-    nodes = [Node.parse(name) for name in names]
+    nodes = [Node.parse(name) for name in sorted(names)]
     layers = 1 + max((node.layer for node in nodes), default=0)
     heads = 1 + max((node.index for node in nodes if node.kind == "head"), default=0)
+    farthest = max(nodes, key=lambda node: (node.layer / max(1, layers), node.index))
+    widest = max(nodes, key=lambda node: node.index if node.kind == "head" else -1)
+    what = (
+        f"the names in the tables, up to {farthest} and {widest}, are of a model of {layers:,} layers, which would be"
+    )
+    check_limit("components", layers * heads, what, hint="correct the name if it is mistyped")
     return ModelGraph(max(layers, 1), max(heads, 1), mlp=any(node.kind == "mlp" for node in nodes))
 
 
@@ -104,6 +133,11 @@ def _record(parts: dict[tuple[int, str], Record], step: int, task: str, frame: "
 
 def _fill_scores(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int, str], Record]) -> None:
     known = {name: Node.parse(str(name)) for name in frame["component"].unique()}
+    if strange := [name for name, node in known.items() if node not in graph.writer_index]:
+        expected = f"{graph.n_layers} layers of {graph.n_heads} heads{'' if graph.mlp else ' without MLPs'}"
+        raise ValueError(
+            f"the scores table has the component {strange[0]}, which is none that writes; expected those of {expected}"
+        )
     places = frame["component"].map({name: graph.writer_index[node] for name, node in known.items()})
     # Rows in the order of the graph, so that those of one measure are its nodes in order.
     frame = frame.assign(place=places).sort_values("place", kind="stable")

@@ -1,18 +1,20 @@
 """Applied interventions: what they do around training steps, and around measurements."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from torch.optim import Optimizer
 
+from circuits.decoding import as_type, read_json_lines
 from circuits.model import Model
 from tracking.checkpoints.runs import Checkpoint
 from tracking.interventions.activations import StandIn, measured_with, standing_in
 from tracking.interventions.interventions import Intervention
 
-__all__ = ["LOG", "measured_under", "standing_at", "stepping_in", "stood_in"]
+__all__ = ["LOG", "measured_under", "read_interventions", "standing_at", "stepping_in", "stood_in"]
 
 LOG = "interventions.jsonl"
 
@@ -65,14 +67,35 @@ def standing_at(checkpoint: Checkpoint) -> tuple[Intervention, ...]:
         return ()
     place = folder.parent / LOG
     standing: dict[str, None] = {}
-    for line in place.read_text().splitlines() if place.is_file() else ():
-        entry = json.loads(line)
+    for entry in read_interventions(place):
         if entry["step"] < step and entry["event"] == "begins":
             standing[entry["intervention"]] = None
         elif entry["step"] < step and entry["event"] == "ends":
             standing.pop(entry["intervention"], None)
     found = (Intervention.parse(text) for text in standing)
     return tuple(each for each in found if each.kind.stands_in is not None)
+
+
+class _Firing(msgspec.Struct):
+    """What a line of the log of interventions must hold."""
+
+    step: int
+    event: str
+    intervention: str
+
+
+def read_interventions(place: Path) -> list[dict[str, Any]]:
+    """The lines of a log of interventions, none where there is no such file.
+
+    Raises:
+        ValueError: a line is no such entry.
+    """
+    if not place.exists():
+        return []
+    found = list(read_json_lines(place, dict[str, Any]))
+    for number, entry in enumerate(found, start=1):
+        as_type(entry, _Firing, where=f"{place}, entry {number}")
+    return found
 
 
 def _stand_ins(model: Model, interventions: Sequence[Intervention]) -> list[StandIn]:

@@ -21,7 +21,15 @@ from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.execution.locks import claim
 from tracking.history.history import History, create_history, tool_version
-from tracking.history.records import Record, check_record, read_record, record_place, recorded_graph, write_record
+from tracking.history.records import (
+    Record,
+    check_record,
+    read_record,
+    record_place,
+    recorded_graph,
+    settings_digest,
+    write_record,
+)
 from tracking.recording.measuring import TRAINING, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
 from tracking.recording.summary import State, UnitResult
@@ -66,6 +74,7 @@ class CheckpointLoop:
     ) -> None:
         self.run, self.folder, self.slot, self.downloads = run, folder, slot, downloads
         self.settings, self.units = slot.settings, units
+        self.digest = settings_digest(slot.settings.to_dict())
         self.graph: ModelGraph | None = None
         self.begun = False
         self.waiting: list[Record] = []
@@ -149,7 +158,7 @@ class CheckpointLoop:
     def _visit(self, checkpoint: Checkpoint, held: ExitStack) -> Visit:
         present, missing = [], []
         for unit in self.settings.units if self.units is None else self.units:
-            (present if stands(self.folder, checkpoint.step, unit) else missing).append(unit)
+            (present if stands(self.folder, checkpoint.step, unit, settings=self.digest) else missing).append(unit)
         return Visit(checkpoint, present, missing, held)
 
     def _read(self, visit: Visit) -> ReadCheckpoint:
@@ -193,7 +202,7 @@ class CheckpointLoop:
 
     def _log_of_training(self, visit: Visit) -> None:
         if (found := training_record(self.run, visit.checkpoint)) is not None:
-            if self.graph is not None and stands(self.folder, found.step, TRAINING):
+            if self.graph is not None and stands(self.folder, found.step, TRAINING, settings=self.digest):
                 visit.note(TRAINING, "skipped")
             else:
                 self._write(found)
@@ -206,7 +215,7 @@ class CheckpointLoop:
         if self.graph is None:
             self._create(model.graph)
         for waiting in self.waiting:
-            write_record(self.folder, waiting)
+            write_record(self.folder, waiting, settings=self.digest)
         self.waiting.clear()
 
     def _fail(self, unit: str, visit: Visit, error: Exception, provenance: Mapping[str, Any]) -> None:
@@ -217,7 +226,7 @@ class CheckpointLoop:
 
     def _write(self, found: Record) -> None:
         if self.graph is not None:
-            write_record(self.folder, found)
+            write_record(self.folder, found, settings=self.digest)
         else:
             self.waiting.append(found)
 
@@ -228,11 +237,13 @@ def _refuse_full_disk(error: Exception) -> None:
         raise error
 
 
-def stands(folder: Path, step: int, unit: str) -> bool:
-    """Whether a unit is on disk, whole and measured."""
+def stands(folder: Path, step: int, unit: str, *, settings: str) -> bool:
+    """Whether a unit is on disk, whole and measured with these settings (their digest)."""
     place = record_place(folder, step, unit)
     try:
-        if not place.is_file() or read_record(place).status == "failed":
+        if not place.is_file() or (record := read_record(place)).status == "failed":
+            return False
+        if record.provenance.get("settings", settings) != settings:
             return False
         check_record(place)
     except ValueError:

@@ -122,6 +122,7 @@ class Recorder:
         self._model: Model | None = None
         self._tasks: dict[str, Any] = {}
         self._left: float | None = None
+        self._digest: str | None = None
         self._known: dict[int, str] = {}
         self._warned: set[str] = set()
         self._before: tuple[int, dict[str, float]] | None = None
@@ -315,7 +316,7 @@ class Recorder:
         with measured_under(self._model, interventions):
             for unit in self._units:
                 record = measure(unit, self._model, self._tasks, self._settings, here, provenance)
-                write_record(self.folder, record)
+                write_record(self.folder, record, settings=self._digest)
                 values |= _numbers(record)
         self.pace.costs.append(self._clock() - entered)
         return state, values
@@ -362,7 +363,8 @@ class Recorder:
         model = open_module(replica_of(module), adapter=self._adapter)
         self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
-        create_history(self.folder, self._name, model.graph, hyperparameters=self._hyperparameters, settings=settings)
+        about = {"hyperparameters": self._hyperparameters, "settings": settings}
+        self._digest = create_history(self.folder, self._name, model.graph, **about)
         found: dict[int, dict[str, str]] = {}
         for (step, unit), record in self.history.records.items():
             found.setdefault(step, {})[unit] = str(record.provenance.get("weights"))

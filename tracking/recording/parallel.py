@@ -21,7 +21,7 @@ from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.execution.pool import Outcome, WorkerDiedError, WorkerPool
 from tracking.execution.scheduling import run_units, threads_each, worker_pool
-from tracking.history.records import write_record
+from tracking.history.records import settings_digest, write_record
 from tracking.recording.checkpoint_loop import CANNOT, AllUnreadableError, CheckpointLoop, stands
 from tracking.recording.measuring import TRAINING, Settings, failed_record
 from tracking.recording.model_slot import SMALL, ModelSlot
@@ -92,7 +92,8 @@ def record_in_parallel(
         place, slot = folder.absolute(), (*options.items(),)
         make = partial(WorkItem, folder=place, settings=settings, slot=slot, keeps=keep is not None)
         units = (TRAINING, *settings.units)
-        stood = {(step, unit) for step in run.steps for unit in units if stands(folder, step, unit)}
+        made = settings_digest(settings.to_dict())
+        stood = {(step, unit) for step in run.steps for unit in units if stands(folder, step, unit, settings=made)}
         items = {f"{item.checkpoint.step}/{item.units[-1]}": item for item in _cut(run, settings, stood, make)}
         with closing(Downloads(folder, keep)) as downloads:
             _Items(run, folder, items, stood, downloads, ledger).run_all(pool)
@@ -185,9 +186,9 @@ class _Items:
         return replace(result, state="done") if new else result
 
     def _given_up(self, item: WorkItem, reason: str) -> list[UnitResult]:
-        step = item.checkpoint.step
-        missing = [unit for unit in item.units if not stands(self.folder, step, unit)]
+        step, made = item.checkpoint.step, settings_digest(item.settings.to_dict())
+        missing = [unit for unit in item.units if not stands(self.folder, step, unit, settings=made)]
         for unit in missing:
             record = failed_record(unit, item.checkpoint, reason, {"checkpoint": item.checkpoint.name})
-            write_record(self.folder, record)
+            write_record(self.folder, record, settings=made)
         return [UnitResult(step, unit, "failed", reason) for unit in missing]

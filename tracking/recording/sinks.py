@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from circuits.decoding import read_json_lines
 from circuits.files import write_beside
 
 __all__ = ["jsonl_sink", "tensorboard_sink", "trackio_sink", "wandb_sink"]
@@ -29,14 +30,18 @@ def jsonl_sink(path: "str | Path") -> Sink:
     def send(step: int, values: Mapping[str, float]) -> None:
         nonlocal begun
         if not begun and place.is_file():
-            kept = [line for line in place.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in kept if json.loads(line)["step"] < step]
-            write_beside(place, "".join(line + "\n" for line in kept).encode())
+            kept = [entry for entry in read_json_lines(place, dict[str, Any]) if not _from(entry, step)]
+            write_beside(place, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         begun = True
         with open(place, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     return send
+
+
+def _from(entry: Mapping[str, Any], step: int) -> bool:
+    at = entry.get("step")
+    return isinstance(at, int) and at >= step
 
 
 def wandb_sink(run: Any = None) -> Sink:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.files import name_for_file
 from tracking.history.columns import kind_of
-from tracking.results.results import RunTimeline, Timeline, file_name, versions
+from tracking.results.results import RunTimeline, Timeline, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def netcdf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
         data = dataset(run)
         file = io.BytesIO()
         file.write(bytes(data.to_netcdf(engine="scipy", format="NETCDF3_64BIT")))
-        yield f"{file_name(run.name)}.nc", file.getvalue()
+        yield f"{name_for_file(run.name)}.nc", file.getvalue()
 
 
 def dataset(run: RunTimeline) -> "xr.Dataset":
@@ -105,4 +106,4 @@ def zarr_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
         files: dict[str, Any] = {}
         dataset(run).to_zarr(MemoryStore(files), mode="w", zarr_format=2, consolidated=True)
         for key in sorted(files):
-            yield f"{file_name(run.name)}.zarr/{key}", files[key].to_bytes()
+            yield f"{name_for_file(run.name)}.zarr/{key}", files[key].to_bytes()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.files import name_for_file
 from tracking.history.columns import TABLES
-from tracking.results.results import RunTimeline, Timeline, file_name, versions
+from tracking.results.results import RunTimeline, Timeline, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def write_tensorboard(timeline: Timeline, folder: Path) -> list[Path]:
 
     written = []
     for run in timeline.runs:
-        place = folder / file_name(run.name)
+        place = folder / name_for_file(run.name)
         writer = EventFileWriter(str(place))
         for step, name, value in _rows(run):
             scalar = Summary.Value(tag=name, simple_value=value)

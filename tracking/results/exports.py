@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from circuits.files import write_beside
 from circuits.suggestions import suggest
@@ -21,6 +21,9 @@ from tracking.results.dashboards import write_tensorboard, write_wandb
 from tracking.results.interchange import gexf_files, graphml_files, trace_files
 from tracking.results.results import Timeline, versions
 from tracking.results.timeline import as_timeline, json_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FORMATS", "Format", "check_formats", "export_timeline"]
 
@@ -48,10 +51,15 @@ class Format:
             raise ValueError("expected a format with either files or a client, got both or neither")
 
 
-def _csv_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
+RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet takes for a formula."""
+
+
+def _csv_files(timeline: Timeline, *, safe: bool = False) -> Iterator[tuple[str, Content]]:
     def write(table: str, file: BinaryIO) -> None:
         for number, part in enumerate(timeline.parts(table)):
             whole = {name: "Int64" for name in part.columns if kind_of(name) == "integer"}
+            part = _not_run(part) if safe else part
             part.astype(whole).to_csv(file, index=False, header=number == 0, lineterminator="\n")
 
     for table in TABLES:
@@ -95,6 +103,17 @@ FORMATS: dict[str, Format] = {
 """Every format by its name. Tables are written in parts, for runs with millions of edge scores."""
 
 
+def _not_run(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with an apostrophe before every text that a spreadsheet would take for a formula."""
+    texts = {name: frame[name] for name in frame.columns if kind_of(str(name)) == "text"}
+    return frame.assign(
+        **{
+            name: column.map(lambda text: f"'{text}" if str(text).startswith(RUN_BY_SPREADSHEETS) else text)
+            for name, column in texts.items()
+        }
+    )
+
+
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """The formats, each once.
 
@@ -121,6 +140,7 @@ def export_timeline(
     out: "str | Path",
     *,
     formats: Sequence[str] = ("json", "csv", "parquet"),
+    safe_csv: bool = False,
     **options: Any,
 ) -> list[Path]:
     """Write a timeline as files, each beside its place and then moved into it.
@@ -129,6 +149,7 @@ def export_timeline(
         timeline: a timeline; or histories, which are then linked and dated with `options` (see `build_timeline`).
         out: folder for the files.
         formats: any of `FORMATS`, which says what each is.
+        safe_csv: put an apostrophe before texts in CSV that a spreadsheet would run as a formula.
 
     Every file carries `schema_version` and the tool's version.
 
@@ -146,7 +167,8 @@ def export_timeline(
     for name in wanted:
         if (client := FORMATS[name].client) is not None:
             written += client(found, out / name)
-        for place, content in FORMATS[name].files(found):
+        files = partial(_csv_files, safe=True) if name == "csv" and safe_csv else FORMATS[name].files
+        for place, content in files(found):
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             write_beside(out / place, content)
             written.append(out / place)

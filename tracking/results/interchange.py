@@ -13,8 +13,9 @@ import networkx as nx
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.files import name_for_file
 from tracking.history.history import History
-from tracking.results.results import RunTimeline, Timeline, file_name, versions
+from tracking.results.results import RunTimeline, Timeline, versions
 
 __all__ = ["dynamic_circuit", "gexf_files", "graphml_files", "trace_files"]
 
@@ -26,7 +27,7 @@ def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
             text = "\n".join(nx.generate_gexf(dynamic_circuit(run, task), version="1.2draft"))
             # The writer dates its files to the day; equal timelines are equal files.
             text = re.sub(r' lastmodifieddate="[^"]*"', "", text)
-            yield f"gexf/{file_name(run.name)}.{file_name(task)}.gexf", (text + "\n").encode()
+            yield f"gexf/{name_for_file(run.name)}.{name_for_file(task)}.gexf", (text + "\n").encode()
 
 
 def dynamic_circuit(run: RunTimeline, task: str) -> nx.MultiDiGraph:
@@ -104,7 +105,10 @@ def graphml_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
                 graph = circuit.to_networkx()
                 graph.graph |= {**versions(), "run": run.name, "step": step, "status": circuit.status}
                 text = "\n".join(nx.generate_graphml(graph))
-                yield f"graphml/{file_name(run.name)}/{file_name(task)}/{step:09d}.graphml", (text + "\n").encode()
+                yield (
+                    f"graphml/{name_for_file(run.name)}/{name_for_file(task)}/{step:09d}.graphml",
+                    (text + "\n").encode(),
+                )
 
 
 def trace_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,6 @@ its formation table, and the findings in words.  Its six tables have the same co
 CSV and in JSON.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tracking.history.history import SCHEMA_VERSION, History, tool_version
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RunTimeline", "Timeline", "file_name", "versions"]
+__all__ = ["RunTimeline", "Timeline", "versions"]
 
 PART = 1 << 18
 """Rows of a table that are made at a time."""
@@ -25,11 +24,6 @@ PART = 1 << 18
 def versions() -> dict[str, Any]:
     """What every file says of the program that wrote it."""
     return {"schema_version": SCHEMA_VERSION, "tool_version": tool_version()}
-
-
-def file_name(name: str) -> str:
-    """The name with everything but letters, digits, dots and dashes as an underscore."""
-    return re.sub(r"[^\w.-]", "_", name)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuits.circuit import Circuit
-from circuits.graph import Estimate, ModelGraph
+from circuits.circuit import Circuit, graph_from_dict
+from circuits.decoding import as_type, read_json
+from circuits.graph import Estimate
 from tracking.checkpoints.names import Stage
 from tracking.formation.dating import default_definitions
 from tracking.formation.formation import formation_table
@@ -29,6 +30,7 @@ from tracking.lifelines.lifelines import link_lifelines
 from tracking.results.findings import findings
 from tracking.results.older_files import upgraded
 from tracking.results.results import RunTimeline, Timeline, versions
+from tracking.results.timeline_types import Head, TimelineFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,15 +132,16 @@ def load_timeline(path: "str | Path") -> Timeline:
     if not place.is_file():
         raise FileNotFoundError(f"no timeline at {place}; write one with `formation export` first")
     try:
-        about = json.loads(place.read_text(encoding="utf-8"))
-        newer, tool = about["schema_version"] > SCHEMA_VERSION, about["tool_version"]
-    except (KeyError, TypeError, ValueError) as error:
+        about = read_json(place, dict[str, Any], what="a timeline")
+        head = as_type(about, Head, where=str(place))
+    except ValueError as error:
         raise ValueError(f"{place} is no timeline, or is damaged ({error}); export it again") from error
-    if newer:
-        raise ValueError(f"{place} was written by version {tool} of this tool; install that or later")
+    if head.schema_version > SCHEMA_VERSION:
+        raise ValueError(f"{place} was written by version {head.tool_version} of this tool; install that or later")
     try:
-        return Timeline(tuple(_run_from_json(run, about["schema_version"]) for run in about["runs"]))
-    except (KeyError, TypeError, ValueError) as error:
+        as_type(about, TimelineFile, where=str(place))
+        return Timeline(tuple(_run_from_json(run, head.schema_version) for run in about["runs"]))
+    except (KeyError, ValueError) as error:  # a KeyError is a column that the file's version has and the file has not
         raise ValueError(f"{place} is damaged ({error}); export it again") from error
 
 
@@ -236,8 +239,10 @@ def _run_from_json(about: Mapping[str, Any], schema_version: int) -> RunTimeline
 
     tables = {name: upgraded(pd.DataFrame(about["tables"][name]), name, schema_version) for name in TABLES}
     frames = {name: typed(table, name) for name, table in tables.items()}
-    graph = ModelGraph(**about["graph"])
+    graph = graph_from_dict(about["graph"], where="graph")
     records = records_from_tables(check_tables({n: frames[n] for n in MEASURED if len(frames[n])}), graph)
+    if len({len(about["records"][name]) for name in RECORD_COLUMNS}) > 1:
+        raise ValueError("the columns of records are not of one length")
     rows = zip(*(about["records"][name] for name in RECORD_COLUMNS), strict=True)
     restored = {}
     for row in rows:

@@ -6,7 +6,7 @@ with the one that was probably meant.
 
 import json
 import math
-import tomllib
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from circuits.architectures import NativeConfig
+from circuits.decoding import read_toml
+from circuits.limits import check_limit
 from circuits.suggestions import suggest
 from tracking.checkpoints.runs import select_steps
 from tracking.training.sequences import Repeats
@@ -90,8 +92,24 @@ class TrainingConfig:
                 raise ValueError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
         if self.z_loss < 0:
             raise ValueError(f"expected z_loss from 0 on, got {self.z_loss}")
+        self._check_size()
         self.sequences  # noqa: B018
         self.checkpoint_steps  # noqa: B018
+
+    def _check_size(self) -> None:
+        """Weights, gradients and two moments of the optimiser, and what a step holds of its batch, in 4 bytes each."""
+        weights = (
+            self.n_layers * (12 if not self.attn_only else 4) * self.d_model**2 + 2 * self.vocabulary * self.d_model
+        )
+        tokens = self.batch_size * self.context_length
+        held = tokens * (self.vocabulary + self.n_layers * (8 * self.d_model + self.n_heads * self.context_length))
+        what = "a model and a batch of this size would take"
+        check_limit("gigabytes", (16 * weights + 8 * held) / 1e9, what, hint="give smaller ones")
+        wide = any(part.strip() == "all" for part in self.checkpoints.split(","))
+        strides = [int(match[1] or 1) for match in re.finditer(r"\.\.\d*(?::(\d{1,12}))?", self.checkpoints)]
+        count = self.steps if wide else self.steps / max(1, min(strides, default=self.steps))
+        what = f"checkpoints={self.checkpoints!r} of {self.steps:,} steps would be"
+        check_limit("checkpoints", count, what, hint="keep fewer")
 
     @staticmethod
     def from_toml(path: "str | Path", overrides: Mapping[str, Any] | None = None) -> "TrainingConfig":
@@ -103,12 +121,7 @@ class TrainingConfig:
             FileNotFoundError: no such file.
             ValueError: it is no TOML, or an option is unknown or of the wrong kind.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no such file: {path}; expected a TOML file of training options")
-        try:
-            given = tomllib.loads(Path(path).read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no TOML: {error}") from error
+        given = read_toml(path, dict[str, Any], what="a TOML file of training options")
         flat = {key: value for key, value in given.items() if not isinstance(value, dict)}
         for name, section in given.items():
             flat |= {name: section} if name == SOURCES else section if isinstance(section, dict) else {}
@@ -225,6 +238,8 @@ def _converted(key: str, value: Any, kinds: Mapping[str, Any]) -> Any:
     if isinstance(value, str) and kind is not str:
         with suppress(ValueError):
             value = json.loads(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > 1e300:
+        raise ValueError(f"expected {key} to be a number that can be reckoned with, got {str(value)[:20]}")
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
     if kind is int and whole:
         return int(value)

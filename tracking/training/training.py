@@ -14,15 +14,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from circuits.architectures import NativeConfig, native_module
+from circuits.decoding import read_json_lines
 from circuits.files import folder_beside, remove_leftovers, write_beside
 from circuits.loading import save_checkpoint
+from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run, parse_step
+from tracking.execution.locks import held
 from tracking.history.history import tool_version
 from tracking.history.records import SCHEMA_VERSION
 from tracking.training.hyperparameters import TrainingConfig
@@ -44,6 +48,7 @@ __all__ = [
     "save_state",
     "start_state",
     "train",
+    "train_held",
     "training_step",
 ]
 
@@ -235,9 +240,27 @@ def train(
         progress: called with ("training", step, steps).
 
     Raises:
+        HeldError: another process trains in the folder.
         ValueError: the folder holds a run with another configuration, or the loss is not finite.
     """
-    folder, end = Path(out), config.steps if until is None else until
+    with held(out, "train"):
+        return train_held(
+            config, out, until=until, around_step=around_step, about=about, device=device, progress=progress
+        )
+
+
+def train_held(
+    config: TrainingConfig,
+    folder: "str | Path",
+    *,
+    until: int | None = None,
+    around_step: AroundStep | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Run:
+    """What `train` does in a folder that this process holds already."""
+    folder, end = Path(folder), config.steps if until is None else until
     plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
     with reproducible():
         begin_run(config, folder, about or {})
@@ -302,9 +325,9 @@ def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> 
     about |= {**more, "hyperparameters": about["hyperparameters"] | dict(more.get("hyperparameters", {}))}
     if place.is_file():
         try:
-            known = json.loads(place.read_text())["hyperparameters"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{place} is damaged ({error}); choose another folder") from error
+            known = read_run_file(folder).hyperparameters
+        except ValueError as error:
+            raise ValueError(f"{error}; choose another folder") from error
         asked = about["hyperparameters"]
         usual = TrainingConfig().to_dict()  # a run of an earlier version does not name every option
         known = {key: usual[key] for key in asked if key in usual} | known
@@ -318,6 +341,12 @@ def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> 
     write_beside(place, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 
 
+class _Logged(msgspec.Struct):
+    """What a line of our own log may say of the batch of its step."""
+
+    batch_size: int | None = None
+
+
 class _Log:
     """`log.jsonl` from `step` on: later lines, which a killed process may have left, are dropped."""
 
@@ -326,7 +355,7 @@ class _Log:
         lines = place.read_text(errors="replace").splitlines() if place.is_file() else []
         known = [line for line in lines[:step] if line.endswith("}")]
         write_beside(place, "".join(line + "\n" for line in known).encode())
-        sizes = [json.loads(line).get("batch_size", config.batch_size) for line in known]
+        sizes = [entry.batch_size or config.batch_size for entry in read_json_lines(place, _Logged)]
         self._usual, self._tokens = config, config.context_length * sum(sizes)
 
     def add(self, step: int, losses: Losses, config: TrainingConfig) -> None:

@@ -1,0 +1,138 @@
+"""History folder: how a history lies on disk, and who may add to it.
+
+`history.json` says what was measured and how (name, graph, hyperparameters, settings); `records/` holds one file for
+each step and task.  The first recorder makes the folder, and all later ones must ask for the same: making it and adding
+a task to it are done by one process at a time, and every record carries a digest of the settings that made it, so that
+records of other settings are refused whoever wrote them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from circuits.circuit import graph_from_dict
+from circuits.decoding import as_type, read_json
+from circuits.files import write_beside, write_new
+from circuits.graph import ModelGraph
+from tracking.checkpoints.names import Stage
+from tracking.execution.locks import claim
+from tracking.history.records import SCHEMA_VERSION, settings_digest
+
+__all__ = ["HistoryFile", "create_history", "read_history_file", "tool_version"]
+
+
+class HistoryFile(msgspec.Struct, frozen=True):
+    """What `history.json` holds."""
+
+    schema_version: int
+    name: str
+    graph: dict[str, Any]
+    tool_version: str = "unknown"
+    hyperparameters: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    stages: tuple[Stage, ...] = ()
+
+    def model_graph(self, place: Path) -> ModelGraph:
+        return graph_from_dict(self.graph, where=f"{place}, graph")
+
+
+def tool_version() -> str:
+    try:
+        return version("circuit-formation-tracker")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def create_history(
+    folder: "str | Path",
+    name: str,
+    graph: ModelGraph,
+    *,
+    hyperparameters: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    stages: Sequence[Stage] = (),
+) -> str:
+    """Make the folder of a history, or check that it is already there with the same graph and settings.
+
+    `settings["tasks"]` may grow, since a task changes nothing of the others, and `settings["versions"]` may differ.
+
+    Returns:
+        The digest of the settings, which records carry (see `tracking.history.records.write_record`).
+
+    Raises:
+        ValueError: the folder holds a history of another run or one recorded otherwise.
+    """
+    folder = Path(folder)
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "name": name,
+        "graph": asdict(graph),
+        "hyperparameters": dict(hyperparameters or {}),
+        "settings": dict(settings or {}),
+    }
+    if stages:
+        about["stages"] = [asdict(stage) for stage in stages]
+    (folder / "records").mkdir(parents=True, exist_ok=True)
+    (folder / ".locks").mkdir(exist_ok=True)
+    place = folder / "history.json"
+    with claim(folder / ".locks" / "history", wait=True):
+        if not place.exists() and write_new(place, _text(about)):
+            return settings_digest(about["settings"])
+        known, asked = msgspec.to_builtins(read_history_file(folder)), json.loads(json.dumps(about))
+        for key in ("name", "graph", "settings"):
+            for part, there, here in _differing(known[key], asked[key]):
+                what = f"{key} {part}" if part else key
+                raise ValueError(
+                    f"{folder} holds a history with {what} {there!r}, and this one has {here!r}; "
+                    "choose another folder, or the same settings"
+                )
+        tasks = known["settings"].get("tasks", [])
+        if more := [task for task in asked["settings"].get("tasks", []) if task not in tasks]:
+            known["settings"]["tasks"] = tasks + more
+            write_beside(place, _text(known))
+    return settings_digest(about["settings"])
+
+
+def _text(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, indent=2, sort_keys=True).encode()
+
+
+def _differing(known: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(known, dict) and isinstance(asked, dict)):
+        known, asked = {"": known}, {"": asked}
+    may_differ = {"versions", "tasks"} if "tasks" in known and "tasks" in asked else {"versions"}
+    for part in sorted({*known, *asked} - may_differ):
+        if known.get(part) != asked.get(part):
+            yield part, known.get(part), asked.get(part)
+
+
+def read_history_file(folder: Path) -> HistoryFile:
+    """What `history.json` of a folder holds.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no history.
+        ValueError: the file is damaged, or was written by a later version of this tool.
+    """
+    place = folder / "history.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}; expected a history, as `formation record` writes it")
+    if not place.is_file():
+        raise FileNotFoundError(f"{folder} holds no history (no history.json); make it with `formation record`")
+    try:
+        about = read_json(place, dict[str, Any], what="a history")
+        newer = as_type(about.get("schema_version"), int, where="schema_version") > SCHEMA_VERSION
+        if not newer:
+            found = as_type(about, HistoryFile, where=str(place))
+            as_type(found.settings.get("tasks", []), list[str], where=f"{place}, settings.tasks")
+            return found
+    except ValueError as error:
+        raise ValueError(
+            f"{place} is damaged ({error}); delete it, and the same `formation record` as before makes it anew"
+        ) from error
+    raise ValueError(f"{folder} was written by version {about.get('tool_version')} of this tool; install that or later")

@@ -1,0 +1,77 @@
+"""Timeline types: what `timeline.json` must hold, made from the columns of the tables.
+
+The file is decoded into these before anything is made of it, so that a wrong value is told with its place.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tracking.checkpoints.names import Stage
+from tracking.history.columns import TABLES, Table
+from tracking.history.record_header import Status
+
+__all__ = ["Head", "TimelineFile"]
+
+KINDS: dict[str, Any] = {
+    "text": list[str | None],
+    "integer": list[int | float | None],
+    "number": list[float | None],
+    "flag": list[bool | None],
+}
+
+
+class Head(msgspec.Struct):
+    """What the file says of itself."""
+
+    schema_version: int
+    tool_version: str
+
+
+def _table(table: Table) -> type:
+    """The columns that are there must be of their kinds; which may be absent depends on the file's version."""
+    columns: list[Any] = [
+        (column.name, KINDS[column.kind] | msgspec.UnsetType, msgspec.UNSET) for column in table.columns
+    ]
+    return msgspec.defstruct("Table", columns)
+
+
+class Records(msgspec.Struct):
+    """What a record holds beside its tables, one column each."""
+
+    step: list[int]
+    task: list[str]
+    tokens: list[float | None]
+    status: list[Status]
+    reason: list[str]
+    measure: list[str | None]
+    target: list[float | None]
+    circuit_status: list[Status | None]
+    faithfulness: list[float | None]
+    faithfulness_std_error: list[float | None]
+    n_prompts: list[int]
+
+
+Tables: Any = msgspec.defstruct("Tables", [(name, _table(table)) for name, table in TABLES.items()])
+
+
+class Run(msgspec.Struct):
+    """One run."""
+
+    name: str
+    graph: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    settings: dict[str, Any]
+    analysis: dict[str, Any]
+    steps: list[int]
+    tokens: list[float | None]
+    sentences: list[str]
+    records: Records
+    tables: Tables  # type: ignore[valid-type]
+    stages: list[Stage] = []
+
+
+class TimelineFile(Head):
+    """All of it."""
+
+    runs: list[Run] = []
