@@ -90,8 +90,8 @@ class History:
 
         folder = Path(folder)
         about = read_history_file(folder)
-        records = FolderRecords(folder / "records", settings=settings_digest(about.settings))
         graph = about.model_graph(folder / "history.json")
+        records = FolderRecords(folder / "records", settings=settings_digest(about.settings), graph=graph)
         return History(about.name, graph, records, about.hyperparameters, about.settings, about.stages)
 
     @staticmethod

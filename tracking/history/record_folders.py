@@ -7,7 +7,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from circuits.circuit import graph_from_dict
 from circuits.files import name_from_file
+from circuits.graph import ModelGraph
 from tracking.history.records import Record, read_record
 
 __all__ = ["FolderRecords"]
@@ -20,10 +22,12 @@ class FolderRecords(Mapping[tuple[int, str], Record]):
 
     Args:
         settings: the digest of the history's settings; a record that carries another is left out.
+        graph: the history's; a record of another model is left out.
     """
 
-    def __init__(self, folder: Path, *, settings: str) -> None:
-        self._settings = settings
+    def __init__(self, folder: Path, *, settings: str, graph: ModelGraph) -> None:
+        self._settings, self._graph = settings, graph
+        self._names = {node.name for node in graph.writers}
         self._places: dict[tuple[int, str], Path] = {}
         for place in sorted(folder.glob("*.safetensors")):
             step, _, task = place.name.removesuffix(".safetensors").partition(".")
@@ -50,6 +54,12 @@ class FolderRecords(Mapping[tuple[int, str], Record]):
                 f"{place} was recorded with other settings than this history's; the same `formation record` as before "
                 "measures it again"
             )
+        header = record.__dict__["file"].header
+        if strange := {name for about in header["scores"].values() for name in about["nodes"]} - self._names:
+            raise ValueError(f"{place} has scores of {min(strange)}, which this history's model does not have")
+        circuit = header.get("circuit")
+        if circuit is not None and graph_from_dict(circuit["graph"], where=str(place)) != self._graph:
+            raise ValueError(f"{place} has a circuit of another model than this history's")
         return record
 
     def __iter__(self) -> Iterator[tuple[int, str]]:

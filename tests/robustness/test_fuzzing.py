@@ -1,0 +1,22 @@
+"""Whatever is wrong in a file that people bring, reading it ends in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.fuzzing import KINDS, make_seedbed, run_case
+
+CASES = 42  # of each of the twelve kinds
+
+
+@pytest.fixture(scope="module")
+def seedbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seedbed")
+    make_seedbed(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_file_is_read_or_refused_in_a_sentence(kind: str, seedbed: Path) -> None:
+    results = [run_case(kind, seed, seedbed) for seed in range(CASES)]
+    assert [result for result in results if result.outcome == "fault"] == []
