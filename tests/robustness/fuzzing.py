@@ -203,11 +203,16 @@ def record_changed(rng: random.Random, content: bytes) -> bytes:
 
 
 def read_history(place: Path) -> object:
-    """Everything of a history, as the tables and the lifelines would ask for it."""
+    """Everything of a history, as the tables ask for it."""
     folder = place.parent if place.name == "history.json" else place.parent.parent
     history = History.open(folder)
     tables = [history.to_frame(table) for table in ("scores", "edges", "metrics")]
-    return tables, repr(history), history.tokens, build_timeline(history)
+    return tables, repr(history), history.tokens
+
+
+def link_history(place: Path) -> object:
+    """Everything that is found in a history one of whose records is wrong."""
+    return build_timeline(History.open(place.parent.parent))
 
 
 def read_run(place: Path) -> object:
@@ -222,6 +227,7 @@ KINDS = {
     "space": Kind("space.toml", toml_changed, read_space),
     "history": Kind("history/history.json", json_changed, read_history),
     "record": Kind("history/records/*.safetensors", record_changed, read_history),
+    "linked record": Kind("history/records/*.safetensors", record_changed, link_history),
     "timeline": Kind("export/timeline.json", json_changed, load_timeline),
     "run": Kind("run/run.json", json_changed, read_run),
     "log": Kind("run/log.jsonl", lines_changed, read_run),

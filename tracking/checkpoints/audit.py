@@ -71,6 +71,26 @@ class Audit:
     def passed(self) -> bool:
         return not any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What a series claims and its weights cannot tell, one sentence each.
+
+        Distances are the same in both directions, so a reversed series and an exchange at an end look like the way
+        itself; with fewer than four checkpoints every one of them is an end.
+        """
+        if self.distances is None or len(self.steps) < 2:
+            return ("whether the steps are in order: fewer than two checkpoints could be read",)
+        found = ["whether the series runs forwards: distances between weights are the same both ways"]
+        if len(self.steps) < 4:
+            found.append(
+                f"whether a step is mislabelled: {len(self.steps)} checkpoints are all at an end or beside one"
+            )
+        else:
+            first, last = self.steps[:2], self.steps[-2:]
+            ends = f"{first[0]} and {first[1]}, and {last[0]} and {last[1]}"
+            found.append(f"whether {ends}, are in their order: nothing lies beyond an end")
+        return tuple(found)
+
     def to_frame(self) -> "pd.DataFrame":
         """Columns: run, kind, severity, steps, what, advice, confidence."""
         import pandas as pd

@@ -240,12 +240,15 @@ def audit(
         found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
     if as_json:
         rows = json.loads(found.to_frame().to_json(orient="records"))
-        print_json({"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows})
+        about = {"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows}
+        print_json({**about, "unchecked": list(found.unchecked)})
     else:
-        verdict = "nothing is wrong" if found.passed else "this series is not what it claims to be"
+        verdict = "of what was checked, nothing is wrong" if found.passed else "this series is not what it claims to be"
         typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
         for finding in found.findings:
             print_wrapped(str(finding), terminal_width() if for_people() else 10_000, "  ", "    ")
+        for claim in found.unchecked:
+            typer.echo(f"not checked: {claim}")
     if not found.passed:
         raise typer.Exit(1)
 

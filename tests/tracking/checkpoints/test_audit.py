@@ -282,3 +282,14 @@ def test_findings_are_sentences_and_a_table(sound: Path, tmp_path: Path) -> None
     assert frame.loc[0, "steps"] == "700"
     with pytest.raises(FileNotFoundError, match="no such folder"):
         audit(tmp_path / "nowhere")
+
+
+def test_what_the_weights_cannot_tell_is_said() -> None:
+    between = np.ones((5, 5))
+    whole = Audit("run", (0, 10, 20, 30, 40), (), between)
+    assert [claim.partition(":")[0] for claim in whole.unchecked] == [
+        "whether the series runs forwards",
+        "whether 0 and 10, and 30 and 40, are in their order",
+    ]
+    assert "mislabelled" in Audit("run", (0, 10, 20), (), between[:3, :3]).unchecked[1]
+    assert "fewer than two" in Audit("run", (0,), ()).unchecked[0]
