@@ -70,4 +70,4 @@ def _said(count: int | float) -> str:
 
 def _rounded(count: int | float) -> str:
     """A little more than the count, in few digits."""
-    return f"{float(f'{count * 1.05:.1e}'):g}"
+    return f"{float(f'{count * 1.1:.1e}'):g}"
