@@ -5,18 +5,24 @@ Each test adds one entry to one register, and then asks for it by its name as an
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
 from circuits.architectures import ARCHITECTURES, Architecture
+from circuits.attribution import edge_attribution_patching
+from circuits.formats import FORMATS as CHECKPOINT_FORMATS
+from circuits.formats import Format as CheckpointFormat
 from circuits.heads import KINDS
 from circuits.model import Model
+from circuits.scoring import METHODS, Method, Scored
 from circuits.tasks.registry import TASKS
 from circuits.tasks.task import Task
 from tracking.checkpoints.runs import Run
@@ -27,6 +33,9 @@ from tracking.interventions.weights import own_weights
 from tracking.lifelines.roles import ROLE_THRESHOLDS
 from tracking.results.exports import FORMATS, Format
 from tracking.results.results import Timeline
+from tracking.training.source_kind import Shape
+from tracking.training.source_kinds import KINDS as SOURCE_KINDS
+from tracking.training.statistics_kinds import RandomTokens
 
 CONFIG = """
 steps = 8
@@ -179,3 +188,44 @@ def test_an_architecture(tmp_path: Path) -> None:
     with patch.dict(ARCHITECTURES, own_llama=Architecture(names=lambda module: names)):
         tables = exported(tmp_path, tmp_path / "run")
     assert {*pd.read_csv(tables / "scores.csv")["component"]} >= {"a1.h1"}
+
+
+def test_an_edge_method(trained: Path, tmp_path: Path) -> None:
+    def corner(model: Model, task: Task, steps: int) -> Scored:
+        return Scored(edge_attribution_patching(model, task, points=(1.0,)))
+
+    with patch.dict(METHODS, corner=Method(corner, lambda graph, steps: 4.0, "gradients of the clean run")):
+        tables = exported(tmp_path, trained / "run", "--method", "corner")
+    assert len(pd.read_csv(tables / "edges.csv"))
+
+
+def test_a_checkpoint_format(trained: Path, tmp_path: Path) -> None:
+    """Checkpoints as somebody's own numpy archives are recorded as the originals are."""
+
+    def opened(path: Path) -> Any:
+        return CHECKPOINT_FORMATS["safetensors"].open(path)
+
+    own = CheckpointFormat(opened, (), lambda folder: tuple(folder.glob("weights.mine")))
+    for checkpoint in Run.open(trained / "run").checkpoints:
+        place = tmp_path / "run" / f"step{checkpoint.step}"
+        place.mkdir(parents=True)
+        for name, mine in (("config.json", "config.json"), ("model.safetensors", "weights.mine")):
+            (place / mine).write_bytes((Path(checkpoint.source) / name).read_bytes())
+    with patch.dict(CHECKPOINT_FORMATS, mine=own):
+        found = pd.read_csv(exported(tmp_path, tmp_path / "run") / "scores.csv")
+    known = pd.read_csv(exported(tmp_path / "as-it-was", trained / "run") / "scores.csv")
+    assert found["value"].tolist() == known["value"].tolist()
+
+
+def test_a_kind_of_data(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Countdown(RandomTokens):
+        """Every token is one less than the one before."""
+
+        def draw(self, rng: np.random.Generator, n: int, shape: Shape) -> np.ndarray:
+            return (rng.integers(shape.vocabulary, size=(n, 1)) - np.arange(shape.length)) % shape.vocabulary
+
+    (tmp_path / "config.toml").write_text(CONFIG + "[sources.down]\nkind = 'countdown'\n")
+    with patch.dict(SOURCE_KINDS, countdown=Countdown()):
+        assert run(["train", str(tmp_path / "config.toml"), "--out", str(tmp_path / "run")]) == 0
+    assert "loss/down" in Run.open(tmp_path / "run").log[-1]
