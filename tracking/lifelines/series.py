@@ -208,8 +208,9 @@ def _spread(role: RoleScores, steps: tuple[int, ...], nodes: tuple[Node, ...]) -
     found = np.full((len(steps), len(nodes)), np.nan)
     at, where = {step: row for row, step in enumerate(steps)}, {node: column for column, node in enumerate(nodes)}
     columns = [index for index, node in enumerate(role.nodes) if node in where]
-    rows = [at[step] for step in role.steps]
-    found[np.ix_(rows, [where[role.nodes[index]] for index in columns])] = role.value[:, columns]
+    rows = [index for index, step in enumerate(role.steps) if step in at]  # a checkpoint may have failed for one task
+    to = [at[role.steps[index]] for index in rows], [where[role.nodes[index]] for index in columns]
+    found[np.ix_(*to)] = role.value[np.ix_(rows, columns)]
     return found
 
 
