@@ -191,7 +191,7 @@ def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
 
 def _events(events: Sequence[Event]) -> list[str]:
     telling = [event for event in events if EVENT_KINDS[event.event].changes]
-    telling.sort(key=lambda event: -event.confidence)
+    telling.sort(key=lambda event: (-event.confidence, -event.margin if event.margin == event.margin else 0.0))
     shown = [f"{event}." for event in telling[:MOST_EVENTS]]
     if len(telling) > MOST_EVENTS:
         shown.append(f"{len(telling) - MOST_EVENTS} more events other than births and deaths are in the table.")
