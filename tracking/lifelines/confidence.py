@@ -29,8 +29,8 @@ TERMS = (
     "likeness", "duration", "effect", "seen inside", "seen outside", "rivals", "posterior", "consequence", "slight",
 )  # fmt: skip
 WEIGHTS = np.array(
-    [1.35, -0.53, -0.42, -1.15, 0.03, 0.0, 0.99, 0.30, 0.74, 0.35, -0.08, 0.05, -0.71, 0.0, 2.12, -1.0, -2.37]
-)  # that of a consequence is a belief: too few were seen
+    [1.26, -0.42, -0.77, -1.05, 0.03, 0.0, 1.04, 0.27, 0.76, 0.34, -0.15, 0.10, -1.51, 0.0, 2.19, -0.90, -2.69]
+)
 RIDGE = 1.5
 AGAINST = ("seen outside", "rivals", "consequence", "slight")  # terms that never speak for an event ...
 FOR = (
@@ -44,7 +44,8 @@ FOR = (
 SILENCE = (0.6, 0.8)  # share of ends that stay ends, when one or two checkpoints follow
 MOST = 0.99
 AT_ONCE = 3  # steps within which one event may be a consequence of another
-PLAIN = 0.5  # change of effect, in units of the large ones, that is none of the slight ones
+PLAIN = 0.5  # effect, in units of the large ones, that is none of the slight ones
+LONG = 10  # steps in which a rise or fall is over
 
 
 def confidence_of(linked: Linked, events: Sequence[Explained] | None = None) -> Float[np.ndarray, "event"]:
@@ -135,11 +136,16 @@ def consequence(linked: Linked, event: Explained, events: Sequence[Explained]) -
 
 
 def _slight(linked: Linked, spell: int, event: Explained) -> float:
-    """By how many e-folds a birth or death changes the effect less than a plain one does."""
+    """By how many e-folds the effect on the side where a birth or death has one is less than a plain one.
+
+    A rise may be slow, so the ten steps on that side count, most of all the largest of them.
+    """
     if event.kind not in ("birth", "death") or linked.series.basis != "effect":
         return 0.0
-    change = _change(linked, linked.component(spell), event)
-    return float(np.clip(np.log(PLAIN / max(change, 1e-9)), 0.0, 2.0))
+    own = linked.spells[spell]
+    near = own.frames[:LONG] if event.kind == "birth" else own.frames[-LONG:]
+    level = float(np.quantile(linked.series.effect[near, own.component], 0.75))
+    return float(np.clip(np.log(PLAIN / max(level, 1e-9)), 0.0, 2.0))
 
 
 def _change(linked: Linked, component: int, event: Explained) -> float:

@@ -154,19 +154,16 @@ def _formed(labelled: Labelled) -> list[Event]:
     series, events = linked.series, []
     if series.basis != "effect":
         return events
+    settled = max(series.starts, default=0) + NEAR
     handed = {one.after[-1] for one in linked.events if one.kind != "death"}
     for number, spell in enumerate(linked.spells):
         role = labelled.role(number, at_end=False)
-        if number in handed or not role or spell.first > max(series.starts, default=0) + 2:
+        if number in handed or not role or spell.first > settled:
             continue
         place = next(index for index, one in enumerate(table.roles) if one.label == role)
         has, score = table.has[:, spell.component, place], table.score[:, spell.component, place]
-        if table.roles[place].role in COMMON_ROLES or not has[spell.first : spell.first + NEAR].any():
-            continue
-        begin = spell.first + int(np.argmax(has[spell.first : spell.first + NEAR]))
-        while begin > 0 and has[begin - 1]:
-            begin -= 1
-        if begin == 0:
+        begin = int(np.argmax(has)) if has.any() else 0
+        if table.roles[place].role in COMMON_ROLES or not 0 < begin <= settled or spell.last < begin or settled == NEAR:
             continue
         low, high = float(np.median(score[:begin][-SIDE:])), float(np.median(score[begin:][:SIDE]))
         noise = 0.03 + _noise(table, spell.component, place)
