@@ -298,8 +298,8 @@ def _splits(scene: Scene, starts: np.ndarray) -> _Single:
         ratio = scene.likeness.ratio(
             scene.windows(able, around), scene.heads[own], tolerance=tolerance, fewer_edges=0.15
         )
-        past = [scene.spells[k].frames for k in able.tolist()]
-        size = scene.windows(able, [some[some < step][-SIZE:] for some in past]).effect
+        past = [(scene.spells[k].component, scene.spells[k].frames) for k in able.tolist()]
+        size = np.array([np.median(series.effect[some[some < step][-SIZE:], one]) for one, some in past])
         young = scene.spells[b].frames[:3]
         share = np.clip(np.median(series.effect[young, component[b]]) / np.maximum(size, 1e-9), 0.05, 0.9)
         add_up = conserved(

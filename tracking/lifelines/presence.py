@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import logsumexp
 
 from tracking.lifelines.series import Basis, Series
 
@@ -213,23 +212,24 @@ def _transitions() -> Float[np.ndarray, "state state"]:
 
 
 def _viterbi(seen: np.ndarray, rates: np.ndarray) -> Presence:
-    moves = np.log(_transitions())
-    start = np.log([0.6, 0.02, 0.02, 0.02, 0.34])
-    emit = np.where(seen[:, :, None], np.log(rates), np.log1p(-rates))
-    n_steps, n_components = seen.shape
-    best, forward, backward = np.zeros_like(emit), np.zeros_like(emit), np.zeros_like(emit)
-    back = np.zeros(emit.shape, dtype=np.int64)
-    best[0] = forward[0] = start + emit[0]
-    for step in range(1, n_steps):
-        paths = best[step - 1][:, :, None] + moves
-        back[step], best[step] = paths.argmax(axis=1), paths.max(axis=1) + emit[step]
-        forward[step] = logsumexp(forward[step - 1][:, :, None] + moves, axis=1) + emit[step]
-    for step in range(n_steps - 2, -1, -1):
-        backward[step] = logsumexp(moves + (emit[step + 1] + backward[step + 1])[:, None, :], axis=2)
-    both = forward + backward
-    on = np.exp(both - logsumexp(both, axis=2, keepdims=True))[..., 4]
-    state = np.zeros((n_steps, n_components), dtype=np.int64)
-    state[-1] = best[-1].argmax(axis=1)
-    for step in range(n_steps - 1, 0, -1):
+    """The most likely states, and the probability of being on by passing forward and backward."""
+    moves, start = _transitions(), np.array([0.6, 0.02, 0.02, 0.02, 0.34])
+    emit = np.where(seen[:, :, None], rates, 1 - rates)
+    steps, log_moves, log_emit = range(1, len(seen)), np.log(moves), np.log(emit)
+    best, back = np.log(start) + log_emit[0], np.zeros(emit.shape, dtype=np.int64)
+    forward, backward = np.ones_like(emit), np.ones_like(emit)
+    forward[0] = start * emit[0]
+    for step in steps:
+        paths = best[:, :, None] + log_moves
+        back[step] = paths.argmax(axis=1)
+        best = paths.max(axis=1) + log_emit[step]
+        ahead = (forward[step - 1] @ moves) * emit[step]
+        forward[step] = ahead / ahead.sum(axis=1, keepdims=True)
+        behind = (emit[-step] * backward[-step]) @ moves.T
+        backward[-step - 1] = behind / behind.sum(axis=1, keepdims=True)
+    both = forward * backward
+    state = np.zeros(seen.shape, dtype=np.int64)
+    state[-1] = best.argmax(axis=1)
+    for step in reversed(steps):
         state[step - 1] = np.take_along_axis(back[step], state[step][:, None], axis=1)[:, 0]
-    return Presence(state == 4, (state > 0) & (state < 4), on)
+    return Presence(state == 4, (state > 0) & (state < 4), both[..., 4] / both.sum(axis=2))

@@ -69,6 +69,13 @@ class Series:
         return np.array([node.layer for node in self.nodes], dtype=np.int64)
 
     @cached_property
+    def marks(self) -> sparse.csr_array:
+        """1 for every edge of the profile."""
+        marks = self.profile.copy()
+        marks.data = (marks.data != 0).astype(float)
+        return marks
+
+    @cached_property
     def known(self) -> Float[np.ndarray, "row feature"]:
         """Features row by row; what was not measured is what the component last had, or 0."""
         filled = self.features.copy()

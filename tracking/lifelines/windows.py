@@ -66,7 +66,7 @@ def make_windows(series: Series, rows: Int[np.ndarray, "window place"]) -> Windo
     shape = (len(rows), series.profile.shape[0])
     mean = sparse.csr_array((1 / count[of], (of, row)), shape=shape)
     edges = (mean @ series.profile).tocsr()
-    seen = (sparse.csr_array((np.ones(len(of)), (of, row)), shape=shape) @ abs(series.profile).sign()).tocsr()
+    seen = (sparse.csr_array((np.ones(len(of)), (of, row)), shape=shape) @ series.marks).tocsr()
     # An edge that is there once in a window is no part of what the component does.
     needed = np.repeat(np.where(count >= 3, np.maximum(2, 0.4 * count), 1), np.diff(seen.indptr))
     seen.data = (seen.data >= needed).astype(float)
