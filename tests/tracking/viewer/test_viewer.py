@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from circuits.graph import ModelGraph
 from tests.pages import Opened
 from tests.timeline_examples import two_runs
 from tracking.drawing.drawing import short_number
@@ -133,3 +134,32 @@ def test_every_module_of_the_viewer_is_checked_and_says_what_it_is_for() -> None
         assert first == "// @ts-check", path.name
         assert re.match(r"// [A-Z].*[.?]$", second), path.name
         assert path.name in (VIEWER / "README.md").read_text(), path.name
+
+
+CROSSINGS = """(run, edges) => {
+  const place = layout(run, 560), found = [];
+  for (const name of edges) {
+    const { source, target, slot } = parseEdge(name);
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("d", curve(place, source, target, slot));
+    const length = path.getTotalLength();
+    for (let i = 0; i <= 60; i++) {
+      const point = path.getPointAtLength((length * i) / 60);
+      for (const [node, [x, y]] of place.at)
+        if (node !== source && node !== target && Math.hypot(point.x - x, point.y - y) < place.radius - 0.5)
+          found.push(`${name} through ${node}`);
+    }
+  }
+  return [...new Set(found)];
+}"""
+
+
+@pytest.mark.parametrize(("layers", "heads", "mlp"), [(2, 4, False), (4, 4, True), (6, 8, True)])
+def test_no_edge_passes_a_node_that_it_does_not_touch(call: Call, layers: int, heads: int, mlp: bool) -> None:
+    graph = ModelGraph(n_layers=layers, n_heads=heads, mlp=mlp)
+    names = [edge.name for edge in graph.edges()]
+    edges = names[:: 1 + len(names) // 150]
+    circuits = {"task": {"names": ["m0"] if mlp else [], "at": []}}
+    about = {"layers": layers, "heads": heads, "mlp": mlp, "parallel": False}
+    run = {"graph": about, "circuits": circuits, "lanes": []}
+    assert call(f"({CROSSINGS})", run, edges) == []

@@ -13,8 +13,14 @@ import { short, withError } from "./time.js";
 /** @typedef {import("./state.js").Store} Store */
 /** @typedef {ReturnType<typeof layout>} Layout */
 
-/** @type {Record<string, string>} */
-const SLOTS = { q: "var(--slot-q)", k: "var(--slot-k)", v: "var(--slot-v)", none: "var(--slot-none)" };
+/** Heads of arrows by slot: colours are for roles. Each fits a box of 10 by 10, its tip on the right. */
+export const HEADS = {
+  q: { text: "into queries", shape: "M0,0L10,5L0,10z", hollow: false },
+  k: { text: "into keys", shape: "M0,5L5,1L10,5L5,9z", hollow: true },
+  v: { text: "into values", shape: "M1,5a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0z", hollow: false },
+  none: { text: "into logits or MLPs", shape: "M1,1L9,5L1,9", hollow: true },
+};
+let drawings = 0;
 
 /** How many edges may be drawn at most. */
 export const LIMITS = ["30", "100", "300"];
@@ -37,6 +43,9 @@ export function drawCircuit(element, caption, context) {
     for (let head = 0; head < run.graph.heads; head += run.graph.heads > 16 ? 4 : 1)
       svg.append("text").attr("class", "tick").attr("x", place.x(head)).attr("y", under).attr("text-anchor", "middle").text(`h${head}`);
   if (place.mlp) svg.append("text").attr("class", "tick").attr("x", place.mlp).attr("y", under).attr("text-anchor", "middle").text("MLP");
+  drawings += 1;
+  place.id = drawings;
+  drawHeads(svg, place.id);
   const edges = svg.append("g").attr("class", "edges");
   const nodes = svg.append("g");
   for (const name of place.names) nodes.append(() => drawNode(name, place, store));
@@ -59,15 +68,16 @@ export function drawCircuit(element, caption, context) {
   };
 }
 
-/** Where every node is drawn. @param {Run} run @param {number} width */
+/** Where every node is drawn, and how wide the ways between them are. @param {Run} run @param {number} width */
 function layout(run, width) {
   const { layers, heads, mlp } = run.graph;
   const withMlp = mlp && anyMlp(run);
   const left = layers <= 24 ? 28 : 6;
   const columns = heads + (withMlp ? 1.3 : 0);
   const gap = (width - left - 8) / columns;
-  const radius = Math.max(3, Math.min(20, gap * 0.4, 4 + 80 / layers));
-  const rise = Math.max(2 * radius + 4, Math.min(100, 330 / layers));
+  const radius = Math.max(3, Math.min(20, gap * 0.36, 4 + 80 / layers));
+  // An MLP stands in the way above its layer: that way has to hold it, and the edges on both its sides.
+  const rise = Math.max((withMlp ? 4.4 : 2.6) * radius + 8, Math.min(100, 330 / layers));
   const labelled = radius >= 3.3 * `a${layers - 1}.h${heads - 1}`.length;
   const foot = labelled && !withMlp ? 0 : 16;
   const height = (layers + 1) * rise + 2 * radius + 16 + foot;
@@ -82,10 +92,10 @@ function layout(run, width) {
   add("input", middle, height - 14);
   for (let layer = 0; layer < layers; layer++) {
     for (let head = 0; head < heads; head++) add(`a${layer}.h${head}`, x(head), y(layer));
-    if (withMlp) add(`m${layer}`, left + gap * (heads + 0.8), y(layer) - rise * 0.3);
+    if (withMlp) add(`m${layer}`, left + gap * (heads + 0.8), y(layer) - rise * 0.5);
   }
   add("logits", middle, y(layers));
-  return { width, height, radius, names, at, x, y, labelled, mlp: withMlp ? left + gap * (heads + 0.8) : 0 };
+  return { id: 0, width, height, left, gap, heads, layers, rise, radius, names, at, x, y, labelled, mlp: withMlp ? left + gap * (heads + 0.8) : 0 };
 }
 
 const anyMlp = (/** @type {Run} */ run) => Object.values(run.circuits).some((c) => c.names.some((name) => name.includes("m"))) || run.lanes.some((lane) => lane.tracks.some((track) => track.component.startsWith("m")));
@@ -138,7 +148,7 @@ function drawEdges(group, run, circuit, place, largest, store, limit) {
       .attr("d", curve(place, source, target, slot))
       .attr("class", `edge${score < 0 ? " negative" : ""}`)
       .attr("data-edge", names[circuit.edges[i]])
-      .attr("stroke", SLOTS[slot ?? "none"])
+      .attr("marker-end", `url(#head-${slot ?? "none"}-${place.id})`)
       .attr("stroke-width", 0.9 + Math.min(6, 0.34 * place.radius) * Math.sqrt(Math.abs(score) / largest))
       .attr("opacity", aside ? 0.1 : sure);
     tell(path, `${source} → ${target}${slot ? `, into ${{ q: "queries", k: "keys", v: "values" }[slot]}` : ""}\n${run.circuits[store.state.task].measure} ${withError(score, error)}`);
@@ -146,23 +156,73 @@ function drawEdges(group, run, circuit, place, largest, store, limit) {
   return used;
 }
 
+/** The heads of arrows, once a drawing. @param {any} svg @param {number} id */
+function drawHeads(svg, id) {
+  const defs = svg.append("defs");
+  for (const [slot, { shape, hollow }] of Object.entries(HEADS)) {
+    const marker = defs.append("marker").attr("id", `head-${slot}-${id}`).attr("viewBox", "-1 -1 12 12").attr("refX", 10).attr("refY", 5).attr("markerWidth", 9).attr("markerHeight", 9);
+    marker.attr("markerUnits", "userSpaceOnUse").attr("orient", "auto").append("path").attr("class", hollow ? "head hollow" : "head").attr("d", shape);
+  }
+}
+
+/** The layer of a node: a head's or an MLP's; that of the input is below all, that of the logits above. @param {string} name @param {Layout} place */
+const layerOf = (name, { layers }) => (name === "input" ? -1 : name === "logits" ? layers : Number(/\d+/.exec(name)?.[0]));
+
 /**
- * A line that leaves upwards and arrives from below, on the side of its slot.
+ * A line that leaves upwards, passes each layer between in a gap between its heads, and arrives at the side of its slot:
+ * it touches no node but its own two.
  * @param {Layout} place
  * @param {string} source
  * @param {string} target
  * @param {string|null} slot
  */
-function curve(place, source, target, slot) {
+export function curve(place, source, target, slot) {
+  const { radius, rise } = place;
   const [x0, y0] = place.at.get(source) ?? [0, 0];
   const [x1, y1] = place.at.get(target) ?? [0, 0];
-  const aside = slot === "q" ? -0.55 : slot === "v" ? 0.55 : 0;
-  const [start, end] = [source === "input" ? 11 : place.radius, target === "logits" ? 11 : place.radius];
-  const arrive = [x1 + aside * place.radius, y1 + end * (slot === "k" || !slot ? 1 : 0.84)];
-  const leave = [x0 + Math.max(-1, Math.min(1, (x1 - x0) / 90)) * (source === "input" ? 16 : place.radius * 0.4), y0 - start * 0.94];
-  const bend = Math.max(18, (y0 - y1) * 0.45);
-  const bow = Math.abs(x1 - x0) < 2 && y0 - y1 > 130 ? 40 : 0;
-  return `M${leave}C${leave[0] + bow},${leave[1] - bend} ${arrive[0] + bow},${arrive[1] + bend} ${arrive}`;
+  const [low, high] = [layerOf(source, place), layerOf(target, place)];
+  const intoMlp = target.startsWith("m");
+  const [start, end] = [source === "input" ? 11 : radius, target === "logits" ? 11 : radius];
+  const leave = x0 + Math.max(-1, Math.min(1, (x1 - x0) / 90)) * (source === "input" ? 16 : radius * 0.4);
+  const aside = slot === "q" ? -0.6 : slot === "v" ? 0.6 : 0;
+  const goal = intoMlp ? x1 - radius : x1 + aside * radius;
+  const arrive = intoMlp ? y1 : y1 + end * (slot === "q" || slot === "v" ? 0.82 : 1);
+  let [x, y] = [leave, y0 - start * (leave === x0 ? 1 : 0.94)];
+  let path = `M${tenth(x)},${tenth(y)}`;
+  const to = (/** @type {number} */ x2, /** @type {number} */ y2) => {
+    const middle = (y + y2) / 2;
+    path += `C${tenth(x)},${tenth(middle)} ${tenth(x2)},${tenth(middle)} ${tenth(x2)},${tenth(y2)}`;
+    [x, y] = [x2, y2];
+  };
+  const passed = Array.from({ length: Math.max(0, (intoMlp ? high : high - 1) - low) }, (_, i) => low + 1 + i);
+  for (const layer of passed) {
+    const share = (y0 - place.y(layer)) / (y0 - y1 || 1);
+    const way = wayThrough(place, x0 + share * (goal - x0), source, target);
+    to(way, place.y(layer) + radius);
+    path += `L${tenth(way)},${tenth((y = place.y(layer) - radius))}`;
+  }
+  if (!intoMlp) return to(goal, arrive), path;
+  // Along the way above its layer, beside the other edges into the same MLP.
+  const beside = arrive + spread(source) * radius;
+  const turn = Math.min(radius, rise * 0.2);
+  path += `C${tenth(x)},${tenth(beside)} ${tenth(x)},${tenth(beside)} ${tenth(x + turn)},${tenth(beside)}`;
+  return `${path}L${tenth(goal - 14)},${tenth(beside)}L${tenth(goal)},${tenth(arrive + spread(source) * radius * 0.5)}`;
+}
+
+const tenth = (/** @type {number} */ value) => Number(value.toFixed(1));
+
+/** The gap between heads that is nearest, and in it a place that differs from edge to edge. @param {Layout} place @param {number} x @param {string} source @param {string} target */
+function wayThrough({ left, gap, heads, radius }, x, source, target) {
+  const number = Math.max(0, Math.min(heads, Math.round((x - left) / gap)));
+  const free = Math.max(0, gap / 2 - radius - 2);
+  return left + gap * number + spread(source + target) * free;
+}
+
+/** A number between -0.7 and 0.7 that is always the same for a name. @param {string} name */
+function spread(name) {
+  let sum = 7;
+  for (const letter of name) sum = (sum * 31 + letter.charCodeAt(0)) % 997;
+  return (1.4 * sum) / 996 - 0.7;
 }
 
 /** What the colours of edges and nodes mean. @param {HTMLElement} element @param {Context} context */
@@ -175,8 +235,12 @@ export function drawCircuitKey(element, { run, colour }) {
     item.append("span").text(text);
     return item;
   };
-  for (const [slot, text] of any ? [["q", "into queries"], ["k", "into keys"], ["v", "into values"], ["none", "into logits or MLPs"]] : [])
-    entry("", text).select("i").style("border-color", SLOTS[slot]);
+  for (const { text, shape, hollow } of any ? Object.values(HEADS) : []) {
+    const sample = root.append("span").attr("class", "slot").append("svg").attr("width", 30).attr("height", 12).attr("aria-hidden", "true");
+    sample.append("path").attr("class", "edge").attr("d", "M1,6H20").attr("stroke-width", 1.6);
+    sample.append("g").attr("transform", "translate(18,1)").append("path").attr("class", hollow ? "head hollow" : "head").attr("d", shape);
+    d3.select(sample.node().parentNode).append("span").text(text);
+  }
   if (any) for (const [name, text] of [["wide", "wide: high score"], ["faint", "faint: unsure"], ["dashes", "dashed: negative"]]) entry(name, text);
   for (const role of new Set(run.lanes.map((lane) => lane.role))) entry("dot", role).style("--role", colour(role));
   if (any) entry("dot ring", "in the circuit");
