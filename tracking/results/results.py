@@ -7,6 +7,7 @@ CSV and in JSON.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tracking.history.columns import COLUMNS, MEASURED, STAGE, TABLES, typed
@@ -15,7 +16,7 @@ from tracking.history.history import SCHEMA_VERSION, History, tool_version
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RunTimeline", "Timeline", "versions"]
+__all__ = ["RunTimeline", "Runs", "Timeline", "versions"]
 
 PART = 1 << 18
 """Rows of a table that are made at a time."""
@@ -52,6 +53,11 @@ class RunTimeline:
 
     def __repr__(self) -> str:
         return f"<RunTimeline of {self.history!r}: {len(self.lifelines)} lifeline rows, {len(self.events)} events>"
+
+    def _repr_html_(self) -> str:
+        rows = self.formation[self.formation["component"].isna() | (self.formation["component"] == "")]
+        shown = rows[["lifeline", "clock", "definition", "rise", "midpoint", "low", "high", "state"]]
+        return f"<p>{escape(repr(self))}</p>{shown.to_html(index=False, max_rows=40)}"
 
     @property
     def name(self) -> str:
@@ -92,6 +98,25 @@ class RunTimeline:
         return typed(frame, name)
 
 
+class Runs(tuple[RunTimeline, ...]):
+    """Runs in their order, each also by its name: `timeline.runs[0]`, `timeline.runs["small-seed0"]`."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        """The run of that name, or at that place.
+
+        Raises:
+            KeyError: there is no run of that name; the message names those there are.
+        """
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        for run in self:
+            if run.name == key:
+                return run
+        raise KeyError(f"no run {key!r} in this timeline; it has {', '.join(run.name for run in self)}")
+
+
 @dataclass(frozen=True)
 class Timeline:
     """Everything found in some runs."""
@@ -104,9 +129,13 @@ class Timeline:
         names = [run.name for run in self.runs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two runs are called {twice[0]!r}; rename one, so that the tables tell them apart")
+        object.__setattr__(self, "runs", Runs(self.runs))
 
     def __repr__(self) -> str:
         return f"<Timeline of {', '.join(run.name for run in self.runs)}>"
+
+    def _repr_html_(self) -> str:
+        return "".join(run._repr_html_() for run in self.runs)
 
     def __getitem__(self, name: str) -> RunTimeline:
         """The run of that name.
@@ -114,10 +143,7 @@ class Timeline:
         Raises:
             KeyError: there is none; the message names those there are.
         """
-        for run in self.runs:
-            if run.name == name:
-                return run
-        raise KeyError(f"no run {name!r} in this timeline; it has {', '.join(run.name for run in self.runs)}")
+        return Runs(self.runs)[name]
 
     def parts(self, name: str) -> "Iterator[pd.DataFrame]":
         """The rows of a table, run after run, as `RunTimeline.parts` gives them."""

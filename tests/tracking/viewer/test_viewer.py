@@ -163,3 +163,18 @@ def test_no_edge_passes_a_node_that_it_does_not_touch(call: Call, layers: int, h
     about = {"layers": layers, "heads": heads, "mlp": mlp, "parallel": False}
     run = {"graph": about, "circuits": circuits, "lanes": []}
     assert call(f"({CROSSINGS})", run, edges) == []
+
+
+def test_the_formation_chart_is_drawn_where_things_happen(call: Call) -> None:
+    runs = [{"steps": [0, 100, 1000, 1000_000]}]
+    row = {"censored": "no", "interval_before": 100, "interval_after": 200, "low": 120, "high": 180}
+    low, high = call("windowOf", [row, {**row, "low": None, "high": None}], runs)
+    assert 0 <= low < 100
+    assert 200 < high < 1000
+    early = {**row, "censored": "left", "interval_before": None}
+    assert call("windowOf", [row, early], runs) is None  # what was there at the start would be out of sight
+    assert call("windowOf", [{**row, "interval_after": 900_000}], runs) is None  # it fills most of the run
+    assert call("windowOf", [], runs) is None
+    part = call("within", {"steps": [0, 100, 200, 300], "tokens": [0, 10, 20, 30]}, [50, 250])
+    assert part["steps"] == [50, 100, 200, 250]
+    assert part["tokens"] == [5, 10, 20, 25]

@@ -12,7 +12,7 @@ import { interpolate, timeAxis } from "./time.js";
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./data.js").Page} Page */
 /** @typedef {import("./history.js").Context} Context */
-/** @typedef {{run: Run, clock: string, label: string}} Row */
+/** @typedef {{run: Run, name: string, clock: string, label: string}} Row */
 
 /** Clocks that anything is dated by. @param {Page} page */
 export function clocksOf(page) {
@@ -60,7 +60,7 @@ export function drawComparison(element, context) {
   const runs = several ? inOrder(page) : [run];
   const names = lifelinesOf(runs);
   const width = innerWidthOf(element);
-  const rows = (/** @type {string} */ name) => runs.flatMap((one) => clocksFor(one, name, shown).map((clock) => ({ run: one, clock, label: labelOf(page, one, clock, several, shown.length) })));
+  const rows = (/** @type {string} */ name) => runs.flatMap((one) => clocksFor(one, name, shown).map((clock) => ({ run: one, name, clock, label: labelOf(page, one, clock, several, shown.length) })));
   drawRows(root, context, { width, runs, names, rows, definition, several });
 }
 
@@ -117,7 +117,10 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
   const stacked = several || width < 520;
   const role = stacked ? 0 : Math.min(150, 20 + 7.4 * Math.max(...names.map((name) => name.length)));
   const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + 6.4 * Math.min(34, longest));
-  const axis = timeAxis(together(runs), store.state.unit, store.state.scale, gutter, width - 14);
+  const whole = together(runs);
+  const shown = lines.flat().flatMap((row) => dated(formationOf(row.run, row.name), row.clock, definition) ?? []);
+  const span = store.state.span === "whole" ? null : windowOf(shown, runs);
+  const axis = timeAxis(span ? within(whole, span) : whole, store.state.unit, span ? "linear" : store.state.scale, gutter, width - 14);
   const svg = root.append("svg").attr("width", width).attr("class", "formed").attr("role", "group").attr("aria-label", "Intervals of formation");
   const back = svg.append("g");
   let y = 4;
@@ -144,7 +147,52 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
     svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", y + 14).attr("text-anchor", "middle").text(tick.label);
   }
   svg.append("text").attr("class", "tick").attr("x", 0).attr("y", y + 14).text(axis.label);
-  svg.attr("height", y + 22);
+  y += 26;
+  if (span) y = drawStrip(svg, { whole, span, shown, store, left: gutter, right: width - 14, top: y, colour });
+  svg.attr("height", y);
+  if (!span && !windowOf(shown, runs)) return;
+  const zoom = root.append("button").attr("type", "button").attr("class", "quiet zoom").text(span ? "Show the whole run" : "Zoom to where it happens");
+  zoom.on("click", () => store.set({ span: span ? "whole" : "" }));
+}
+
+/**
+ * The steps within which all dates lie, with some room: null where they fill much of the run, or there are none.
+ * @param {import("./data.js").Formation[]} rows
+ * @param {Run[]} runs
+ * @returns {[number, number]|null}
+ */
+export function windowOf(rows, runs) {
+  const some = rows.filter((row) => row.censored === "no" && row.interval_after !== null && row.interval_before !== null);
+  if (!some.length || some.length < rows.filter((row) => row.censored !== "right").length) return null;
+  const [low, high] = [Math.min(...some.map((row) => Math.min(row.low ?? row.interval_before, row.interval_before))), Math.max(...some.map((row) => Math.max(row.high ?? row.interval_after, row.interval_after)))];
+  const [first, last] = [Math.min(...runs.map((run) => run.steps[0])), Math.max(...runs.map((run) => run.steps[run.steps.length - 1]))];
+  const room = Math.max(0.35 * (high - low), 1);
+  return high - low < 0.25 * (last - first) ? [Math.max(first, low - room), Math.min(last, high + room)] : null;
+}
+
+/** A run from one step to another. @param {Run} run @param {[number, number]} span @returns {Run} */
+export function within(run, [low, high]) {
+  const steps = [low, ...run.steps.filter((step) => step > low && step < high), high];
+  const tokens = run.tokens;
+  return { ...run, steps, tokens: tokens && steps.map((step) => interpolate(run.steps, tokens, step)) };
+}
+
+/**
+ * The whole run beneath: where the dates lie in it, and which part is drawn above.
+ * @param {any} svg
+ * @param {{whole: Run, span: [number, number], shown: import("./data.js").Formation[], store: import("./state.js").Store, left: number, right: number, top: number, colour: (role: string) => string}} about
+ */
+function drawStrip(svg, { whole, span, shown, store, left, right, top, colour }) {
+  const axis = timeAxis(whole, store.state.unit, "linear", left, right);
+  const group = svg.append("g").attr("class", "strip").attr("transform", `translate(0,${top})`);
+  const at = (/** @type {number} */ step) => Number(axis.ofStep(step));
+  group.append("text").attr("class", "tick").attr("x", 0).attr("y", 11).text("whole run");
+  group.append("rect").attr("class", "whole").attr("x", left).attr("width", right - left).attr("y", 2).attr("height", 12).attr("rx", 3);
+  group.append("rect").attr("class", "window").attr("x", at(span[0])).attr("width", Math.max(3, at(span[1]) - at(span[0]))).attr("y", 0).attr("height", 16).attr("rx", 3);
+  for (const row of shown)
+    if (row.midpoint !== null && row.censored === "no") group.append("line").attr("x1", at(row.midpoint)).attr("x2", at(row.midpoint)).attr("y1", 3).attr("y2", 13).attr("stroke", colour(row.role)).attr("stroke-width", 1.2);
+  for (const tick of axis.ticks) group.append("text").attr("class", "tick").attr("x", tick.at).attr("y", 28).attr("text-anchor", "middle").text(tick.label);
+  return top + 34;
 }
 
 /** A run with the checkpoints of all: the axis begins with the earliest of them and ends with the latest. @param {Run[]} runs */

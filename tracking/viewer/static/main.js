@@ -84,7 +84,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     }
     if (any("run", "unit", "scale")) drawChoices(part(".bar .choices"), page, runOf(), store);
     if (any("run", "task", "edges")) drawCircuitChoices(part(".graph .choices"), runOf(), store);
-    if (axis || any("definition", "clock")) drawComparison(part(".comparison"), context());
+    if (axis || any("definition", "clock", "span")) drawComparison(part(".comparison"), context());
     if (axis || any("open", "definition")) move.history = drawHistory(part(".over-time"), context());
     if (any("run", "task", "size")) move.circuit = drawCircuit(part(".drawing"), part(".caption"), context());
     if (axis || any("component", "definition")) move.component = drawComponent(part(".component"), context());
@@ -138,7 +138,7 @@ function initialState(page) {
   const tasks = Object.keys(run.circuits);
   return {
     run: run.name, step: run.steps[run.steps.length - 1], task: tasks[0] ?? "", component: "", unit: "step", scale: "auto",
-    definition: "", clock: "", edges: "100", table: "formation", filter: "", here: false, theme: "", open: "",
+    definition: "", clock: "", edges: "100", table: "formation", filter: "", here: false, theme: "", open: "", span: "",
   };
 }
 
