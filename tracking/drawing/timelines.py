@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracking.drawing.chosen_panels import caption, plot_panels
 from tracking.drawing.figures import plot
 from tracking.history.history import History
+from tracking.results.latex import formation_latex
 from tracking.results.results import Timeline
 from tracking.results.timeline import build_timeline as timeline_of
 
@@ -23,9 +25,23 @@ __all__ = ["DrawnTimeline", "build_timeline"]
 class DrawnTimeline(Timeline):
     """Everything found in some runs, with its figure."""
 
-    def plot(self, **options: Any) -> "Figure":
-        """One figure of everything found in a run: `tracking.drawing.figures.plot` with these options."""
-        return plot(self, **options)
+    def plot(self, *, panels: Sequence[str] | None = None, **options: Any) -> "Figure":
+        """A figure of everything found in a run, or of some panels.
+
+        Args:
+            panels: such as `["formation", "lifelines"]`; `tracking.drawing.chosen_panels.panels_of` names all.
+            options: of `tracking.drawing.chosen_panels.plot_panels` (`ax`, `figsize`, `width`, `roles`, `components`),
+                or without panels of `tracking.drawing.figures.plot`.
+        """
+        return plot(self, **options) if panels is None else plot_panels(self, panels, **options)
+
+    def caption(self, panels: Sequence[str], *, run: str | None = None) -> str:
+        """What stands beneath these panels, as text."""
+        return caption(self, panels, run=run)
+
+    def to_latex(self, *, run: str | None = None) -> str:
+        """When each role formed, as a LaTeX table with intervals: `tracking.results.latex.formation_latex`."""
+        return formation_latex(self.runs[0] if run is None else self[run])
 
 
 def build_timeline(
