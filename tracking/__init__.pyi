@@ -3,6 +3,7 @@ from .comparison.comparison import compare as compare
 from .drawing.figures import plot as plot
 from .drawing.figures_comparison import plot_comparison as plot_comparison
 from .drawing.figures_forecast import plot_forecast as plot_forecast
+from .drawing.figures_influence import plot_influence as plot_influence
 from .drawing.timelines import build_timeline as build_timeline
 from .experiments.branching import branch as branch
 from .forecasting.forecast import forecast as forecast
@@ -43,6 +44,7 @@ __all__ = [
     "plot",
     "plot_comparison",
     "plot_forecast",
+    "plot_influence",
     "record",
     "report",
     "train",

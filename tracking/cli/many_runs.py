@@ -241,6 +241,9 @@ def design(
     confirm: Annotated[int, typer.Option(min=0, help="Runs of the best setting with fresh seeds.")] = 5,
     prune: Annotated[bool, typer.Option(help="Stop runs that hardly can be the best, by the forecast.")] = True,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    start: Annotated[
+        Path | None, typer.Option(help="What `formation why --json` printed: its response is tried first.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search for the settings that bring a formation forward, hold it back, hit a step, or move a recorded number.
@@ -249,7 +252,7 @@ def design(
     """
     from tracking.experiments.design import design as search
 
-    options = {"budget": budget, "confirm": confirm, "prune": prune, "seed": seed}
+    options: dict[str, Any] = {"budget": budget, "confirm": confirm, "prune": prune, "seed": seed, "start": start}
     with progress_bars() as progress:
         found = search(space, goal, out=out, progress=reporter(progress), **options)
     if as_json:

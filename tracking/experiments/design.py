@@ -4,12 +4,15 @@ A search proposes settings (Optuna's tree-structured Parzen estimator), runs eac
 from what came of it.  A run is trained to a **cut** first; where the forecast from the completed runs gives it hardly a
 chance to beat the best so far, it is stopped there (**pruned**).  At the end the best setting is run again with seeds
 that the search has not seen: the best of many is partly luck, fresh seeds tell what it is worth.
+
+Where it is known how the date responds to sources of data (`formation why`), the first settings that are tried follow
+it.  A condition may name the **control**: runs of the base without any choice, with seeds of their own.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,6 +22,7 @@ from scipy import stats
 from tracking.comparison.run_set import RunSet, join_runs, run_set, series_of
 from tracking.execution.locks import held
 from tracking.execution.pool import Progress
+from tracking.experiments.curricula import Response, read_responses, shift_of
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
 from tracking.forecasting.forecast import predict_date, predict_end
@@ -35,6 +39,8 @@ FIRST = 6
 """Whole runs before anything is pruned."""
 FRESH = 1_000
 """Seeds from here on confirm; the search uses those below."""
+CONTROL = 2_000
+N_CONTROLS = 3
 
 
 @runtime_checkable
@@ -110,6 +116,7 @@ def design(
     least_chance: float = 0.1,
     confirm: int = 5,
     seed: int = 0,
+    start: "str | Path | Mapping[str, Any] | Sequence[Response] | None" = None,
     experiment: Experiment | None = None,
     progress: Progress | None = None,
 ) -> DesignResult:
@@ -124,6 +131,7 @@ def design(
             foretold to be below `least_chance`.
         confirm: runs of the best setting with fresh seeds.
         seed: of the search.
+        start: the response of the goal's date to sources, a file of `formation why --json`; tried first.
         experiment: what runs a setting; the embedded trainer where not given.
         progress: called with ("design", settings tried, budget).
 
@@ -141,9 +149,11 @@ def design(
         check_recording([space.config(drawn, seed=0)], space.recording)
     run = experiment or TrainAndRecord(space, Path(out))
     study, distributions = _study(space, seed)
-    search = _Search(goal, run, cut if prune else 1.0, least_chance)
+    for first in [] if start is None else _first_settings(space, goal, read_responses(start)):
+        study.enqueue_trial(first)
     show = progress or (lambda what, done, total: None)
     with held(out, "design") if experiment is None else nullcontext():
+        search = _Search(_beside_control(goal, run), run, cut if prune else 1.0, least_chance)
         for number in range(budget):
             show("design", number, budget)
             trial = study.ask(distributions)
@@ -155,6 +165,47 @@ def design(
                 study.tell(trial, row["cost"])
         show("design", budget, budget)
         return _result(search, space, budget, confirm)
+
+
+def _beside_control(goal: Goal, run: Experiment) -> Goal:
+    """The goal with what the control runs gave in place of `control`: their mean and one standard deviation to the
+    worse."""
+    asked = [each for each in goal.conditions if each.beside_control]
+    if not asked:
+        return goal
+    found = [
+        run({}, seed=CONTROL + number, name=f"control{number:02d}", until=run.steps) for number in range(N_CONTROLS)
+    ]
+    conditions = []
+    for each in goal.conditions:
+        if each.beside_control:
+            values = np.array([each.value(part.formation, part.series) for part in found])
+            if not np.isfinite(values).all():
+                raise ValueError(f"the control has no {each.subject!r} to compare with")
+            worse = 1.0 if each.direction == "below" else -1.0
+            each = replace(each, target=float(values.mean() + worse * values.std(ddof=1)), beside_control=False)
+        conditions.append(each)
+    return replace(goal, conditions=tuple(conditions))
+
+
+def _first_settings(space: Space, goal: Goal, responses: Sequence[Response]) -> list[dict[str, Any]]:
+    """Every number at the end of its range that moves the date as the goal wants it, and half way there from the
+    middle; what the date does not respond to stays in the middle."""
+    if not goal.is_date or goal.direction == "at":
+        return []
+    wanted = -1.0 if goal.direction == "below" else 1.0
+    whole: dict[str, Any] = {}
+    half: dict[str, Any] = {}
+    for name, choice in space.choices.items():
+        if isinstance(choice, Range):
+            log = choice.scale == "log"
+            low, high = (math.log(end) if log else end for end in (choice.low, choice.high))
+            side = wanted * np.sign(shift_of(name, responses)) / 2
+            for setting, share in ((whole, 1.0), (half, 0.5)):
+                value = (low + high) / 2 + share * side * (high - low)
+                value = min(max(math.exp(value) if log else value, choice.low), choice.high)
+                setting[name] = round(value) if choice.whole else float(value)
+    return [whole, half] if any(shift_of(name, responses) for name in space.choices) else []
 
 
 @dataclass

@@ -7,6 +7,7 @@ A goal is a sentence:
     induction midpoint by function < 300          by another clock than form
     minimise training/loss                        a recorded number at its end; also maximise, <, > and =
     minimise bias subject to training/loss < 2.1  the first counts where all that follow are kept (joined by "and")
+    ... subject to training/loss < control        no worse than runs in which nothing is chosen
 """
 
 import math
@@ -36,7 +37,7 @@ class Goal:
     """One quantity, where it should be, and what must hold beside it.
 
     `quantity` is a date (then `subject` is a role) or "end" (then it is a metric); `target` is NaN where the smallest
-    or largest is wanted.
+    or largest is wanted, and where it is still to be read off the control (`beside_control`).
     """
 
     subject: str
@@ -45,6 +46,7 @@ class Goal:
     target: float = math.nan
     clock: str = "form"
     conditions: tuple["Goal", ...] = ()
+    beside_control: bool = False
 
     @property
     def is_date(self) -> bool:
@@ -82,6 +84,8 @@ class Goal:
     def __str__(self) -> str:
         sign = {"below": "<", "above": ">", "at": "="}[self.direction]
         what = f"{self.subject} {self.quantity} by {self.clock}" if self.is_date else self.subject
+        if self.beside_control:
+            return f"{what} {sign} control"
         if math.isnan(self.target):
             return f"{'minimise' if self.direction == 'below' else 'maximise'} {what}"
         return f"{what} {sign} {self.target:g}"
@@ -102,7 +106,9 @@ def parse_goal(text: str, *, roles: Sequence[str]) -> Goal:
     first, *rest = re.split(r"\s+subject to\s+", text.strip(), maxsplit=1)
     goal = _one(first, roles)
     conditions = tuple(_one(part, roles) for part in re.split(r"\s+and\s+", rest[0])) if rest else ()
-    if loose := [condition for condition in conditions if math.isnan(condition.target)]:
+    if goal.beside_control:
+        raise ValueError(f"expected 'control' after 'subject to' only, got {first!r}")
+    if loose := [each for each in conditions if math.isnan(each.target) and not each.beside_control]:
         raise ValueError(f"expected a condition with <, > or = and a number, got {loose[0]}")
     return Goal(goal.subject, goal.quantity, goal.direction, goal.target, goal.clock, conditions)
 
@@ -110,19 +116,20 @@ def parse_goal(text: str, *, roles: Sequence[str]) -> Goal:
 def _one(text: str, roles: Sequence[str]) -> Goal:
     if match := re.fullmatch(r"(minimi[sz]e|maximi[sz]e)\s+(.+)", text.strip()):
         direction, target, what = ("below" if match[1].startswith("min") else "above"), math.nan, match[2]
-    elif match := re.fullmatch(r"(.+?)\s*([<>=])\s*([-+.\deE]+)(?:\s+steps)?", text.strip()):
+    elif match := re.fullmatch(r"(.+?)\s*([<>=])\s*([-+.\deE]+|control)(?:\s+steps)?", text.strip()):
         direction, what = SIGNS[match[2]], match[1]
         try:
-            target = float(match[3])
+            target = math.nan if match[3] == "control" else float(match[3])
         except ValueError as error:
             raise ValueError(f"cannot read the number in {text!r}; {EXPECTED}") from error
     else:
         raise ValueError(f"cannot read the goal {text!r}; {EXPECTED}")
+    beside_control = bool(re.fullmatch(r".+[<>]\s*control", text.strip()))
     dated = re.fullmatch(rf"(\S+)\s+({'|'.join(DATES)})(?:\s+by\s+(\S+))?", what.strip())
     if dated is None:
         if " " in what.strip():
             raise ValueError(f"cannot read the goal {text!r}; {EXPECTED}")
-        return Goal(what.strip(), "end", direction, target)
+        return Goal(what.strip(), "end", direction, target, beside_control=beside_control)
     role, quantity, clock = dated[1], dated[2], dated[3] or "form"
     if role not in roles:
         raise ValueError(f"no role {role!r}; {suggest(role, roles)}")
@@ -130,4 +137,4 @@ def _one(text: str, roles: Sequence[str]) -> Goal:
         raise ValueError(f"expected one of the clocks {', '.join(CLOCKS)} after 'by', got {clock!r}")
     if not math.isnan(target) and target <= 0:
         raise ValueError(f"expected a step above 0 in {text!r}, got {target:g}")
-    return Goal(role, quantity, direction, target, clock)
+    return Goal(role, quantity, direction, target, clock, beside_control=beside_control)

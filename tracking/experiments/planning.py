@@ -20,10 +20,13 @@ A sweep is written in TOML:
     learning_rate = {low = 1e-4, high = 1e-2, scale = "log"}
     n_heads = [2, 4, 8]
 
-The space of a search has `[base]` and `[space]`, whose entries are as those of `[random]`.
+The space of a search has `[base]` and `[space]`, whose entries are as those of `[random]`.  Options of data sources are
+written as `"sources.NAME.weight"`; a search also chooses weights over windows of steps, `"sources.NAME.weight@0..200"`
+(`tracking.experiments.curricula`).
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -36,6 +39,7 @@ from circuits.decoding import read_toml
 from circuits.files import name_for_file
 from circuits.limits import check_limit
 from circuits.suggestions import suggest
+from tracking.experiments.curricula import with_windows
 from tracking.training.hyperparameters import TrainingConfig
 
 __all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
@@ -105,7 +109,7 @@ class Space:
     recording: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, setting: Mapping[str, Any], *, seed: int) -> TrainingConfig:
-        return TrainingConfig.from_dict({**self.base, **setting, "seed": seed})
+        return TrainingConfig.from_dict(with_windows({**self.base, **setting, "seed": seed}))
 
 
 def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
@@ -177,7 +181,7 @@ def check_options(names: list[str]) -> None:
     ValueError: one is no training option; the message names the nearest.
     """
     for name in names:
-        if name not in OPTIONS:
+        if name not in OPTIONS and not re.fullmatch(r"sources\..+\..+", name):
             raise ValueError(f"no training option {name!r}; {suggest(name, OPTIONS)}")
 
 

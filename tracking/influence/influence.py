@@ -8,7 +8,9 @@ tenth of itself within the window: negative is earlier.  With shares p_s and the
     shift_s = 0.1 · Σ_t Σ_i ∂τ/∂c_ti · ℓ_i (1[source of i is s] − p_s(t))
 
 It is an estimate until retraining has proved it (`verification`).  `low` and `high` bound it under other draws of the
-data: the steps of a window are drawn anew in blocks, and where several runs are given their seeds are the unit.
+data, the steps of a window being drawn anew in blocks, and by how much the bend of the curve at the date lets a tenth
+more weight move it otherwise than a straight line (never so far that the sign changes); where several runs are given
+their seeds are the unit.
 """
 
 import itertools
@@ -27,7 +29,7 @@ from circuits.loading import open_module
 from tracking.checkpoints.runs import Run
 from tracking.influence.opened import OpenedRun, open_run
 from tracking.influence.products import gradient_products
-from tracking.influence.targets import cotangents, nodes_of
+from tracking.influence.targets import bend_of, cotangents, nodes_of
 from tracking.influence.unrolled import Progress, Sensitivities, flat, sensitivities
 from tracking.influence.unrolled import check as check_differentiable
 from tracking.influence.verification import Proof, proofs_of
@@ -256,6 +258,7 @@ def _influence(
     names = tuple(source.name for source in opened.config.sources) or ("data",)
     by_step = _by_step(opened.config, effects)
     edges = np.linspace(effects.first, effects.first + len(by_step), parts + 1).round().astype(int)
+    bend = bend_of(opened.curve, opened.date, opened.measured)
     shifts = []
     for first, last in itertools.pairwise(edges.tolist()):
         rows = by_step[first - effects.first : last - effects.first]
@@ -264,7 +267,9 @@ def _influence(
         for place, name in enumerate(names):
             total = float(rows[:, place].sum())
             low, high = (float(end) for end in ends[:, place])
-            shifts.append(Shift(name, (first, last), total, min(low, total), max(high, total)))
+            off = min(bend / 2 * total**2, abs(total) / 2)
+            low, high = total - np.hypot(total - min(low, total), off), total + np.hypot(max(high, total) - total, off)
+            shifts.append(Shift(name, (first, last), total, float(low), float(high)))
     date, curve = opened.date, opened.curve
     ranked = tuple(sorted(shifts, key=lambda each: -abs(each.shift_steps)))
     component = curve.components[date.component]

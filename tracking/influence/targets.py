@@ -33,7 +33,7 @@ from tracking.training.objective import sequence_costs
 from tracking.training.source_tasks import SOURCE_TASK, source_task
 from tracking.training.training import data_batch
 
-__all__ = ["Curve", "Date", "cotangents", "curve_named", "date_of", "values_at"]
+__all__ = ["Curve", "Date", "bend_of", "cotangents", "curve_named", "date_of", "values_at"]
 
 PROBE_SEED = 2**20
 """Of the data on which a loss is measured: no training begins there."""
@@ -175,6 +175,24 @@ def date_of(curve: Curve, measured: Mapping[int, Float[np.ndarray, "component"]]
         step = before + (after - before) * float((bar - low) / (high - low))
         return Date(step, float(bar), before, after, float(low), float(high), component)
     return None
+
+
+def bend_of(curve: Curve, date: Date, measured: Mapping[int, Float[np.ndarray, "component"]]) -> float:
+    """|y″ / y′| at the date, per step, of the component that crosses: how fast its slope changes from one stretch
+    between kept steps to the next.  0 where nothing is kept beyond.
+
+    A date that moves by Δ along a curve so bent moves by up to ½ |y″ / y′| Δ² more or less than a straight line says.
+    """
+    steps = sorted(measured)
+    value = [float(measured[step][date.component]) for step in steps]
+    place = steps.index(date.before)
+    found = []
+    for at in range(max(place - 1, 0), min(place + 2, len(steps) - 1)):
+        slope = (value[at + 1] - value[at]) / (steps[at + 1] - steps[at])
+        found.append(((steps[at] + steps[at + 1]) / 2, slope))
+    (first, low), (last, high) = found[0], found[-1]
+    own = (value[place + 1] - value[place]) / (steps[place + 1] - steps[place])
+    return abs((high - low) / (last - first) / own) if last > first and own else 0.0
 
 
 def cotangents(curve: Curve, date: Date, module_at: Callable[[int], nn.Module]) -> dict[int, Float[Tensor, "weight"]]:

@@ -15,7 +15,7 @@ from tracking.cli.cli import run as formation
 from tracking.influence.influence import why
 from tracking.influence.opened import open_run
 from tracking.influence.sentences import describe_influence
-from tracking.influence.targets import date_of
+from tracking.influence.targets import bend_of, date_of
 from tracking.influence.verification import Proof, linear_range, shifted_date
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.training import reproducible, train
@@ -161,6 +161,19 @@ def test_a_crossing_that_is_not_held_is_no_date(run: Path) -> None:
     assert found is not None
     assert found.step == pytest.approx(17.5)
     assert date_of(curve, spike) is None
+
+
+def test_a_bent_curve_has_a_bend_and_a_straight_one_none(run: Path) -> None:
+    opened = open_run(Run.open(run), "loss/chain", threshold=None, n_prompts=8, seed=0)
+    steps, curve = range(0, 50, 5), replace(opened.curve, bar=0.25, falling=False)
+    straight = {step: np.array([step / 100]) for step in steps}
+    bent = {step: np.array([(step / 50) ** 2]) for step in steps}
+    dates = [date_of(curve, each) for each in (straight, bent)]
+    assert dates[0] is not None
+    assert dates[1] is not None
+    assert bend_of(curve, dates[0], straight) == pytest.approx(0, abs=1e-9)
+    middle = (dates[1].before + dates[1].after) / 2
+    assert bend_of(curve, dates[1], bent) == pytest.approx(1 / middle)  # y'' / y' of t² is 1 / t
 
 
 def test_the_range_of_the_straight_line_ends_where_it_broke() -> None:

@@ -1,0 +1,128 @@
+"""Curricula: weights of data sources over windows of steps, as options that a search can choose.
+
+What does "more repeats in the first 200 steps" look like as a number?  The option
+
+    sources.NAME.weight@FIRST..LAST
+
+is the weight of a source in the steps FIRST to LAST − 1; outside its windows a source has the weight that the
+configuration gives it.  The **response** of a date to the sources, as `formation why --json` prints it, says which way
+each such number should go first.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracking.training.hyperparameters import TrainingConfig
+
+__all__ = ["WINDOW", "Response", "read_responses", "shift_of", "with_windows"]
+
+WINDOW = re.compile(r"sources\.(.+)\.weight@(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Response:
+    """By how many steps a date moves when the weight of `source` rises by a tenth within `window`: [first, last)."""
+
+    source: str
+    window: tuple[int, int]
+    shift_steps: float
+    told: bool = True
+
+
+def with_windows(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with every weight over a window written into the weight of its source, as pairs of step and weight.
+
+    >>> base = {"sources": {"a": {"kind": "random"}, "b": {"kind": "repeats", "weight": 0.5}}}
+    >>> with_windows({**base, "sources.b.weight@10..20": 2.0})["sources.b.weight"]
+    '0:0.5, 9:0.5, 10:2, 19:2, 20:0.5'
+
+    Raises:
+        ValueError: the window is empty, the source is unknown, or two windows of one source overlap.
+    """
+    plain = {key: value for key, value in options.items() if "@" not in key}
+    windows: dict[str, list[tuple[int, int, float]]] = {}
+    for key in options.keys() - plain.keys():
+        name, first, last = _window(key)
+        windows.setdefault(name, []).append((first, last, float(options[key])))
+    if not windows:
+        return plain
+    known = {source.name: source for source in TrainingConfig.from_dict(plain).sources}
+    for name, rows in sorted(windows.items()):
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ValueError(f"no source {name!r} whose weight could change over steps; there are {there}")
+        rows.sort()
+        for (_, end, _), (begin, _, _) in itertools.pairwise(rows):
+            if begin < end:
+                raise ValueError(f"expected windows of source {name!r} that do not overlap, got two at step {begin}")
+        edges = {0, *(int(step) for step, _ in known[name].weight)}
+        for first, last, _ in rows:
+            edges |= {first, last - 1, last} | ({first - 1} if first else set())
+        inside = {step: value for step in edges for first, last, value in rows if first <= step < last}
+        pairs = [(step, inside.get(step, known[name].weight_at(step))) for step in sorted(edges)]
+        plain[f"sources.{name}.weight"] = ", ".join(f"{step}:{value:g}" for step, value in pairs)
+    return plain
+
+
+def _window(key: str) -> tuple[str, int, int]:
+    found = WINDOW.fullmatch(key)
+    if found is None or not int(found[2]) < int(found[3]):
+        raise ValueError(f"expected a weight over a window such as sources.repeats.weight@0..200, got {key!r}")
+    return found[1], int(found[2]), int(found[3])
+
+
+def read_responses(given: "str | Path | Mapping[str, Any] | Sequence[Response]") -> tuple[Response, ...]:
+    """Responses from a file that `formation why --json` printed, from the same as a dictionary, or as they are.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no shifts.
+    """
+    if isinstance(given, str | Path):
+        if not Path(given).is_file():
+            raise FileNotFoundError(f"no such file: {given}; expected what `formation why --json` printed")
+        try:
+            given = json.loads(Path(given).read_text())
+        except ValueError as error:
+            raise ValueError(f"{given} is no JSON: {error}") from error
+    if not isinstance(given, Mapping):
+        return tuple(given)  # type: ignore[arg-type]
+    try:
+        return tuple(
+            Response(
+                row["source"],
+                (int(row["window"][0]), int(row["window"][1])),
+                float(row["shift_steps"]),
+                row["low"] > 0 or row["high"] < 0,
+            )
+            for row in given["sources"]
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError("expected shifts by source and window, as `formation why --json` prints them") from error
+
+
+def shift_of(option: str, responses: Sequence[Response]) -> float:
+    """By how many steps the date moves when this option rises by a tenth; 0 where nothing is told.
+
+    A response over a longer window counts with the share of it that lies within the option's.
+    """
+    if WINDOW.fullmatch(option):
+        name, first, last = _window(option)
+    elif match := re.fullmatch(r"sources\.(.+)\.(loss_)?weight", option):
+        name, first, last = match[1], 0, 10**12
+    else:
+        return 0.0
+    total = 0.0
+    for each in responses:
+        begin, end = each.window
+        if each.source == name and each.told and math.isfinite(each.shift_steps) and begin < end:
+            total += each.shift_steps * max(0, min(last, end) - max(first, begin)) / (end - begin)
+    return float(np.round(total, 12))
