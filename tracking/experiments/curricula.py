@@ -10,7 +10,6 @@ each such number should go first.
 """
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from circuits.decoding import read_json
 from tracking.training.hyperparameters import TrainingConfig
 
 __all__ = ["WINDOW", "Response", "read_responses", "shift_of", "with_windows"]
@@ -89,10 +89,7 @@ def read_responses(given: "str | Path | Mapping[str, Any] | Sequence[Response]")
     if isinstance(given, str | Path):
         if not Path(given).is_file():
             raise FileNotFoundError(f"no such file: {given}; expected what `formation why --json` printed")
-        try:
-            given = json.loads(Path(given).read_text())
-        except ValueError as error:
-            raise ValueError(f"{given} is no JSON: {error}") from error
+        given = read_json(given, dict[str, Any], what="what `formation why --json` printed")
     if not isinstance(given, Mapping):
         return tuple(given)  # type: ignore[arg-type]
     try:
