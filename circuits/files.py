@@ -114,13 +114,13 @@ def this_host() -> str:
 def name_for_file(name: str) -> str:
     """A name of a file or folder that stands for this name and no other.
 
-    Small letters, digits, `_`, `-` and inner dots stay; the rest is percent-encoded, names with capitals end in a
+    Small letters, digits, `_-+=,@` and inner dots stay; the rest is percent-encoded, names with capitals end in a
     digest, and long ones are a beginning and a digest.
 
     >>> name_for_file("induction"), name_for_file("eval/hellaswag"), name_for_file("..")
     ('induction', 'eval%2Fhellaswag', '%2E%2E')
     """
-    text = quote(name.encode(errors="surrogatepass"), safe="").replace("~", "%7E")
+    text = quote(name.encode(errors="surrogatepass"), safe="+=,@").replace("~", "%7E")
     text = re.sub(r"^\.+|\.+$", lambda dots: "%2E" * len(dots[0]), text)
     if len(text) > LONGEST:
         return f"{text[: LONGEST - 40]}~~{_digest(name)}"

@@ -6,9 +6,9 @@ estimated first, and refused with the estimate where it is beyond a limit; each 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
-__all__ = ["LIMITS", "check_limit", "limit_of", "raised_limits"]
+__all__ = ["LIMITS", "check_limit", "limit_of", "raise_limits", "raised_limits"]
 
 LIMITS: Mapping[str, tuple[int | float, str]] = {
     "components": (1_000_000, "heads and MLPs of one model"),
@@ -22,9 +22,8 @@ LIMITS: Mapping[str, tuple[int | float, str]] = {
 _raised: ContextVar[Mapping[str, int | float] | None] = ContextVar("raised", default=None)
 
 
-@contextmanager
-def raised_limits(**limits: int | float) -> Iterator[None]:
-    """Other limits while inside.
+def raise_limits(**limits: int | float) -> Token[Mapping[str, int | float] | None]:
+    """Other limits from now on in this context.
 
     Raises:
         ValueError: there is no such limit, or it is not above 0.
@@ -34,7 +33,17 @@ def raised_limits(**limits: int | float) -> Iterator[None]:
             raise ValueError(f"there is no limit {name!r}; there are {', '.join(LIMITS)}")
         if not limit > 0:
             raise ValueError(f"expected a limit of {name} above 0, got {limit}")
-    token = _raised.set({**(_raised.get() or {}), **limits})
+    return _raised.set({**(_raised.get() or {}), **limits})
+
+
+@contextmanager
+def raised_limits(**limits: int | float) -> Iterator[None]:
+    """Other limits while inside.
+
+    Raises:
+        ValueError: there is no such limit, or it is not above 0.
+    """
+    token = raise_limits(**limits)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,7 +84,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command."""
     try:
         load_plugins()
-        code = int(app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0)
+        given = list(arguments) if arguments is not None else None
+        code = int(copy_context().run(app, args=given, standalone_mode=False) or 0)
         # Some versions of typer turn Ctrl-C into this code, others raise Abort.
         return code if code != INTERRUPTED else fail(STOPPED, 1)
     except typer.Exit as stop:
@@ -112,15 +114,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 @app.callback()
 def _before_any_verb(
-    context: typer.Context,
     limit: Annotated[
         list[str] | None, typer.Option("--limit", help="NAME=NUMBER: allow more than usual; messages name what.")
     ] = None,
 ) -> None:
-    from circuits.limits import raised_limits
+    from circuits.limits import raise_limits
 
-    limits = {name: number(value, "--limit") for name, value in pairs(limit, "--limit").items()}
-    context.with_resource(raised_limits(**limits))
+    raise_limits(**{name: number(value, "--limit") for name, value in pairs(limit, "--limit").items()})
 
 
 def demo(

@@ -112,11 +112,10 @@ def infer_graph(tables: "Mapping[str, pd.DataFrame]") -> ModelGraph:
     nodes = [Node.parse(name) for name in sorted(names)]
     layers = 1 + max((node.layer for node in nodes), default=0)
     heads = 1 + max((node.index for node in nodes if node.kind == "head"), default=0)
-    farthest = max(nodes, key=lambda node: (node.layer / max(1, layers), node.index))
-    widest = max(nodes, key=lambda node: node.index if node.kind == "head" else -1)
-    what = (
-        f"the names in the tables, up to {farthest} and {widest}, are of a model of {layers:,} layers, which would be"
-    )
+    farthest = max((node.name for node in nodes if node.layer == layers - 1), default="")
+    widest = max((node.name for node in nodes if node.kind == "head" and node.index == heads - 1), default="")
+    named = " and ".join(sorted({farthest, widest} - {""}))
+    what = f"the tables name {named}, of a model whose {layers:,} layers of {heads:,} heads would be"
     check_limit("components", layers * heads, what, hint="correct the name if it is mistyped")
     return ModelGraph(max(layers, 1), max(heads, 1), mlp=any(node.kind == "mlp" for node in nodes))
 
@@ -135,9 +134,7 @@ def _fill_scores(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int
     known = {name: Node.parse(str(name)) for name in frame["component"].unique()}
     if strange := [name for name, node in known.items() if node not in graph.writer_index]:
         expected = f"{graph.n_layers} layers of {graph.n_heads} heads{'' if graph.mlp else ' without MLPs'}"
-        raise ValueError(
-            f"the scores table has the component {strange[0]}, which is none that writes; expected those of {expected}"
-        )
+        raise ValueError(f"the scores table has the component {strange[0]}; expected one that writes, of {expected}")
     places = frame["component"].map({name: graph.writer_index[node] for name, node in known.items()})
     # Rows in the order of the graph, so that those of one measure are its nodes in order.
     frame = frame.assign(place=places).sort_values("place", kind="stable")
