@@ -136,7 +136,8 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
       tell(label, several ? `${row.run.name}, ${row.clock} clock` : `${row.clock} clock`);
       // The choice of a run in the bar does the same from the keyboard.
       if (several) label.classed("current", row.run === current).classed("link", true).on("click", () => store.set({ run: row.run.name }));
-      const place = (/** @type {number|null} */ step) => position(row.run, Number(step), axis, store.state.unit);
+      // What lies outside of the part that is drawn stands at its end.
+      const place = (/** @type {number|null} */ step) => Math.max(axis.left, Math.min(axis.right, position(row.run, Number(step), axis, store.state.unit)));
       drawInterval(svg, dated(formationOf(row.run, name), row.clock, definition), { run: row.run, unit: store.state.unit, axis, place, y: middle, ink });
       y += size;
     }
