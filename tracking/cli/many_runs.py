@@ -53,7 +53,8 @@ def compare(
     by: Annotated[list[str], typer.Option("--by", help="A hyperparameter; may be given several times.")],
     unit: Annotated[str, typer.Option(help="Compare times in steps or tokens; auto: tokens if steps differ.")] = "auto",
     definition: Annotated[
-        list[str] | None, typer.Option(help="half-rise | logistic | change-point; may be given several times.")
+        list[str] | None,
+        typer.Option(help="threshold | half-rise | logistic | change-point; may be given several times."),
     ] = None,
     rise: Annotated[
         str, typer.Option(help="Of a curve that rises more than once: lasting | first | a number.")
@@ -76,7 +77,7 @@ def compare(
     _check_figure(figure)
     histories = _histories(folders)
     check_names(settings_of(histories), by)
-    runs = run_set(histories, definitions=tuple(definition or ("half-rise",)))
+    runs = run_set(histories, definitions=tuple(definition or ("threshold",)))
     found = compare_formation(runs, by=by, unit=unit, rises=_rises(rise))
     if figure is not None:
         from tracking.drawing.figures_comparison import plot_comparison

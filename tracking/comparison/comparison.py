@@ -81,7 +81,7 @@ def compare(
     histories: Sequence[History],
     *,
     by: "str | Sequence[str]",
-    definitions: Sequence[str] = ("half-rise",),
+    definitions: Sequence[str] = ("threshold",),
     **options: Any,
 ) -> Comparison:
     """Compare the formation of every role between the settings of one or several hyperparameters.

@@ -137,7 +137,7 @@ def effect_of(
     branches: Histories,
     controls: Histories,
     *,
-    definitions: Sequence[str] = ("half-rise",),
+    definitions: Sequence[str] = ("threshold",),
     clocks: Sequence[str] | None = None,
     roles: Sequence[str] | None = None,
     confidence: float = 0.95,
@@ -245,8 +245,13 @@ def _shift_of_dates(
 
 
 def _span(found: Formation | None, history: History) -> tuple[float, float]:
-    """Between which steps it formed: a date, or open to one side where it is censored."""
-    if found is None or found.censored == "right":
+    """Between which steps it formed: a date, or open to one side where it is censored.
+
+    What this definition cannot date formed by the last step; a rise that is not told from noise is none.
+    """
+    if found is not None and found.state == "not datable by this definition":
+        return -np.inf, float(history.steps[-1])
+    if found is None or found.censored == "right" or found.state == "not told from noise":
         return float(history.steps[-1]), np.inf
     if found.censored == "left":
         return -np.inf, float(history.steps[0])

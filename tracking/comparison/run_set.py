@@ -89,7 +89,7 @@ def _no_series() -> "pd.DataFrame":
     return pd.DataFrame(columns=list(SERIES))
 
 
-def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("half-rise",)) -> RunSet:
+def run_set(histories: Sequence[History], *, definitions: Sequence[str] = ("threshold",)) -> RunSet:
     """Link and date every history; only whole roles are kept, so that a run counts once in each comparison.
 
     Raises:

@@ -70,7 +70,7 @@ def scaling_law(
     *,
     role: str = "induction",
     clock: str = "form",
-    definition: str = "half-rise",
+    definition: str = "threshold",
     by: Sequence[str] = (BATCH_CONTEXT,),
     n_permutations: int = 1999,
     seed: int = 0,

@@ -362,4 +362,5 @@ def _empty_formation() -> "pd.DataFrame":
     import pandas as pd
 
     columns = ["run", "role", "clock", "definition", "rise", "interval_before", "interval_after", "censored"]
+    columns += ["state"]
     return pd.DataFrame(columns=columns)

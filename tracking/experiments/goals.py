@@ -52,7 +52,7 @@ class Goal:
     def is_date(self) -> bool:
         return self.quantity in DATES
 
-    def value(self, formation: "pd.DataFrame", series: "pd.DataFrame", *, definition: str = "half-rise") -> float:
+    def value(self, formation: "pd.DataFrame", series: "pd.DataFrame", *, definition: str = "threshold") -> float:
         """What one run gave: a step (infinite where the role did not form), or the metric at its end (NaN: unknown)."""
         if not self.is_date:
             part = series[series["name"] == self.subject].dropna(subset=["value"]).sort_values("step")

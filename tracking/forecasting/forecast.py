@@ -109,7 +109,7 @@ def forecast_runs(
 
 
 def predict_date(
-    runs: RunSet, run: str, *, role: str, clock: str = "form", definition: str = "half-rise", cut: float
+    runs: RunSet, run: str, *, role: str, clock: str = "form", definition: str = "threshold", cut: float
 ) -> Prediction | None:
     """ln step at which a run of which only the part up to `cut` (steps) is known will form a role.
 

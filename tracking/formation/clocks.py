@@ -11,25 +11,28 @@ and for every curve.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Float, Int
 
 from circuits.graph import Node
-from tracking.formation.function_tests import Controls, function_test
+from tracking.formation.curves import Curve, curve_of
+from tracking.formation.function_tests import function_test
+from tracking.formation.wander import family_p
 from tracking.history.history import History
 from tracking.history.records import Record
 from tracking.lifelines.lifelines import Lifeline
-from tracking.lifelines.score_noise import noise_of, spans_decades
+from tracking.lifelines.paths import Noise, noise_of_curves, paths_of
+from tracking.lifelines.score_noise import spans_decades
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Controls", "Curve", "Measured"]
+__all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Curve", "Level", "Measured"]
 __all__ += ["behaviour", "form", "function", "metric_lifelines"]
 
 FALLS = re.compile(r"loss|perplexity|ppl|error|bits_per|surprisal|cross_entropy", re.I)
@@ -48,50 +51,24 @@ BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A number over steps, higher being more formed; snapshots that were not measured are left out.
+class Level:
+    """One measure of all components on the scale on which it is compared, and what it is beneath its noise.
 
-    `noise` is the standard deviation of each value and `std_error` the part of it that is due to prompts; `bar` is the
-    threshold on the curve's own scale, where there is one.  `measure` names the number, and `n_prompts` says over how
-    many prompts it is a mean, where that is known.
+    `bar` turns a threshold into that scale: log(1 + score) for scores that span decades, whose fluctuations grow with
+    them.  A component that was not measured at every step keeps its measured values as its path.
     """
 
     steps: Float[np.ndarray, "step"]
-    value: Float[np.ndarray, "step"]
-    std_error: Float[np.ndarray, "step"]
-    noise: Float[np.ndarray, "step"]
-    folds: Float[np.ndarray, "fold step"]
-    bar: float | None = None
-    measure: str = ""
-    n_prompts: int | None = None
-    controls: Controls | None = None
+    names: tuple[str, ...]
+    value: Float[np.ndarray, "component step"]
+    error: Float[np.ndarray, "component step"]
+    folds: Float[np.ndarray, "fold component step"]
+    path: Float[np.ndarray, "component step"]
+    noise: Noise
+    logarithmic: bool
 
-    @property
-    def has_error(self) -> bool:
-        return len(self.folds) > 1 or bool(np.isfinite(self.std_error).any())
-
-    def resampled(
-        self, weights: Float[np.ndarray, "resample fold"], rng: np.random.Generator, confidence: float
-    ) -> Float[np.ndarray, "resample step"]:
-        """The curve on resampled prompts.
-
-        Fold means are drawn with replacement, widened for the number of folds as Student's t is, and noise that the
-        series shows beyond its prompts is added.
-        """
-        n_folds = len(self.folds)
-        if n_folds > 1 and weights.shape[1] == n_folds:
-            wider = np.sqrt(n_folds / (n_folds - 1)) * _small_sample(n_folds, confidence)
-            curves = self.value + wider * (weights @ self.folds - self.value)
-        else:
-            curves = self.value + np.nan_to_num(self.std_error) * rng.normal(size=(len(weights), len(self.value)))
-        # A quarter more than the prompts explain may be chance: both are estimates.
-        extra = np.sqrt(np.maximum(self.noise**2 - (1.25 * np.nan_to_num(self.std_error)) ** 2, 0))
-        return curves + extra * rng.normal(size=curves.shape)
-
-
-def _small_sample(n_folds: int, confidence: float) -> float:
-    tail = 0.5 + confidence / 2
-    return float(stats.t.ppf(tail, n_folds - 1) / stats.norm.ppf(tail))
+    def bar(self, threshold: float) -> float:
+        return float(np.log1p(threshold)) if self.logarithmic else threshold
 
 
 @dataclass(frozen=True)
@@ -100,6 +77,8 @@ class Measured:
 
     history: History
     kept: dict[tuple[str, str], "xr.Dataset | None"] = field(default_factory=dict)
+    levels: dict[tuple[str, str], Level] = field(default_factory=dict)
+    wander: dict[tuple[str, str, float], Float[np.ndarray, "component"]] = field(default_factory=dict)
     counted: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
     def score(self, measure: str, task: str) -> "xr.Dataset":
@@ -108,6 +87,24 @@ class Measured:
         found = self.kept[task, measure]
         assert found is not None
         return found
+
+    def level(self, measure: str, task: str) -> Level:
+        """A measure with the paths of its components."""
+        if (task, measure) not in self.levels:
+            self.levels[task, measure] = _level(self.score(measure, task))
+        return self.levels[task, measure]
+
+    def wander_p(self, measure: str, task: str, bar: float) -> Float[np.ndarray, "component"]:
+        """For each component the family-wise p that its rise to the bar is wander; NaN where that cannot be told."""
+        key = (task, measure, bar)
+        if key not in self.wander:
+            level = self.level(measure, task)
+            found = np.full(len(level.names), np.nan)
+            whole = np.flatnonzero(np.isfinite(level.value).all(axis=1))
+            if len(whole):
+                found[whole] = family_p(level.value[whole], bar)
+            self.wander[key] = found
+        return self.wander[key]
 
     def effects(self, task: str) -> "xr.Dataset | None":
         """Node effects of a task: a recorded measure, or the sum of what its edges carry."""
@@ -141,47 +138,100 @@ def _prompts(history: History, measure: str, task: str) -> int | None:
     return found or None
 
 
+def _level(data: "xr.Dataset") -> Level:
+    value, error, folds = data.value.values.T, data.std_error.values.T, np.moveaxis(data.folds.values, 1, -1)
+    value = np.where(np.isfinite(value), value, np.nan)
+    if logarithmic := spans_decades(data.value.values):
+        error, value, folds = error / (1 + value), np.log1p(value), np.log1p(np.maximum(folds, 0))
+    path, nugget = value.copy(), np.zeros(len(value))
+    roughness = np.zeros(len(value))
+    whole = np.flatnonzero(np.isfinite(value).all(axis=1))
+    if len(whole):
+        known = folds[:, whole][np.isfinite(folds[:, whole]).all(axis=(1, 2))]
+        noise = noise_of_curves(value[whole], known)
+        path[whole], nugget[whole], roughness[whole] = paths_of(value[whole], noise), noise.nugget, noise.roughness
+    steps, names = data.step.values.astype(float), tuple(data.component.values.tolist())
+    return Level(steps, names, value, error, folds, path, Noise(nugget, roughness), logarithmic)
+
+
 def form(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
-    """The score of a role lifeline's strongest carrier, or of one component, whose role `lifeline` is."""
+    """The score of one component, whose role `lifeline` is, or of the role's strongest carrier at each step.
+
+    Who carries the role where is what its lifeline says; before a stretch in which somebody does, the curve is that of
+    the component which begins it.
+    """
     if not lifeline.measure:
         return _plain(lifeline)
-    data = measured.score(lifeline.measure, lifeline.task)
-    names = data.component.values.tolist()
-    wanted = [node] if node is not None else (lifeline.components or tuple(Node.parse(name) for name in names))
-    places = [names.index(one.name) for one in wanted if one.name in names]
-    if not places:
+    level = measured.level(lifeline.measure, lifeline.task)
+    carried = dict(zip(lifeline.steps, lifeline.nodes, strict=True))
+    nodes = [carried.get(int(step), ()) for step in level.steps]
+    if node is not None:
+        best = np.full(len(level.steps), level.names.index(node.name) if node.name in level.names else -1)
+    else:
+        best = _strongest(level, nodes)
+    at = np.arange(len(best))
+    at = at[(best >= 0) & np.isfinite(level.path[best, at])]
+    if not len(at):
         return None
-    value, error, folds = (data[name].values[..., places] for name in ("value", "std_error", "folds"))
-    value = np.where(np.isfinite(value), value, np.nan)
-    bar = lifeline.threshold
-    if spans_decades(data.value.values):
-        error, value, folds = error / (1 + value), np.log1p(value), np.log1p(np.maximum(folds, 0))
-        bar = float(np.log1p(bar))
-    best = np.nan_to_num(value, nan=-np.inf).argmax(axis=1)
-    rows = np.arange(len(best))
-    curve = _curve(data.step.values, value[rows, best], error[rows, best], folds[:, rows, best], bar)
-    prompts = measured.prompts(lifeline.measure, lifeline.task)
-    return curve and replace(curve, measure=f"{lifeline.task}/{lifeline.measure}", n_prompts=prompts)
+    best, folds = best[at], level.folds[:, best[at], at]
+    bar = level.bar(lifeline.threshold)
+    return Curve(
+        steps=level.steps[at],
+        value=level.value[best, at],
+        std_error=level.error[best, at],
+        folds=folds[np.isfinite(folds).all(axis=1)],
+        path=level.path[best, at],
+        nugget=float(np.median(level.noise.nugget[best])),
+        roughness=float(np.median(level.noise.roughness[best])),
+        bar=bar,
+        bar_kind="role threshold",
+        has=np.array([bool(nodes[place]) if node is None else node in nodes[place] for place in at]),
+        p_wander=_wander_p(measured, lifeline, node, bar),
+        measure=f"{lifeline.task}/{lifeline.measure}",
+        n_prompts=measured.prompts(lifeline.measure, lifeline.task),
+        logarithmic=level.logarithmic,
+    )
+
+
+def _strongest(level: Level, nodes: Sequence[tuple[Node, ...]]) -> Int[np.ndarray, "step"]:
+    """The component that a role's curve follows at each step; -1 where nothing was measured."""
+    place = {name: index for index, name in enumerate(level.names)}
+    path = np.nan_to_num(level.path, nan=-np.inf)
+    best = np.full(path.shape[1], -1)
+    for step, here in enumerate(nodes):
+        known = [place[one.name] for one in here if one.name in place]
+        if known:
+            best[step] = known[int(path[known, step].argmax())]
+    if not (best >= 0).any():  # nobody ever does: the highest of all
+        return np.where(np.isfinite(path).any(axis=0), path.argmax(axis=0), -1)
+    following = -1
+    for step in range(len(best) - 1, -1, -1):
+        following = best[step] = best[step] if best[step] >= 0 else following
+    last = int(best[best >= 0][-1])
+    return np.where(best >= 0, best, last)
+
+
+def _wander_p(measured: Measured, lifeline: Lifeline, node: Node | None, bar: float) -> float:
+    """Of one component, or the least of those that carry a role before it is first lost."""
+    p = dict(
+        zip(
+            measured.level(lifeline.measure, lifeline.task).names,
+            measured.wander_p(lifeline.measure, lifeline.task, bar).tolist(),
+            strict=True,
+        )
+    )
+    if node is not None:
+        return p.get(node.name, float("nan"))
+    first = dropwhile(lambda nodes: not nodes, lifeline.nodes)
+    found = [p.get(one.name, np.nan) for nodes in takewhile(bool, first) for one in nodes]
+    known = [one for one in found if np.isfinite(one)]
+    return min(known) if known else float("nan")
 
 
 def _plain(lifeline: Lifeline) -> Curve | None:
     """A lifeline without a measure has its strength alone."""
     strength = np.array(lifeline.strength)
-    return _curve(
-        np.array(lifeline.steps), strength, np.full(len(strength), np.nan), np.empty((0, len(strength))), None
-    )
-
-
-def _curve(
-    steps: np.ndarray, value: np.ndarray, error: np.ndarray, folds: np.ndarray, bar: float | None
-) -> Curve | None:
-    known = np.isfinite(value)
-    if not known.any():
-        return None
-    value, error, folds = value[known], error[known], folds[:, known]
-    folds = folds[np.isfinite(folds).all(axis=1)]
-    noise = noise_of(value[:, None], error[:, None])[:, 0]
-    return Curve(steps[known].astype(float), value, error, noise, folds, bar)
+    return curve_of(np.array(lifeline.steps), strength, np.full(len(strength), np.nan), np.empty((0, len(strength))))
 
 
 def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
@@ -198,7 +248,7 @@ def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, s
     value, folds = data.value.values, data.folds.values
     total, parts = value[:, places].sum(axis=1), folds[..., places].sum(axis=2)
     error = _error(parts) if len(parts) > 1 else np.sqrt((data.std_error.values[:, places] ** 2).sum(axis=1))
-    curve = _curve(data.step.values, total, error, parts, None)
+    curve = curve_of(data.step.values, total, error, parts)
     known = np.flatnonzero(np.isfinite(total))
     if len(known):
         # Judged where the nodes do most: late snapshots tell, a single one would be chosen for its noise.
@@ -293,7 +343,7 @@ def _metric(history: History, name: str, less: str | None, sign: int) -> Curve |
         other = history.metric(less)
         value, folds = value - other.value.values, folds - other.folds.values
         error = _error(folds) if len(folds) > 1 else np.sqrt(error**2 + other.std_error.values**2)
-    curve = _curve(data.step.values, sign * value, error, sign * folds, None)
+    curve = curve_of(data.step.values, sign * value, error, sign * folds)
     return curve and replace(curve, measure=name if less is None else f"{name} minus {less}")
 
 

@@ -11,20 +11,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 from scipy import stats
 
 from circuits.graph import Node
-from tracking.formation.clocks import CLOCKS, Curve, Measured, metric_lifelines
-from tracking.formation.dating import DEFINITIONS, Rise, date, default_definitions, rises
+from tracking.formation.clocks import CLOCKS, Measured, metric_lifelines
+from tracking.formation.curves import Curve, draws_of
+from tracking.formation.dating import DEFINITIONS, Case, Date, default_definitions
+from tracking.formation.passages import Passage, first_passages, interval
+from tracking.formation.plateau import plateau
+from tracking.formation.rises import rises
 from tracking.formation.sentences import status_of
 from tracking.formation.table import Formation, FormationTable
+from tracking.formation.uncertainty import sensitivity, shares
 from tracking.history.columns import State
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifeline, Lifelines, link_lifelines
+from tracking.lifelines.states import Course, course
 
-__all__ = ["Formation", "FormationTable", "Reading", "formation_table", "readings", "resamples", "tokens_at"]
+__all__ = ["Formation", "FormationTable", "Reading", "case_of", "formation_table", "readings", "tokens_at"]
 
+SURE = 0.05
 NAN = float("nan")
 
 
@@ -75,12 +81,11 @@ def formation_table(
         lifelines = link_lifelines(history, thresholds=thresholds)
     found = readings(history, lifelines, clocks=clocks, seed=seed)
     rows: list[Formation] = []
-    surprises: list[float] = []
     for place, reading in enumerate(found):
-        some, surprise = _date_reading(history, reading, definitions, confidence, n_resamples, (seed, place))
-        rows += some
-        surprises += [surprise] if np.isfinite(surprise) else []
-    rate = float(stats.false_discovery_control(surprises).max()) if surprises else NAN
+        rows += _date_reading(history, reading, definitions, confidence, n_resamples, (seed, place))
+    p_values = [one.curve.p_wander for one in found if one.component and one.clock == "form"]
+    p_values = [p for p in p_values if np.isfinite(p)]
+    rate = float(stats.false_discovery_control(p_values).max()) if p_values else NAN
     return FormationTable(tuple(replace(row, status=status_of(row)) for row in rows), confidence, rate)
 
 
@@ -96,7 +101,12 @@ def _check(definitions: Collection[str], clocks: Collection[str], confidence: fl
 
 
 def readings(
-    history: History, lifelines: Lifelines, *, clocks: Collection[str] | None = None, seed: int = 0
+    history: History,
+    lifelines: Lifelines,
+    *,
+    clocks: Collection[str] | None = None,
+    components: bool = True,
+    seed: int = 0,
 ) -> list[Reading]:
     """Every curve there is to date: each role lifeline, and each component in each role that it ever carries."""
     clocks = list(CLOCKS) if clocks is None else clocks
@@ -106,7 +116,7 @@ def readings(
     for lifeline in roles:
         found += _by_clock(measured, lifeline, lifeline, None, clocks, seed)
     for line in lifelines.components:
-        if line.run == history.name:
+        if components and line.run == history.name:
             node = line.components[0]
             for role in roles:
                 if node in role.components:
@@ -137,25 +147,28 @@ def _date_reading(
     confidence: float,
     n_resamples: int,
     seed: tuple[int, int],
-) -> tuple[list[Formation], float]:
-    """The rows of one curve, and the p-value of its first rise (NaN where no error is known)."""
-    curve = reading.curve
-    carried = bool(reading.lifeline.components) or reading.lifeline.lifeline in history.metrics  # numbers have none
-    curves = resamples(curve, n_resamples, confidence, seed)
-    found = rises(curve.value, curve.noise) if carried else []
-    about = _about(history.name, reading)
-    rows = []
+) -> list[Formation]:
+    """The rows of one curve."""
+    case = case_of(reading.curve, n_resamples, confidence, seed)
+    about, course_ = _about(history.name, reading), _course(reading.curve)
+    rows: list[Formation] = []
     for definition in definitions:
-        bar = curve.bar if DEFINITIONS[definition].of_threshold else None
-        if DEFINITIONS[definition].of_threshold and bar is None:
-            continue
-        some = [whole_stretch(curve, bar)] if bar is not None and carried else list(found)
-        row = replace(about, definition=definition, n_rises=len(some))
-        for number, rise in enumerate(some, start=1):
-            rows.append(_date_rise(replace(row, rise=number), curve, curves, rise, confidence, seed))
-        if not some:
-            rows.append(_flat(row, curve))
-    return rows, _surprise(curve, found[0]) if found and curve.has_error else NAN
+        row = replace(about, definition=definition)
+        if DEFINITIONS[definition].of_bar and reading.curve.bar is not None:
+            rows += _by_bar(row, case, course_, confidence)
+        else:
+            rows += _by_shape(row, case, course_, confidence)
+    return [_told(row, reading.curve) for row in rows]
+
+
+def case_of(curve: Curve, n_draws: int, confidence: float, seed: tuple[int, int]) -> Case:
+    """The curve with draws of it, as definitions date it: the first of the seeds draws the prompts of all curves."""
+    return Case(curve, draws_of(curve, n_draws, confidence, seed=seed), (*seed, 2))
+
+
+def _course(curve: Curve) -> Course | None:
+    """What the curve does with its bar; None where it has none."""
+    return None if curve.bar is None else course(curve.path, curve.states, curve.bar)
 
 
 def _about(run: str, reading: Reading) -> Formation:
@@ -169,98 +182,140 @@ def _about(run: str, reading: Reading) -> Formation:
         clock=reading.clock,
         definition="",
         n_prompts=curve.n_prompts,
-        error_known=curve.has_error,
+        error_known=curve.error_known,
+        p_value=curve.p_wander,
         measure=curve.measure,
     )
     if curve.bar is not None:
-        row = replace(row, bar=reading.threshold, bar_kind="role threshold")
+        threshold = reading.threshold if curve.bar_kind == "role threshold" else curve.bar
+        row = replace(row, bar=threshold, bar_kind=curve.bar_kind)
     if controls is not None:
         row = replace(row, p_value=controls.p_value, n_controls=controls.n, smallest_p=controls.smallest_p)
         row = replace(row, control=controls.kind)
     return row
 
 
-def resamples(
-    curve: Curve, n_resamples: int, confidence: float, seed: tuple[int, int]
-) -> Float[np.ndarray, "resample step"]:
-    """The curve on resampled prompts: the first of the seeds draws the prompts, the same for all curves."""
-    if not curve.has_error:
-        return curve.value[None]
-    n_folds = max(len(curve.folds), 1)
-    weights = np.random.default_rng(seed[0]).multinomial(n_folds, np.full(n_folds, 1 / n_folds), n_resamples) / n_folds
-    return curve.resampled(weights, np.random.default_rng([*seed, 1]), confidence)
+def _by_bar(row: Formation, case: Case, course_: Course | None, confidence: float) -> list[Formation]:
+    """A row for each stretch with the bar, or the one that says why there is none."""
+    curve = case.curve
+    dates = DEFINITIONS[row.definition].date(case)
+    there = bool(curve.states[0])
+    row = replace(row, n_rises=len(dates) + there if dates else 0)
+    rows = [_there(row, curve, course_, lost=not curve.states.all())] if there else []
+    for date in dates:
+        state: State = "formed"
+        if date.loss is not None:
+            state = "formed and lost"
+        elif plateau(curve.value, curve.x, date.passage.at, floor=curve.floor).trend == "rising":
+            state = "formed, still rising"
+        rows.append(_dated(replace(row, state=state), case, date, confidence))
+    return rows or [_absent(row, case, course_, confidence)]
 
 
-def whole_stretch(curve: Curve, bar: float) -> Rise:
-    """The stretch for a fixed threshold: all of it, cut at the first snapshot above."""
-    above = curve.value >= bar
-    cut = int(above.argmax()) if above.any() else len(above) - 1
-    index = np.arange(len(above))
-    low, high = (index < max(cut, 1)) & ~above, (index >= cut) & above
-    low[0], high[-1] = low[0] or not low.any(), high[-1] or not high.any()
-    return Rise(0, len(above) - 1, low, high)
+def _by_shape(row: Formation, case: Case, course_: Course | None, confidence: float) -> list[Formation]:
+    """A row for each rise that the definition can date; what the curve does with its bar comes first.
+
+    A curve without a bar of its own has half of its plateau as one.
+    """
+    if course_ in ("never", "pending"):
+        return [_absent(row, case, course_, confidence)]
+    if course_ in ("there from the start", "there from the start and lost"):
+        return [_there(row, case.curve, course_, lost=course_ != "there from the start")]
+    definition = DEFINITIONS["half-rise" if DEFINITIONS[row.definition].of_bar else row.definition]
+    dates = definition.date(case)
+    row = replace(row, bar=NAN, bar_kind="none")
+    if not dates:
+        there = course_ is not None or len(rises(case.curve.path, case.curve.noise)) > 0
+        state: State = "not datable by this definition" if there else "never"
+        last = NAN if there else float(case.curve.steps[-1])
+        return [replace(row, censored="right", low=last, interval_before=last, state=state)]
+    state = "formed and lost" if course_ == "formed and lost" else "formed"
+    row = replace(row, n_rises=len(dates), state=state)
+    return [
+        _dated(
+            replace(row, bar=_raw(date.bar, case.curve), bar_kind=date.bar_kind),
+            case,
+            replace(date, rise=n),
+            confidence,
+        )
+        for n, date in enumerate(dates, start=1)
+    ]
 
 
-def _date_rise(
-    row: Formation,
-    curve: Curve,
-    curves: np.ndarray,
-    rise: Rise,
-    confidence: float,
-    seed: tuple[int, int],
-) -> Formation:
-    definition = row.definition
-    bar = curve.bar if DEFINITIONS[definition].of_threshold else None
-    steps = curve.steps
-    if bar is not None and curve.value[0] >= bar and (curve.value[: 1 + 2] >= 0.8 * bar).all():
-        return _flat(row, curve)
-    point = date(curve.value[None], steps, curve.noise, rise, definition, threshold=bar)
-    after = int(point.after[0])
-    if after <= 0:
-        return _flat(row, curve)
-    rng = np.random.default_rng([*seed, 2])
-    drawn = point.midpoint
-    if curve.has_error:
-        drawn = date(curves, steps, curve.noise, rise, definition, threshold=bar, rng=rng).midpoint
-    seen = drawn[np.isfinite(drawn)]
-    if len(seen) < 0.5 * len(drawn):
-        return _flat(row, curve, "not told from noise")
-    onset, midpoint, plateau = (float(at[0]) for at in (point.onset, point.midpoint, point.plateau))
-    before, with_it = float(steps[after - 1]), float(steps[after])
-    midpoint = min(max(midpoint, before), with_it)
-    low, high = before, with_it
-    if curve.has_error:
-        tails = (1 - confidence) / 2, (1 + confidence) / 2
-        low, high = (float(end) for end in np.quantile(seen, tails))
-        low, high = min(low, midpoint), max(high, midpoint)
-    return replace(
-        row, onset=min(onset, midpoint), midpoint=midpoint, plateau=max(plateau, midpoint), low=low, high=high,
-        interval_before=before, interval_after=with_it,
+def _raw(level: float, curve: Curve) -> float:
+    """A level on the scale of the numbers themselves."""
+    return float(np.expm1(level)) if curve.logarithmic else level
+
+
+def _dated(row: Formation, case: Case, date: Date, confidence: float) -> Formation:
+    curve, passage = case.curve, date.passage
+    before, after = float(curve.steps[passage.after - 1]), float(curve.steps[passage.after])
+    midpoint = min(max(float(np.exp(passage.at)), before), after)
+    low, high = before, after
+    if curve.error_known:
+        low, high = _bounds(passage, midpoint, curve, confidence)
+    row = replace(
+        row, rise=date.rise, onset=min(_step(date.onset), midpoint), midpoint=midpoint,
+        plateau=max(_step(date.plateau), midpoint) if np.isfinite(date.plateau) else NAN, low=low, high=high,
+        interval_before=before, interval_after=after,
     )  # fmt: skip
+    if date.loss is not None:
+        row = _lost(row, curve, date.loss, confidence)
+    if curve.bar is not None and DEFINITIONS[row.definition].of_bar:
+        row = replace(row, **sensitivity(case, date.rise))
+    return replace(row, **shares(case, date)) if curve.error_known else row
 
 
-def _flat(row: Formation, curve: Curve, state: State | None = None) -> Formation:
-    """No rise is seen: it was there from the first checkpoint on, or is not there at the last (`state`)."""
-    first, last = float(curve.steps[0]), float(curve.steps[-1])
-    level = float(np.median(curve.value))
-    there = level >= curve.bar if curve.bar is not None else level > 4 * float(np.median(curve.noise)) > 0
-    if there and curve.bar is not None:
-        there = bool(curve.value[0] >= curve.bar)
-    if DEFINITIONS[row.definition].of_threshold:
-        row = replace(row, n_rises=0)
-    if there:
-        return replace(row, high=first, interval_after=first, censored="left", state="there from the start")
-    reached = curve.bar is not None and bool((curve.value >= curve.bar).any())
-    state = state or ("not datable by this definition" if reached else "never")
-    return replace(row, low=last, interval_before=last, censored="right", state=state)
+def _bounds(passage: Passage, midpoint: float, curve: Curve, confidence: float) -> tuple[float, float]:
+    """Where the interval is open it ends at step 0 or at the last checkpoint."""
+    low, high = interval(passage.drawn, confidence)
+    low = 0.0 if np.isneginf(low) else midpoint if np.isnan(low) else float(np.exp(low))
+    high = float(curve.steps[-1]) if np.isposinf(high) else midpoint if np.isnan(high) else float(np.exp(high))
+    return min(low, midpoint), max(high, midpoint)
 
 
-def _surprise(curve: Curve, rise: Rise) -> float:
-    """p-value of a rise of that height if there were only noise (over twice the places it could be)."""
-    low, high = curve.value[rise.low], curve.value[rise.high]
-    error = float(np.median(curve.noise)) * np.sqrt(1 / len(low) + 1 / len(high))
-    z = (high.mean() - low.mean()) / max(error, 1e-12)
-    return float(min(1.0, 2 * len(curve.value) * stats.norm.sf(z)))
+def _lost(row: Formation, curve: Curve, loss: Passage, confidence: float) -> Formation:
+    before, after = float(curve.steps[loss.after - 1]), float(curve.steps[loss.after])
+    at = min(max(float(np.exp(loss.at)), before), after)
+    low, high = _bounds(loss, at, curve, confidence) if curve.error_known else (before, after)
+    return replace(row, lost=at, lost_low=low, lost_high=high)
+
+
+def _step(x: float) -> float:
+    return float(np.exp(np.clip(x, -50, 50)))
+
+
+def _there(row: Formation, curve: Curve, course_: Course | None, *, lost: bool) -> Formation:
+    first = float(curve.steps[0])
+    state: State = "there from the start and lost" if lost else "there from the start"
+    return replace(row, high=first, interval_after=first, censored="left", state=state, p_value=_controlled(row))
+
+
+def _controlled(row: Formation) -> float:
+    """The p-value of a row without a rise: that of its controls, where it has any."""
+    return row.p_value if row.n_controls is not None else NAN
+
+
+def _absent(row: Formation, case: Case, course_: Course | None, confidence: float) -> Formation:
+    """Never there, or at the last checkpoint alone: from when on it may have formed."""
+    steps = case.curve.steps
+    last = float(steps[-1])
+    row = replace(row, low=last, interval_before=last, censored="right", state="never", p_value=_controlled(row))
+    if course_ != "pending":
+        return row
+    before = float(steps[-2]) if len(steps) > 1 else last
+    curve, low = case.curve, before
+    if curve.error_known and curve.bar is not None:
+        drawn = first_passages(case.draws.all, curve.x, curve.bar, floor=curve.floor, rng=case.rng)
+        low = min(float(np.exp(interval(drawn, confidence)[0])), last)
+    return replace(row, low=low, interval_before=before, state="pending")
+
+
+def _told(row: Formation, curve: Curve) -> Formation:
+    """A rise that curves like it make by chance is not told from noise, by any definition."""
+    if row.formed and row.n_controls is None and curve.p_wander > SURE:
+        return replace(row, state="not told from noise")
+    return row
 
 
 def tokens_at(history: History, step: float) -> float:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from tracking.formation.crossings import crossing
 from tracking.lifelines.states import hold_level, holds, stretches
 
-__all__ = ["Passage", "Visit", "interval", "never", "visits"]
+__all__ = ["Passage", "Visit", "first_passages", "interval", "visits"]
 
 GUARD = 0.9  # of a tail: the draws know the noise only as well as it was estimated
 
@@ -77,7 +77,7 @@ def visits(
     return tuple(seen)
 
 
-def never(
+def first_passages(
     draws: Float[np.ndarray, "draw step"],
     x: Float[np.ndarray, "step"],
     bar: float,
@@ -85,7 +85,7 @@ def never(
     floor: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Float[np.ndarray, "draw"]:
-    """When the draws of a curve first have the bar whose path never has it."""
+    """When each draw first has the bar: -∞ from the start, +∞ never; one that is pending counts."""
     drawn = holds(draws, x, bar, floor=floor)
     return _first(draws, drawn, x, bar, 0, len(x), rng)
 

@@ -2,13 +2,13 @@
 
 Question: was the end of this rise seen?
 
-From the later half of what follows the date on (at least a factor of two in steps, at least five checkpoints) a line is
+To the later half of what follows the date (at least a factor of two in steps, at least five checkpoints) a line is
 fitted by generalised least squares, errors following their own past (correlation ρ = .5 from checkpoint to checkpoint).
 With Δ the line's change over that stretch, e its half-width and H the height of the curve above its floor,
 
-- *plateau*:  |Δ| + e ≤ H / 10;
-- *rising*:   Δ - e > 0 and Δ > H / 20;
-- *sinking*:  Δ + e < 0 and Δ < -H / 20;
+- *plateau*:  |Δ| + e ≤ .15 H;
+- *rising*:   Δ - e > 0 and Δ > .075 H;
+- *sinking*:  Δ + e < 0 and Δ < -.075 H;
 - *untold*:   nothing of that.
 
 A date so late that fewer than five checkpoints follow it is judged on the last five checkpoints, the rise itself among
@@ -28,7 +28,7 @@ Trend = Literal["plateau", "rising", "sinking", "untold"]
 FEWEST = 5  # checkpoints
 LEAST = np.log(2)  # in ln(step)
 PAST = 0.5  # correlation of the errors of neighbouring checkpoints
-SHARE = 0.1  # of the height, within which a change is none
+SHARE = 0.15  # of the height, within which a change is none
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def plateau(
     start: float,
     *,
     floor: float = 0.0,
-    confidence: float = 0.95,
+    confidence: float = 0.9,
 ) -> Plateau:
     """What the curve does after ln(step) `start`."""
-    since = x >= max(start, x[-1] - max(LEAST, (x[-1] - start) / 2))
-    few = since.sum() < FEWEST
-    first = len(x) - min(FEWEST, len(x)) if few else int(since.argmax())
+    born, half = int(np.searchsorted(x, start)), int(np.searchsorted(x, x[-1] - max(LEAST, (x[-1] - start) / 2)))
+    few = len(x) - born < FEWEST
+    first = max(len(x) - FEWEST, 0) if few else max(born, min(half, len(x) - FEWEST))
     y, at = values[first:], x[first:]
     level = float(y.mean())
     if len(y) < 3:

@@ -3,11 +3,15 @@
 In each row
 
 - `midpoint` is the date that the definition gives, `onset` and `plateau` are where the curve has come a tenth and nine
-  tenths of the way (for *threshold* onset is the date too; for *change-point* all three are the date);
+  tenths of the way (for *threshold* onset is the date too; for *change-point* all three are the date); a plateau that
+  was not seen is missing;
 - `interval_before` and `interval_after` are the last checkpoint without and the first with it;
-- `low` and `high` bound `midpoint` with the confidence asked for: quantiles over resamples of the prompts, what the
-  checkpoints leave open drawn anew in each.  Where no error is known (see `error_known`) they are the
-  checkpoints' interval;
+- `low` and `high` bound `midpoint` with the confidence asked for: quantiles over draws of the prompts, of the jitter
+  of checkpoints and of what lies between two of them; `share_prompts`, `share_jitter` and `share_gap` say which part
+  of the variance each of these makes.  Where no error is known (see `error_known`) they are the checkpoints' interval;
+- `at_two_thirds` and `at_four_thirds` are the dates at two and four thirds of the bar, which say how much the date
+  depends on it; missing where such a bar is held from the start, or never;
+- `lost`, `lost_low` and `lost_high` are when the bar was lost again;
 - `censored` is `left` where it was there at the first checkpoint, `right` where it is not dated; then there is no
   date, and the interval is open on that side;
 - `state` says what became of it, from the closed list of `tracking.history.columns.State`.
@@ -54,6 +58,14 @@ class Formation:
     high: float = NAN
     interval_before: float = NAN
     interval_after: float = NAN
+    at_two_thirds: float = NAN
+    at_four_thirds: float = NAN
+    share_prompts: float = NAN
+    share_jitter: float = NAN
+    share_gap: float = NAN
+    lost: float = NAN
+    lost_low: float = NAN
+    lost_high: float = NAN
     censored: Censoring = "no"
     state: State = "formed"
     p_value: float = NAN
@@ -67,8 +79,8 @@ class Formation:
 
     @property
     def formed(self) -> bool:
-        """Whether it has a date."""
-        return self.censored == "no"
+        """Whether it has a date, and one that is told from noise."""
+        return self.censored == "no" and self.state != "not told from noise"
 
     @property
     def layer(self) -> int | None:

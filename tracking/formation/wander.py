@@ -27,7 +27,7 @@ from tracking.lifelines.states import holds
 
 __all__ = ["FEWEST", "Wander", "family_p", "level_of_no_wander", "wander_of"]
 
-FEWEST = 12  # checkpoints from which on wander and training can be told apart
+FEWEST = 20  # checkpoints from which on wander and training can be told apart
 LASTING = 5  # checkpoints
 AROUND = 2  # checkpoints next to a change of state, whose innovations are the change
 N_DRAWN = 4000
@@ -93,7 +93,7 @@ def _past(values: np.ndarray, lasting: np.ndarray) -> float | None:
         return None
     middle = float(np.median(found))
     error = 1.25 * np.sqrt((1 - min(middle, 0.95) ** 2) / values.shape[1] / len(found))
-    return float(np.clip(middle + 1.64 * error, 0, 0.97))
+    return float(np.clip(middle + 1.64 * error, 0, 1 - 1 / max(values.shape[1], 33)))
 
 
 def _quiet(moves: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, int] | None:

@@ -25,11 +25,12 @@ State = Literal[
     "formed and lost",
     "there from the start",
     "there from the start and lost",
+    "pending",
     "never",
     "not datable by this definition",
     "not told from noise",
 ]
-"""What became of a lifeline by one clock and one definition."""
+"""What became of a lifeline by one clock and one definition; *pending*: above its bar at the last checkpoint alone."""
 STATES: tuple[State, ...] = get_args(State)
 
 BarKind = Literal["role threshold", "half of plateau", "half way from chance", "none"]
@@ -174,15 +175,25 @@ FORMATION = Table(
         _integer("n_rises", "how many rises the curve shows; 0 where it shows none"),
         _number("onset", "when a tenth of the rise is done, in steps"),
         _number("midpoint", "the date, by this definition"),
-        _number("plateau", "when nine tenths are done"),
-        _number("low", "the lower end of the date's interval, from resampled prompts and sparse checkpoints"),
+        _number("plateau", "when nine tenths are done; missing where no plateau was seen"),
+        _number(
+            "low", "the lower end of the date's interval, from prompts, jitter of checkpoints and the gaps between them"
+        ),
         _number("high", "its upper end"),
         _number("interval_before", "the last checkpoint without it"),
         _number("interval_after", "the first checkpoint with it"),
+        _number("at_two_thirds", "the date at two thirds of the bar"),
+        _number("at_four_thirds", "the date at four thirds of the bar"),
+        _number("share_prompts", "the share of the date's variance that its prompts make"),
+        _number("share_jitter", "the share that the jitter from checkpoint to checkpoint makes"),
+        _number("share_gap", "the share that the time between two checkpoints makes"),
+        _number("lost", "when it was lost again, where it was"),
+        _number("lost_low", "the lower end of that time's interval"),
+        _number("lost_high", "its upper end"),
         _text("censored", "`no`, `left` (there at the first checkpoint) or `right` (not dated)", CENSORINGS),
         _text("state", "what became of it", STATES),
         _number(
-            "p_value", "how often controls have at least the effect; of the function clock, missing if not testable"
+            "p_value", "form: that wander makes such a rise, over all heads; function: that controls have the effect"
         ),
         _integer("n_controls", "how many controls there are"),
         _number("smallest_p", "the smallest p-value that so many controls can give"),

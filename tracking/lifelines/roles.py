@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from circuits.graph import Node
 from tracking.history.history import History
 from tracking.lifelines.events import Lifeline
+from tracking.lifelines.paths import noise_of_curves, paths_of
 from tracking.lifelines.score_noise import noise_of, spans_decades
 from tracking.lifelines.states import carriers, log_steps
 
@@ -51,6 +52,17 @@ class RoleScores:
     level: Float[np.ndarray, "step component"]
     noise: Float[np.ndarray, "step component"]
     folds: Float[np.ndarray, "fold step component"]
+
+    @cached_property
+    def path(self) -> Float[np.ndarray, "step component"]:
+        """`level` beneath the jitter of its checkpoints; a component that was not measured everywhere keeps it."""
+        whole = np.flatnonzero(np.isfinite(self.level).all(axis=0))
+        path = self.level.copy()
+        if len(whole):
+            folds = np.moveaxis(self.level[:, whole] + self.folds[..., whole], 1, -1)
+            level = np.ascontiguousarray(self.level[:, whole].T)
+            path[:, whole] = paths_of(level, noise_of_curves(level, folds)).T
+        return path
 
     @cached_property
     def sure(self) -> Float[np.ndarray, "step component"]:
@@ -127,7 +139,7 @@ def _threshold(measure: str, value: np.ndarray, thresholds: Mapping[str, float] 
 
 def role_lifeline(run: str, role: RoleScores) -> Lifeline:
     """The lifeline of a role: at every step who carries it, the strongest first."""
-    inside = carriers(role.level.T, log_steps(np.array(role.steps, dtype=float)), role.bar).T
+    inside = carriers(role.path.T, log_steps(np.array(role.steps, dtype=float)), role.bar).T
     strength = np.nan_to_num(np.nanmax(np.where(np.isnan(role.value), -np.inf, role.value), axis=1), neginf=np.nan)
     nodes, shares = [], []
     for index in range(len(role.steps)):

@@ -23,8 +23,9 @@ before the first checkpoint was not seen: a curve at its bar there was *there fr
     has  .  .  .  #  #  #  #  #  .  .  .  .  .  .
                   formed         lost           pending
 
-The machine is monotone: a curve that lies nowhere below another has its bar wherever the other does.  So a role, whose
-curve is the highest of its components', is there exactly where somebody carries it (`carriers`).
+A role is there where some component has its bar by itself (`carriers`): components that are above it at one checkpoint
+each, one after the other, carry nothing.  The machine is monotone: a curve that lies nowhere below another has its bar
+wherever the other does.
 
 Axes: `step` the checkpoints, always last; `*rest` whatever curves there are.  A value that is not a number was not
 measured: the states of a curve are those of its measured checkpoints, carried over the others.
@@ -185,18 +186,5 @@ def carriers(
     floor: float = 0.0,
     dwell: float = DWELL,
 ) -> Bool[np.ndarray, "component step"]:
-    """Which components carry a role at each checkpoint.
-
-    Those that have the bar themselves; where only the highest of all curves has it (components take turns), whichever
-    is highest there.  A role is there where somebody carries it, which is wherever the highest curve has the bar.
-    """
-    has = holds(values, x, bar, floor=floor, dwell=dwell)
-    if not len(values):
-        return has
-    reach = np.where(np.isfinite(values), values, -np.inf)
-    measured = np.isfinite(reach).any(axis=0)
-    highest = np.where(measured, reach.max(axis=0), np.nan)
-    together = holds(highest, x, bar, floor=floor, dwell=dwell)
-    alone = np.flatnonzero(together & ~has.any(axis=0) & measured)
-    has[reach[:, alone].argmax(axis=0), alone] = True
-    return has
+    """Which components carry a role at each checkpoint: those that have its bar, each by itself."""
+    return holds(values, x, bar, floor=floor, dwell=dwell)

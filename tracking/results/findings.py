@@ -7,6 +7,9 @@ order of roles where the intervals allow one to be told, and the events that are
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+
+from tracking.formation.precedence import Order, orders
 from tracking.formation.sentences import counted
 from tracking.formation.table import Formation, FormationTable
 from tracking.history.history import History
@@ -28,7 +31,7 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     formed, absent = [], []
     for line in lifelines.roles:
         rows = [row for row in table.formations if row.lifeline == line.lifeline and not row.component]
-        if line.components:
+        if line.components or any(row.clock == "form" and row.state == "pending" for row in rows):
             formed.append(_role(line, rows, table.confidence, history.tokens))
         else:
             absent.append(line)
@@ -37,7 +40,7 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
         names = ", ".join(f"{line.lifeline} ({line.threshold:.3g})" for line in absent)
         sentences.append(f"No component ever reaches the threshold of {names}.")
     sentences += _behaviour(lifelines, table)
-    sentences += _orders(lifelines, table)
+    sentences += _orders(history, lifelines, table)
     sentences += _events(lifelines.events)
     damaged = {(record.step, record.task) for record in history.damaged}
     if failed := sorted({r.step for r in history.failures if (r.step, r.task) not in damaged}):
@@ -55,19 +58,20 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
-    form = _lasting([row for row in rows if row.clock == "form"])
-    main = _main(form)
-    who = _carriers(line)
+    form = [row for row in rows if row.clock == "form"]
+    first = [row for row in form if row.rise == 1]
+    main = _main(first)
     if main is None:
-        return f"{line.lifeline} is carried by {who}; there are too few snapshots to date it."
-    said = [f"{line.lifeline} {_dated(main, confidence, tokens)}; {who}."]
-    if main.n_rises > 1 and main.formed:
-        said.append(f"That is the last of {main.n_rises} rises.")
-    others = [row for row in form if row is not main]
+        return f"{line.lifeline} is carried by {_carriers(line)}; there are too few snapshots to date it."
+    later = [row for row in form if row.definition == main.definition and row.rise > 1 and row.censored == "no"]
+    said = [f"{line.lifeline} {_dated(main, confidence, tokens)}{''.join(map(_again, later))}{_carried(line)}."]
+    if main.formed and (depends := _sensitivity(main)):
+        said.append(depends)
+    others = [row for row in first if row is not main and row.censored == "no"]
     if others and main.formed:
         said.append(f"By other definitions: {', '.join(f'{_date(row)} ({row.definition})' for row in others)}.")
-    needed = _main([row for row in rows if row.clock == "function"])
-    if needed is not None and needed.formed:
+    needed = _main([row for row in rows if row.clock == "function" and row.formed])
+    if needed is not None:
         said.append(_needed(needed, line))
     return " ".join(said)
 
@@ -84,6 +88,25 @@ def _lasting(rows: Sequence[Formation]) -> list[Formation]:
 def _main(rows: Sequence[Formation]) -> Formation | None:
     found = {row.definition: row for row in reversed(_lasting(rows))}
     return next((found[name] for name in MAIN if name in found), None)
+
+
+def _carried(line: Lifeline) -> str:
+    return f"; {_carriers(line)}" if line.components else ""
+
+
+def _again(row: Formation) -> str:
+    """A later rise of the same role."""
+    lost = f", lost again at step {row.lost:.0f}" if row.state == "formed and lost" else ""
+    return f"; it is back at step {row.midpoint:.0f} (rise {row.rise} of {row.n_rises}){lost}"
+
+
+def _sensitivity(row: Formation) -> str:
+    """How much the date depends on its bar."""
+    if row.bar_kind == "none" or not np.isfinite(row.bar) or row.definition != MAIN[0]:
+        return ""
+    low = "earlier than any checkpoint" if np.isnan(row.at_two_thirds) else f"step {row.at_two_thirds:.0f}"
+    high = "never" if np.isnan(row.at_four_thirds) else f"step {row.at_four_thirds:.0f}"
+    return f"At two and four thirds of its bar: {low} and {high}."
 
 
 def _carriers(line: Lifeline) -> str:
@@ -103,18 +126,45 @@ def _names(nodes: Sequence[object]) -> str:
 
 
 def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
-    if row.censored == "left":
-        first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
-        return f"is there at the first checkpoint already ({first}), so when it formed is unknown"
-    if row.censored == "right":
-        return f"shows no clear rise by the last checkpoint (step {row.interval_before:.0f})"
+    match row.state:
+        case "there from the start" | "there from the start and lost":
+            first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
+            lost = " and is lost later" if row.state == "there from the start and lost" else ""
+            return f"is there at the first checkpoint already ({first}), so when it formed is unknown{lost}"
+        case "pending":
+            last = row.interval_before
+            return f"reaches its bar after step {last:.0f}, at the last checkpoint alone, which shows no formation yet"
+        case "never":
+            return f"does not hold its bar by the last checkpoint (step {row.interval_before:.0f})"
+        case "not datable by this definition":
+            return f"is there, but when it formed cannot be told ({row.definition})"
     between = f"between the checkpoints at {row.interval_before:.0f} and {row.interval_after:.0f}"
     if seen := _tokens(tokens, row.interval_before, row.interval_after):
         between += f" ({seen})"
+    if row.state == "not told from noise":
+        return f"rises above its bar {between}, which is not told from noise (p = {row.p_value:.2g})"
+    return f"{_formed(row, between, confidence)}{_since(row, confidence)}"
+
+
+def _formed(row: Formation, between: str, confidence: float) -> str:
     if not row.error_known:
-        return f"formed {between} ({row.definition}; no error of the scores is known)"
+        return f"formed {between} ({_by(row)}; no error of the scores is known)"
     interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
-    return f"formed at step {row.midpoint:.0f} ({row.definition}; {interval}), {between}"
+    return f"formed at step {row.midpoint:.0f} ({_by(row)}; {interval}), {between}"
+
+
+def _since(row: Formation, confidence: float) -> str:
+    """What became of it after that."""
+    if row.state == "formed, still rising":
+        return ", and is still rising at the last checkpoint"
+    if row.state != "formed and lost" or np.isnan(row.lost):
+        return ""
+    interval = f" ({row.lost_low:.0f} to {row.lost_high:.0f})" if row.error_known else ""
+    return f", and is lost at step {row.lost:.0f}{interval}"
+
+
+def _by(row: Formation) -> str:
+    return f"{row.definition} {row.bar:.3g}" if row.definition == MAIN[0] else row.definition
 
 
 def _tokens(tokens: Tokens, *steps: float) -> str:
@@ -132,7 +182,7 @@ def _short(count: float) -> str:
 
 
 def _date(row: Formation) -> str:
-    return {"left": "before the first checkpoint", "right": "not yet"}.get(row.censored, f"step {row.midpoint:.0f}")
+    return f"step {row.midpoint:.0f}"
 
 
 def _needed(row: Formation, line: Lifeline) -> str:
@@ -154,39 +204,58 @@ def _needed(row: Formation, line: Lifeline) -> str:
 
 
 def _behaviour(lifelines: Lifelines, table: FormationTable) -> list[str]:
-    """When the model came to do each task, once for all roles that are dated by it."""
-    rows = [row for row in table.formations if row.clock == "behaviour" and not row.component]
+    """When the model came to do each task, once for all roles that are dated by it; rise by rise."""
+    rows = [row for row in table.formations if row.clock == "behaviour" and not row.component and row.formed]
     said = {}
     for line in lifelines.roles:
-        row = _main([row for row in rows if row.lifeline == line.lifeline])
-        if line.components and row is not None and row.formed:
-            what = row.measure or line.task
-            date = f"from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
-            said[what] = f"The model does the task {date} ({row.definition} of {what})."
+        main = _main([row for row in rows if row.lifeline == line.lifeline])
+        if not line.components or main is None:
+            continue
+        what = main.measure or line.task
+        dates = [row for row in rows if row.lifeline == line.lifeline and row.definition == main.definition]
+        steps = [f"step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f})" for row in dates]
+        by = f"{_by(main)} of {what}" if np.isfinite(main.bar) else f"{main.definition} of {what}"
+        if len(dates) == 1:
+            said[what] = f"The model does the task from {steps[0]} on ({by})."
+        else:
+            said[what] = f"The model comes to do the task in {len(dates)} rises, at {', '.join(steps)} ({by})."
     return list(said.values())
 
 
-def _orders(lifelines: Lifelines, table: FormationTable) -> list[str]:
-    """Which role leads which, for those whose dates by the main definition are known."""
-    lines = [line.lifeline for line in lifelines.roles if line.components]
-    form = [row for row in table.formations if row.clock == "form" and not row.component]
-    dated = [row for name in lines if (row := _main([row for row in form if row.lifeline == name])) and row.formed]
-    dated.sort(key=lambda row: row.midpoint)
-    sentences = []
-    for first, second in pairwise(dated):
-        lag = second.midpoint - first.midpoint
-        low, high = second.low - first.high, second.high - first.low
-        apart = first.interval_after <= second.interval_before
-        if low > 0 and apart:
-            span = f"{first.definition}; {low:.0f} to {high:.0f}"
-            sentences.append(f"{first.lifeline} forms before {second.lifeline}, by {lag:.0f} steps ({span}).")
-        else:
-            why = f"anything from {low:.0f} to {high:.0f} fits" if apart else "no checkpoint lies between them"
-            sentences.append(
-                f"Whether {first.lifeline} or {second.lifeline} forms first cannot be told from these checkpoints: "
-                f"a lag of {lag:.0f} steps is likeliest, but {why}."
-            )
-    return sentences
+def _orders(history: History, lifelines: Lifelines, table: FormationTable) -> list[str]:
+    """Which role leads which, for those that formed, by one definition and from joint draws."""
+    form = [row for row in table.formations if row.clock == "form" and not row.component and row.rise == 1]
+    for definition in MAIN:
+        dated = sorted(
+            (row for row in form if row.definition == definition and row.formed), key=lambda row: row.midpoint
+        )
+        if len(dated) > 1:
+            break
+    else:
+        return []
+    names = [row.lifeline for row in dated]
+    found = orders(history, lifelines, list(pairwise(names)), definition=definition, confidence=table.confidence)
+    return [_order(one, dated[at], dated[at + 1]) for at, one in enumerate(found)]
+
+
+def _order(order: Order, first: Formation, second: Formation) -> str:
+    if not np.isfinite(order.lag):
+        return order.sentence
+    span = f"{order.definition}; {order.low:.0f} to {order.high:.0f}"
+    if order.told and order.low > 0 and not (first.error_known and second.error_known):
+        if first.interval_after > second.interval_before:
+            return _untold(order, "no checkpoint lies between them")
+        return f"{order.first} forms before {order.second} ({order.definition}; no error of the scores is known)."
+    if order.told and order.low > 0:
+        return f"{order.first} forms before {order.second}, by {order.lag:.0f} steps ({span})."
+    return _untold(order, f"anything from {order.low:.0f} to {order.high:.0f} fits")
+
+
+def _untold(order: Order, why: str) -> str:
+    return (
+        f"Whether {order.first} or {order.second} forms first cannot be told from these checkpoints: "
+        f"a lag of {order.lag:.0f} steps is likeliest, but {why}."
+    )
 
 
 def _events(events: Sequence[Event]) -> list[str]:

@@ -90,14 +90,19 @@ def main_rows(run: RunTimeline) -> list[dict[str, Any]]:
     table = table[table["component"].isna() | (table["component"] == "")]
     table = table[table["rise"] == 1]
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    rank = {name: place for place, name in enumerate(MAIN)}
     for row in table.to_dict("records"):
         key = (str(row["lifeline"]), str(row["clock"]))
         row = {str(name): value for name, value in row.items()}
         known = found.get(key)
-        if known is None or rank.get(row["definition"], 9) < rank.get(known["definition"], 9):
+        if known is None or _leads(row) < _leads(known):
             found[key] = row
     return list(found.values())
+
+
+def _leads(row: Mapping[str, Any]) -> tuple[bool, int]:
+    """Definitions that can date it first; among these in the order of `MAIN`."""
+    place = MAIN.index(row["definition"]) if row["definition"] in MAIN else len(MAIN)
+    return row["state"] == "not datable by this definition", place
 
 
 def span_text(low: float, high: float) -> str:
@@ -134,7 +139,8 @@ def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _dated(row: Mapping[str, Any]) -> bool:
-    return row["censored"] == "no" and math.isfinite(row["midpoint"])
+    told = row["state"] != "not told from noise"
+    return row["censored"] == "no" and told and math.isfinite(row["midpoint"])
 
 
 def _when(row: Mapping[str, Any]) -> str:

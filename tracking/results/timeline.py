@@ -61,8 +61,7 @@ def build_timeline(
     Raises:
         ValueError: two runs have one name, or a history holds nothing that could carry a role.
     """
-    if definitions is None:
-        definitions = (*(() if thresholds is None else ("threshold",)), *default_definitions())
+    definitions = default_definitions() if definitions is None else definitions
     runs = []
     for history in [histories] if isinstance(histories, History) else histories:
         linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, seed=seed)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tracking.formation.crossings import crossing
-from tracking.formation.passages import interval, never, visits
+from tracking.formation.passages import first_passages, interval, visits
 
 
 def place(values: list[float], after: int, bar: float, n: int = 4000) -> np.ndarray:
@@ -58,6 +58,6 @@ def test_draws_that_never_rise_or_were_always_there_leave_the_interval_open() ->
 def test_what_may_just_have_risen_is_seen_in_the_draws() -> None:
     x, rng = np.arange(6.0), np.random.default_rng(0)
     draws = np.array([0, 0, 0, 0, 0, 0.5]) + 0.1 * rng.standard_normal((400, 6))
-    low, high = interval(never(draws, x, 0.55, rng=rng), 0.9)
+    low, high = interval(first_passages(draws, x, 0.55, rng=rng), 0.9)
     assert 4 <= low <= 5
     assert high == np.inf
