@@ -9,17 +9,21 @@ import pytest
 from circuits.graph import Node
 from tests.timeline_examples import demo_history
 from tracking.cli.cli import run
-from tracking.formation.clocks import CLOCKS, Clock, Curve, Measured, form
-from tracking.formation.dating import DEFINITIONS, Definition, Stretch, Times
+from tracking.formation.clocks import CLOCKS, Clock, Measured, form
+from tracking.formation.curves import Curve
+from tracking.formation.dating import DEFINITIONS, Case, Date, Definition
 from tracking.formation.formation import formation_table
+from tracking.formation.passages import Passage
 from tracking.lifelines.events import EVENT_KINDS, Event
 from tracking.lifelines.lifelines import Lifeline
 
 
-def at_the_top(stretch: Stretch) -> tuple[Times, Times, Times]:
+def at_the_top(case: Case) -> list[Date]:
     """The snapshot with the largest value."""
-    top = stretch.x[np.argmax(stretch.curves, axis=1)]
-    return top, top, top
+    curve = case.curve
+    after = max(int(curve.path.argmax()), 1)
+    at, drawn = float(curve.x[after]), curve.x[case.draws.all.argmax(axis=1)]
+    return [Date(1, Passage(at, after, drawn), np.nan, "none", at, at)]
 
 
 def form_again(measured: Measured, role: Lifeline, node: Node | None, seed: int) -> Curve | None:
@@ -36,7 +40,7 @@ def test_a_definition_and_a_clock_from_outside_reach_the_exported_table(
     assert run(args) == 0
     table = pd.read_csv(tmp_path / "tables" / "formation.csv")
     assert "top" in set(table["definition"])
-    both = table[table["definition"] == "half-rise"].set_index(["lifeline", "component", "rise", "clock"])["midpoint"]
+    both = table[table["definition"] == "threshold"].set_index(["lifeline", "component", "rise", "clock"])["midpoint"]
     both = both.unstack("clock").dropna(subset=["form", "again"])
     assert len(both)
     np.testing.assert_allclose(both["form"], both["again"], rtol=0.1)
