@@ -39,7 +39,7 @@ def effects(answers: Answers, question: str) -> Effects:
 
 
 def test_without_a_first_layer_there_is_no_induction(answers: Answers) -> None:
-    found = effects(answers, "no first layer")["induction", "form", "half-rise"]
+    found = effects(answers, "no first layer")["induction", "form", "threshold"]
     assert (found.formed_branch, found.formed_control) == (0, len(answers))
     assert found.low > 0
 
@@ -47,16 +47,16 @@ def test_without_a_first_layer_there_is_no_induction(answers: Answers) -> None:
 def test_a_given_first_layer_brings_induction_forward(answers: Answers) -> None:
     found = effects(answers, "given a first layer")
     for clock in ("form", "function", "behaviour"):
-        assert found["induction", clock, "half-rise"].high < 0
+        assert found["induction", clock, "threshold"].high < 0
 
 
 def test_without_repeats_there_is_no_induction(answers: Answers) -> None:
-    found = effects(answers, "nothing repeats")["induction", "form", "half-rise"]
+    found = effects(answers, "nothing repeats")["induction", "form", "threshold"]
     assert (found.formed_branch, found.formed_control) == (0, len(answers))
 
 
 def test_repeats_that_return_bring_induction_after_they_do(answers: Answers) -> None:
-    found = effects(answers, "repeats return")["induction", "form", "half-rise"]
+    found = effects(answers, "repeats return")["induction", "form", "threshold"]
     assert found.formed_branch == len(answers)
     assert found.low > 0
     for answer in answers:
@@ -107,7 +107,7 @@ def test_a_component_without_a_role_has_no_effect_and_that_is_said(answers: Answ
         assert effect.sel(step=0) < effect.sel(step=STEPS) / 4
     for each in found.effects:
         assert not each.distinguishable or each.p_holm > 0.05
-    assert "not distinguishable from zero" in found["induction", "form", "half-rise"].sentence
+    assert "not distinguishable from zero" in found["induction", "form", "threshold"].sentence
     assert any(np.isfinite(each.shift) and each.shift != 0 for each in found.effects)
 
 
@@ -118,4 +118,4 @@ def test_a_component_that_only_looks_idle_has_an_effect_and_patching_says_so(ans
         component = asked.intervention.split()[1]
         assert asked.control.score("previous-token").value.sel(component=component, step=STEPS) < FORMED
         assert effect_on_the_task(asked.control, component).sel(step=STEPS) > 0.3
-    assert found["induction", "form", "half-rise"].distinguishable
+    assert found["induction", "form", "threshold"].distinguishable

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from circuits.suggestions import suggest
+from tracking.formation.dating import DEFINITIONS
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifelines, link_lifelines
 
@@ -33,6 +34,7 @@ __all__ = [
     "plain",
     "questions",
     "rises_that_count",
+    "rows_of",
     "run_set",
     "series_of",
     "settings_of",
@@ -152,6 +154,16 @@ def questions(runs: RunSet, *, rises: Rises = "lasting") -> list[tuple[tuple[str
     """Each (role, clock, definition) with the rows of the rise that counts, one a lifeline and run."""
     table = rises_that_count(runs.formation, rises)
     return [((str(a), str(b), str(c)), part) for (a, b, c), part in table.groupby(list(QUESTION), sort=True)]
+
+
+def rows_of(runs: RunSet, role: str, clock: str, definition: str | None = None) -> "pd.DataFrame":
+    """The rows of one question; where no definition is given, of the leading one that these runs are dated by."""
+    found = {key: part for key, part in questions(runs) if key[:2] == (role, clock)}
+    known = sorted(
+        found, key=lambda key: list(DEFINITIONS).index(key[2]) if key[2] in DEFINITIONS else len(DEFINITIONS)
+    )
+    key = (role, clock, definition) if definition is not None else next(iter(known), None)
+    return found.get(key, runs.formation.iloc[:0]) if key is not None else runs.formation.iloc[:0]
 
 
 def rises_that_count(table: "pd.DataFrame", rises: Rises = "lasting") -> "pd.DataFrame":

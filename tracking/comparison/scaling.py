@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracking.comparison.adjustment import adjustment
-from tracking.comparison.run_set import QUESTION, RunSet, formation_times, law_tokens, questions, varying
+from tracking.comparison.run_set import QUESTION, RunSet, formation_times, law_tokens, questions, rows_of, varying
 from tracking.comparison.survival import fit_times
 from tracking.comparison.time_ratio import estimate_effect
 
@@ -70,7 +70,7 @@ def scaling_law(
     *,
     role: str = "induction",
     clock: str = "form",
-    definition: str = "threshold",
+    definition: str | None = None,
     by: Sequence[str] = (BATCH_CONTEXT,),
     n_permutations: int = 1999,
     seed: int = 0,
@@ -91,7 +91,7 @@ def scaling_law(
     """
     import pandas as pd
 
-    part = dict(questions(runs)).get((role, clock, definition), runs.formation.iloc[:0])
+    part = rows_of(runs, role, clock, definition)
     times = formation_times(runs, part, unit="tokens")
     if not np.isfinite(times["high"]).any():
         raise ValueError(f"{role!r} forms in no run whose tokens a step are known, so nothing can be fitted")

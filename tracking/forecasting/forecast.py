@@ -17,7 +17,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tracking.comparison.run_set import QUESTION, RunSet, Unit, formation_times, law_tokens, plain, questions, varying
+from tracking.comparison.run_set import (
+    QUESTION,
+    RunSet,
+    Unit,
+    formation_times,
+    law_tokens,
+    plain,
+    questions,
+    rows_of,
+    varying,
+)
 from tracking.comparison.run_set import run_set as dated
 from tracking.forecasting.ridge import Prediction, RidgeFit, fit_ridge
 from tracking.forecasting.scoring import Leave, describe_dates, describe_end, describe_used, score_dates, score_ends
@@ -109,13 +119,13 @@ def forecast_runs(
 
 
 def predict_date(
-    runs: RunSet, run: str, *, role: str, clock: str = "form", definition: str = "threshold", cut: float
+    runs: RunSet, run: str, *, role: str, clock: str = "form", definition: str | None = None, cut: float
 ) -> Prediction | None:
     """ln step at which a run of which only the part up to `cut` (steps) is known will form a role.
 
     `runs` holds whole runs, and of `run` the series and settings; None where too few of the others formed it.
     """
-    part = dict(questions(runs)).get((role, clock, definition), runs.formation.iloc[:0])
+    part = rows_of(runs, role, clock, definition)
     times = formation_times(runs, part[part["run"] != run]).groupby("run").first()
     past = times.loc[[str(other) for other in times.index if other != run]]
     said = _predicted(past, known_by(runs, cut), role, run)

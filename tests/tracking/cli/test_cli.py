@@ -34,7 +34,7 @@ def test_track_json_holds_the_tables(imported: Path, capsys: pytest.CaptureFixtu
     assert run(["track", str(imported), "--json"]) == 0
     tables = json.loads(capsys.readouterr().out)
     assert set(tables) == {"lifelines", "events", "formation"}
-    half = [row for row in tables["formation"] if row["definition"] == "half-rise" and row["role"] == "induction"]
+    half = [row for row in tables["formation"] if row["definition"] == "threshold" and row["role"] == "induction"]
     assert half
     assert all((row["interval_before"], row["interval_after"]) == (200, 300) for row in half)
     assert {row["component"] for row in tables["lifelines"] if row["role"] == "induction"} == {"a1.h0"}

@@ -32,7 +32,7 @@ def run(onset: float | None, *, loss: float = 1.0, name: str = "run", noise: flo
 
 
 def effect(branches: list[History], controls: list[History]) -> Effect:
-    return effect_of(branches, controls, clocks=("form",))["induction", "form", "half-rise"]
+    return effect_of(branches, controls, clocks=("form",))["induction", "form", "threshold"]
 
 
 ONSETS = (300, 310, 295, 320, 305)
@@ -130,7 +130,7 @@ def test_losses_are_compared_at_the_end() -> None:
 def test_all_effects_looked_at_are_corrected_for_together() -> None:
     branches = [run(onset + 50, loss=1.5 + onset / 1e4, seed=onset) for onset in ONSETS]
     found = effect_of(
-        branches, [run(onset) for onset in ONSETS], clocks=("form",), definitions=("half-rise", "threshold")
+        branches, [run(onset) for onset in ONSETS], clocks=("form",), definitions=("threshold", "change-point")
     )
     p = np.array([effect.p_value for effect in found.effects])
     corrected = np.array([effect.p_holm for effect in found.effects])
@@ -159,6 +159,6 @@ def test_branches_are_compared_with_controls_or_parents_like_any_other_runs() ->
     controls = [named(run(o, seed=o + 1), f"control-{o}", intervention="none") for o in ONSETS]
     found = [compare([*branches, *others], by="intervention") for others in (controls, parents)]
     assert found[0].sentences == found[1].sentences
-    assert any("induction (form, half-rise) forms 1." in sentence for sentence in found[0].sentences)
+    assert any("induction (form, threshold) forms 1." in sentence for sentence in found[0].sentences)
     with pytest.raises(ValueError, match=r"'rate' is 0\.1 in all runs, so nothing can be compared"):
         compare([*parents, *(replace(each, hyperparameters={"rate": 0.1}) for each in branches)], by="rate")

@@ -129,7 +129,7 @@ def test_a_run_without_tokens_cannot_be_drawn_over_tokens(timeline: Timeline) ->
 
 def test_a_caption_speaks_of_what_is_shown_and_of_nothing_else(timeline: Timeline) -> None:
     words = {
-        "Formation by half-rise": plot_formation(timeline),
+        "Formation by threshold": plot_formation(timeline),
         "Lifelines: darker": plot_lifelines(timeline),
         "Grey: components": plot_scores(timeline),
         "Dashed: two halves": plot_similarity(timeline),
