@@ -32,8 +32,8 @@ def killed_once(job: Any) -> Any:
     (beside / "came" / str(os.getpid())).touch()
     write = checkpoint_loop.write_record
 
-    def write_and_die(*record: Any) -> Path:
-        place = write(*record)
+    def write_and_die(*record: Any, **about: Any) -> Path:
+        place = write(*record, **about)
         if job.checkpoint.step > 0:
             die_once(beside / "killed")
         return place

@@ -153,7 +153,7 @@ def branch(
         with StepsAround(folders[stage] / LOG, chosen[stage], end) as around:
             return train_held(names[stage], folders[stage], until=end, around_step=around, about=entries, progress=show)
 
-    with held(out, "branch"), held(out / "control", "branch"):
+    with held(out, "branch"):
         for stage, folder in folders.items():  # before anything is trained, and the folder that was asked for first
             _begin(run, at, folder, names[stage], chosen[stage], about)
         control, made = grow("control"), grow("branch")

@@ -260,7 +260,7 @@ def test_a_vocabulary_too_small_for_the_task_is_one_sentence(tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_not_a_bad_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **about: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tracking.recording.checkpoint_loop.write_record", full)
