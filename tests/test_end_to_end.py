@@ -70,7 +70,7 @@ def swap(tmp_path_factory: pytest.TempPathFactory) -> History:
     return tracked(series(folder / "run", lambda step: swapped() if step > 500 else induction_module()), folder / "h")
 
 
-@pytest.mark.parametrize("definition", ["half-rise", "logistic", "change-point"])
+@pytest.mark.parametrize("definition", ["threshold", "half-rise", "logistic", "change-point"])
 @pytest.mark.parametrize("role", ["previous-token", "induction"])
 def test_a_circuit_that_appears_is_dated_to_its_interval(sudden: History, role: str, definition: str) -> None:
     table = formation_table(sudden)
@@ -110,8 +110,8 @@ def test_a_slow_onset_is_between_its_checkpoints(tmp_path: Path) -> None:
         model.swap_weights(tmp_path / "dense" / f"step{step}")
         curve.append(head_scores(model, kinds=("induction",), n_prompts=24, seed=0)["induction"]["a1.h1"])
     curve = np.array(curve)
-    truth = dense[int((curve >= (curve[0] + curve[-1]) / 2).argmax())]
-    row = formation_table(history)["induction", "form", "half-rise"]
+    row = formation_table(history)["induction", "form", "threshold"]
+    truth = dense[int((curve >= row.bar).argmax())]
     assert row.interval_before <= truth <= row.interval_after
     assert row.midpoint == pytest.approx(truth, abs=60)
 

@@ -35,7 +35,7 @@ def _state(row: Formation) -> str:
         case "pending":
             return "pending: at its bar at the last checkpoint alone"
         case "never" if row.clock == "form" and math.isfinite(row.bar):
-            return f"never: no component holds the threshold of {row.bar:.3g}"
+            return f"never: no component reaches the threshold of {row.bar:.3g} and holds it"
         case "never":
             return "never: not formed by the last checkpoint"
         case _:
