@@ -28,7 +28,7 @@ from tracking.lifelines.labels import RoleTable, labels_of, role_table
 from tracking.lifelines.leading_head import lead_events, lead_series
 from tracking.lifelines.linking import Linked, link_series
 from tracking.lifelines.roles import ROLE_THRESHOLDS, role_lifeline, role_scores
-from tracking.lifelines.series import series_of
+from tracking.lifelines.series import EFFECT_MEASURES, series_of
 
 __all__ = ["ROLE_THRESHOLDS", "Event", "Lifeline", "Lifelines", "link_lifelines"]
 
@@ -52,8 +52,8 @@ def link_lifelines(
         max_gap: a component that is silent for up to this many snapshots is not gone.
         task: the task or probe whose measures are taken; all where not given, each role of each task on its own.
         thresholds: from which score on a component carries a role: by measure, or one for all measures.  Where not
-            given, the measures named in `ROLE_THRESHOLDS` with the thresholds there, or, for scores on another scale,
-            halfway (in logarithms, where they span more than a decade) between their median and their largest.
+            given, the measures named in `ROLE_THRESHOLDS` with the thresholds there.  A measure on another scale, or
+            of another name, has no known bar: it is no role unless it is given one.
         least: confidence that an event must have to be told.
         seed: of the windows that likeness is learned from.
 
@@ -69,6 +69,8 @@ def link_lifelines(
     if task is None and not history.measures and all(_is_of_metrics(record) for record in history.records.values()):
         return Lifelines((), ())  # numbers of the whole model alone: nothing to follow, and all the same to date
     roles = role_scores(history, task=task, thresholds=thresholds)
+    if not roles and not _has_effects(history):
+        return Lifelines((), ())  # scores without a known bar: values to look at, which nobody carries
     linked = link_series(series_of(history, roles, task=task), max_gap=max_gap, seed=seed)
     table = role_table(linked.series, roles)
     labels = labels_of(table, linked.spells)
@@ -90,6 +92,12 @@ def link_lifelines(
     events = [event for event in events if event.lifeline in order]
     events.sort(key=lambda event: (order[event.lifeline], event.step_after, event.event, str(event)))
     return Lifelines(tuple(lines), tuple(events))
+
+
+def _has_effects(history: History) -> bool:
+    """Whether something says what happens without a component, or lists the components of a circuit."""
+    effects = any(measure in EFFECT_MEASURES for _, measure in history.measures)
+    return effects or any(record.circuit is not None for record in history.records.values())
 
 
 def _is_of_metrics(record: Record) -> bool:

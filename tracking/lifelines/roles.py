@@ -30,6 +30,7 @@ ROLE_THRESHOLDS: dict[str, float] = {
     "self": 0.5,
 }
 COMMON_ROLES = ("first-token", "self")
+LARGEST = 1.5  # above it scores are on another scale than that of this tool
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def role_scores(
 ) -> list[RoleScores]:
     """The measures that count as roles, with their thresholds and noise.
 
-    Those of `thresholds`; else those whose names are in `ROLE_THRESHOLDS`; else, where no circuit was recorded, all.
+    Those of `thresholds`; else those whose names are in `ROLE_THRESHOLDS`, where their scores are on this tool's scale.
+    No bar is ever made of a measure's own values: half way between their median and their largest, noise is a role.
 
     Raises:
         ValueError: there is no such task or measure.
@@ -84,7 +86,7 @@ def role_scores(
         known = ", ".join(history.tasks) or "none"
         raise ValueError(f"no task {task!r} in history {history.name!r}; it has {known}")
     measures = [(name, measure) for name, measure in history.measures if task in (None, name)]
-    chosen = _chosen(measures, thresholds, not any(record.circuit for record in history.records.values()))
+    chosen = _chosen(measures, thresholds)
     if isinstance(thresholds, Mapping) and (missing := set(thresholds) - {measure for _, measure in chosen}):
         known = ", ".join(sorted({measure for _, measure in measures})) or "none"
         raise ValueError(f"thresholds name {', '.join(sorted(missing))}, and the history has the measures {known}")
@@ -100,6 +102,8 @@ def role_scores(
         nodes = tuple(Node.parse(component) for component in scores.component.values.tolist())
         steps = tuple(int(step) for step in scores.step.values)
         threshold = _threshold(measure, value, thresholds)
+        if threshold is None:
+            continue
         level, bar, folds = value, threshold, np.nan_to_num(scores.folds.values - value)
         if spans_decades(value):
             level, error, bar = np.log1p(value), error / (1 + value), float(np.log1p(threshold))
@@ -110,14 +114,13 @@ def role_scores(
 
 
 def _chosen(
-    measures: Sequence[tuple[str, str]], thresholds: Mapping[str, float] | float | None, fallback: bool
+    measures: Sequence[tuple[str, str]], thresholds: Mapping[str, float] | float | None
 ) -> list[tuple[str, str]]:
     if isinstance(thresholds, Mapping):
         return [(task, measure) for task, measure in measures if measure in thresholds]
     if thresholds is not None:
         return list(measures)
-    named = [(task, measure) for task, measure in measures if measure in ROLE_THRESHOLDS]
-    return named if named or not fallback else list(measures)
+    return [(task, measure) for task, measure in measures if measure in ROLE_THRESHOLDS]
 
 
 def _rank(role: str) -> int:
@@ -126,15 +129,13 @@ def _rank(role: str) -> int:
     return known.index(role) if role in known else len(known) - len(COMMON_ROLES)
 
 
-def _threshold(measure: str, value: np.ndarray, thresholds: Mapping[str, float] | float | None) -> float:
+def _threshold(measure: str, value: np.ndarray, thresholds: Mapping[str, float] | float | None) -> float | None:
+    """The bar of a measure; None where none is known: a role's name says nothing of another scale than [0, 1]."""
     if isinstance(thresholds, Mapping):
         return float(thresholds[measure])
     if thresholds is not None:
         return float(thresholds)
-    middle, top = float(np.nanmedian(value)), float(np.nanmax(value))
-    if top <= 1.5 and measure in ROLE_THRESHOLDS:
-        return ROLE_THRESHOLDS[measure]
-    return float(np.sqrt(middle * top)) if middle > 0 and top > 10 * middle else (middle + top) / 2
+    return ROLE_THRESHOLDS.get(measure) if float(np.nanmax(value)) <= LARGEST else None
 
 
 def role_lifeline(run: str, role: RoleScores) -> Lifeline:

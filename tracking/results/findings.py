@@ -12,6 +12,7 @@ import numpy as np
 from tracking.formation.precedence import Order, orders
 from tracking.formation.sentences import counted
 from tracking.formation.table import Formation, FormationTable
+from tracking.formation.wander import level_of_no_wander
 from tracking.history.history import History
 from tracking.lifelines.events import EVENT_KINDS, Event, Lifeline, Lifelines
 
@@ -21,6 +22,7 @@ __all__ = ["findings"]
 MAIN = ("threshold", "half-rise", "logistic", "change-point")
 SURE = 0.05
 MOST_EVENTS = 6
+MOST_OFFERS = 6
 
 Tokens = Mapping[int, float | None]
 """Tokens seen at each step, None where unknown."""
@@ -35,7 +37,7 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
             formed.append(_role(line, rows, table.confidence, history.tokens))
         else:
             absent.append(line)
-    sentences = formed or ["No component reaches the threshold of any role."]
+    sentences = formed or [_no_role(history, lifelines)]
     if formed and absent:
         names = ", ".join(f"{line.lifeline} ({line.threshold:.3g})" for line in absent)
         sentences.append(f"No component ever reaches the threshold of {names}.")
@@ -51,6 +53,21 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
             "before measures them again."
         )
     return tuple(sentences)
+
+
+def _no_role(history: History, lifelines: Lifelines) -> str:
+    """Why there is none: nothing reaches a bar, or there is no bar to reach, and which one noise does not hold."""
+    if lifelines.roles or not history.measures:
+        return "No component reaches the threshold of any role."
+    offers = []
+    for task, measure in history.measures[:MOST_OFFERS]:
+        values = history.score(measure, task=task).value.values.T
+        level = level_of_no_wander(values[np.isfinite(values).all(axis=1)])
+        offers.append(f"{measure}={level:.2g}" if np.isfinite(level) else f"{measure} (too few checkpoints to tell)")
+    return (
+        "No measure has a known bar, so none is a role and their values are tracked alone. A role needs a threshold: "
+        f"the level that no component holds by noise is {', '.join(offers)} (`--threshold MEASURE=LEVEL`)."
+    )
 
 
 def _listed(steps: Sequence[int]) -> str:

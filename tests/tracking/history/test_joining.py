@@ -48,7 +48,7 @@ def test_results_of_the_harness_become_behaviour_with_a_date(recorded: Path, tmp
     history = History.open(recorded)
     assert history.metric("arc_easy/acc").std_error.values.tolist() == [0.02] * len(STEPS)
     assert all((recorded / "records" / name).read_bytes() == content for name, content in before.items())
-    rows = formation_table(history, definitions=["half-rise"]).to_frame()
+    rows = formation_table(history, definitions=["change-point"]).to_frame()
     found = rows[(rows["lifeline"] == "arc_easy/acc") & (rows["clock"] == "behaviour")]
     assert found["midpoint"].tolist() == pytest.approx([1000], abs=120)
     assert join_table(recorded, tmp_path / "evals")[0] == names  # again is no harm
