@@ -161,7 +161,7 @@ def learn_precursor(
     n_choosing = max(4, min(len(known) // 3, len(known) - 19))
     choosing, calibrating = [known[j] for j in order[:n_choosing]], [known[j] for j in order[n_choosing:]]
     table = {name: _curves(runs.series, str(name)) for name in names}
-    best = max(
+    best: tuple[Any, Kind, int] = max(
         ((name, kind, way) for name in names for kind in KINDS for way in (1, -1)),
         key=lambda one: _warned(choosing, table[one[0]], dates, one[1:], false_alarms, within),
     )

@@ -39,5 +39,5 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         interval = f"[{math.floor(row['low'])}, {math.ceil(row['high'])}]"
     else:
         interval = f"({row['interval_before']:.0f}, {row['interval_after']:.0f}]" if dated else "--"
-    state = STATE_WORDS.get(row["state"], row["state"])
+    state = str(STATE_WORDS.get(row["state"], row["state"]))
     return [escaped(str(row["lifeline"])), escaped(str(row["clock"])), date, interval, escaped(state)]

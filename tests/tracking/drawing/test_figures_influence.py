@@ -3,11 +3,18 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 
 from tracking.drawing.figures_influence import plot_influence
+
+
+def lines_of(axes: Any) -> list[Any]:
+    """What is drawn as a branch."""
+    return [line for line in axes.lines if line.get_marker() in ("^", "v")]
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,9 @@ def test_every_shift_and_every_dated_branch_is_drawn(tmp_path: Path) -> None:
     assert [label.get_text() for label in bars.get_yticklabels()] == [
         "repeats, 0 to 50", "repeats, 50 to 90", "noise, 0 to 50",
     ]  # fmt: skip
-    assert [bar.get_width() for bar in bars.patches] == [-9.0, -1.0, 2.0]
-    drawn = [line for line in points.lines if line.get_marker() in ("^", "v")]
-    assert [(*line.get_xdata(), *line.get_ydata()) for line in drawn] == [(-9.0, -8.0)]
+    assert [bar.get_width() for bar in bars.patches if isinstance(bar, Rectangle)] == [-9.0, -1.0, 2.0]
+    places = [(*map(float, list(line.get_xdata())), *map(float, list(line.get_ydata()))) for line in lines_of(points)]
+    assert places == [(-9.0, -8.0)]
     figure.savefig(tmp_path / "influence.png")
     assert (tmp_path / "influence.png").stat().st_size > 1000
 

@@ -7,11 +7,11 @@ from tests.timeline_examples import two_runs
 
 def test_runs_are_found_by_place_and_by_name() -> None:
     timeline = two_runs()
-    assert timeline.runs["demo-slow"] is timeline["demo-slow"]
+    assert timeline.runs["demo-slow"] is timeline["demo-slow"]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert timeline.runs[0].name == "demo"
     assert [run.name for run in timeline.runs[:2]] == ["demo", "demo-slow"]
     with pytest.raises(KeyError, match="no run 'absent' in this timeline; it has demo, demo-slow"):
-        timeline.runs["absent"]
+        timeline.runs["absent"]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_a_timeline_shows_the_dates_of_each_run() -> None:
