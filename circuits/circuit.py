@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuits.decoding import as_type, check_keys
+from circuits.decoding import as_type, check_keys, parse_json, read_bytes
 from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
 from circuits.limits import check_limit

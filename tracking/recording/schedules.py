@@ -91,7 +91,7 @@ class Pace:
         expected = n * sum(recent) / len(recent) if recent else 0.0
         return self.spent + expected <= self.schedule.budget * self.training
 
-    def expect(self, total: float) -> None:
+    def expect(self, total: "int | float") -> None:
         """How many updates there will be, where the schedule does not say."""
         if self.schedule.total is None and math.isfinite(total) and total > 0:
             self.schedule = replace(self.schedule, total=int(total))
