@@ -99,10 +99,10 @@ def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pyt
 
 
 def test_a_gpu_that_nobody_has_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cluster, "_machines", lambda _: [{"CPU": 8.0}, {"CPU": 2.0}])
+    monkeypatch.setattr(RayPool, "_machines", lambda _: [{"CPU": 8.0}, {"CPU": 2.0}])
     with connected(address):
         with pytest.raises(ValueError, match="no machine of the cluster has a GPU"):
-            Cluster(unlucky.unlucky, device="cuda")
+            RayPool(unlucky.unlucky, device="cuda")
         assert RayPool(unlucky.unlucky, device="auto", cpus=4).device == "cpu"
         assert RayPool(unlucky.unlucky, cpus=4).capacity() == 2
         assert RayPool(unlucky.unlucky, cpus=16).cpus == 8

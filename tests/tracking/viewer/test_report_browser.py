@@ -39,21 +39,23 @@ def test_the_page_draws_lanes_events_and_the_circuit(demo: Opened) -> None:
     assert demo.count(".events .birth") >= 3
     assert demo.count(".events .handoff") == 1
     assert demo.count(".band") >= 3
-    assert demo.count(".edge") == 11
+    assert demo.count(".edges .edge") == 11
     assert demo.count(".node.inside") == 5
     assert "faithfulness" in demo.text(".caption")
     assert demo.tab.title() == "demo"
 
 
 def test_moving_through_the_steps_redraws_the_circuit(demo: Opened) -> None:
-    widths = demo.tab.eval_on_selector_all(".edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))")
+    widths = demo.tab.eval_on_selector_all(
+        ".edges .edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"
+    )
     demo.tab.locator(".scrub").fill("20")
     assert demo.text(".now").startswith("step 190")
     assert widths != demo.tab.eval_on_selector_all(
-        ".edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"
+        ".edges .edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"
     )
     demo.tab.locator(".scrub").fill("0")
-    assert demo.count(".edge") == 0
+    assert demo.count(".edges .edge") == 0
     assert "does not do this task yet" in demo.text(".caption")
 
 
@@ -232,8 +234,8 @@ def test_several_runs_stand_side_by_side(browser: Any, places: Path) -> None:
 def test_the_comparison_is_by_the_definition_and_clock_of_choice(browser: Any, places: Path) -> None:
     opened = open_page(browser, places / "two.html")
     formed = opened.tab.locator(".comparison .interval .tick").all_text_contents
-    assert formed()[:2] == ["(300, 320]", "(180, 190]"]
-    assert "by half-rise" in opened.text(".history .lane .meta")
+    assert formed()[:2] == ["(280, 300]", "(170, 180]"]
+    assert "by threshold" in opened.text(".history .lane .meta")
     opened.tab.locator('select[data-key="definition"]').select_option("change-point")
     assert "by change-point" in opened.text(".history .lane .meta")
     opened.tab.locator('select[data-key="clock"]').select_option("function")
@@ -342,10 +344,10 @@ def test_a_long_history_of_a_large_model_is_small_and_opens_fast(browser: Any, l
             break
         opened.close()
     assert min(opening) < 2
-    assert opened.count(".edge") == 300
+    assert opened.count(".edges .edge") == 300
     assert "300 of 1,204 edges, the largest" in opened.text(".caption")
     opened.tab.locator('select[data-key="edges"]').select_option("30")
-    assert opened.count(".edge") == 30
+    assert opened.count(".edges .edge") == 30
     redraw = """() => {
       const slider = document.querySelector(".scrub"), start = performance.now();
       for (let i = 0; i < 20; i++) { slider.value = 149 - i; slider.dispatchEvent(new Event("input")); }
