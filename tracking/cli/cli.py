@@ -196,6 +196,7 @@ def branch(
     - `set learning_rate=0.001` (weight_decay, clip_norm, batch_size), `set repeat_probability=0` (burstiness,
       zipf_exponent, corrupted_fraction, shortest_period, longest_period); several with spaces between
     - `reorder repeats-first` (repeats-last, shuffled, reversed): the same sequences in another order
+    - `reweight SOURCE by 1.1`: the sequences of a source of data count more, or less
 
     A condition is a rule over the largest head score or a loss: `when induction<0.2 at 400`; without at, it is looked
     at every ten steps until it holds. Others: `mean:previous-token>0.5`, `a1.h0:induction>0.3`,

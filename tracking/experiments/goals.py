@@ -52,13 +52,15 @@ class Goal:
     def is_date(self) -> bool:
         return self.quantity in DATES
 
-    def value(self, formation: "pd.DataFrame", series: "pd.DataFrame", *, definition: str = "threshold") -> float:
+    def value(self, formation: "pd.DataFrame", series: "pd.DataFrame", *, definition: str | None = None) -> float:
         """What one run gave: a step (infinite where the role did not form), or the metric at its end (NaN: unknown)."""
         if not self.is_date:
             part = series[series["name"] == self.subject].dropna(subset=["value"]).sort_values("step")
             return float(part["value"].tail(2).mean()) if len(part) else math.nan
         rows = formation[(formation["role"] == self.subject) & (formation["clock"] == self.clock)]
-        rows = rows[(rows["definition"] == definition) & (rows["censored"] != "right")].sort_values("rise")
+        known = rows["definition"].drop_duplicates().tolist()
+        leading = definition or next((name for name in ("threshold", *known) if name in known), "")
+        rows = rows[(rows["definition"] == leading) & (rows["censored"] != "right")].sort_values("rise")
         if not len(rows):
             return math.inf
         row = rows.iloc[-1]  # the rise that lasts

@@ -177,7 +177,8 @@ def test_timeline_json_is_as_its_schema_says(folder: Path) -> None:
 def test_the_schema_has_the_columns_of_the_tables() -> None:
     definitions = timeline_schema()["$defs"]
     for table in TABLES:
-        assert tuple(definitions[table]["properties"]) == COLUMNS[table]
+        named = [name for name in definitions[table]["properties"] if name != "stage"]  # of staged runs alone
+        assert tuple(named) == COLUMNS[table]
 
 
 def test_curves_hold_every_number_that_has_a_step(timeline: Timeline) -> None:
