@@ -239,6 +239,10 @@ class Attention:
             return z.transpose(-3, -2)
         return self.weigh(self.pattern(self.scores(q, k)), v)
 
+    def mix_one(self, head: int, q: Heads, k: Heads, v: Heads) -> Heads:
+        """The output of one head, whose queries, keys and values these are alone."""
+        return self.mix(q, k, v)
+
     @staticmethod
     def pattern(scores: Tensor) -> Tensor:
         wide = torch.promote_types(scores.dtype, torch.float32)

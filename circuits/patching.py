@@ -263,7 +263,7 @@ def _patched_final(
     qkv = {slot: value[..., head : head + 1, :].expand_as(own) for slot, value in run.qkv[layer].items()}
     q, k, v = ((qkv | {reader.slot: own})[slot].flatten(0, 1) for slot in SLOTS)
     z = run.z[layer].expand(rows, *run.z[layer].shape).clone()
-    z[..., head : head + 1, :] = attention.mix(q, k, v).view_as(own)
+    z[..., head : head + 1, :] = attention.mix_one(head, q, k, v).view_as(own)
     return _run_on(model, run, *_after_attention(model, run, layer, attention.write(z)))
 
 

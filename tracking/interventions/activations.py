@@ -270,6 +270,13 @@ class _StandingAttention(Attention):
         assert self.standins is not None
         return self.standins.replace(super().mix(q, k, v), v)
 
+    def mix_one(self, head: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        assert self.standins is not None
+        patterns = {0: self.standins.patterns[head]} if head in self.standins.patterns else {}
+        outputs = {0: self.standins.outputs[head]} if head in self.standins.outputs else {}
+        own = _StandIns(patterns, outputs, (), self.standins.seen)
+        return own.replace(super().mix(q, k, v), v)
+
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         assert self.standins is not None
         scores = list(super().scores(q, k).unbind(-3))
