@@ -24,9 +24,14 @@ from circuits.limits import check_limit
 if TYPE_CHECKING:
     import pandas as pd
 
+    CircuitGraph = nx.MultiDiGraph[str]
+else:  # the class takes no type of nodes when it runs
+    CircuitGraph = nx.MultiDiGraph
+
 __all__ = [
     "STATUSES",
     "Circuit",
+    "CircuitGraph",
     "Status",
     "crossfit_interval",
     "graph_from_dict",
@@ -146,7 +151,7 @@ class Circuit:
         )
         return masked.to_frame().dropna(subset=["score"]).reset_index(drop=True)
 
-    def to_networkx(self) -> nx.MultiDiGraph:
+    def to_networkx(self) -> CircuitGraph:
         """Nodes by name with `kind` and `layer`; edges keyed by slot with `score` and `std_error`."""
         graph = nx.MultiDiGraph(task=self.task, measure=self.scores.measure)
         for node in self.nodes:

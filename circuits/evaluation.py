@@ -57,10 +57,12 @@ class Judge:
         runs: Sequence[BothRuns] | None = None,
     ) -> None:
         task.check(model)
-        self.model, self.task, self.baseline = model, task, baseline
+        self.model = model
+        self.task: Task = task
+        self.baseline: Baseline = baseline
         mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
         per_prompt = len(model.graph.writers) * task.clean.shape[1] * model.d_model * torch.finfo(model.dtype).bits // 8
-        self.batch_size = max(1, min(batch_size, BUDGET // per_prompt))
+        self.batch_size: int = max(1, min(batch_size, BUDGET // per_prompt))
         self._batches: list[tuple[Task, Trace, Tensor | None]] = []
         clean, corrupted = [], []
         if runs is not None:
@@ -83,8 +85,9 @@ class Judge:
             else:
                 base = baseline_trace(model, part, trace, baseline, mean)
             self._batches.append((part, base, reference))
-        self.clean = _array(clean)
-        self.corrupted = _array(corrupted) if corrupted else self.values(np.zeros_like(model.graph.edge_mask))
+        self.clean: np.ndarray = _array(clean)
+        nothing = np.zeros_like(model.graph.edge_mask)
+        self.corrupted: np.ndarray = _array(corrupted) if corrupted else self.values(nothing)
 
     def part(self, rows: Int[np.ndarray, "row"]) -> "Judge":
         """The judge of these prompts alone, in this order of ascending numbers; no run is made again."""

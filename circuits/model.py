@@ -33,7 +33,9 @@ class Model:
     """One checkpoint of a transformer, ready to run. Made by `load_model`; its weights may be swapped in place."""
 
     def __init__(self, module: nn.Module, parts: Parts, source: Path) -> None:
-        self.module, self.parts, self.source = module, parts, source
+        self.module = module
+        self.parts = parts
+        self.source: Path = source
         self._tokenizer: Any = None
 
     def __repr__(self) -> str:

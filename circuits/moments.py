@@ -21,7 +21,8 @@ class Moments:
     """
 
     def __init__(self, n_folds: int = DEFAULT_FOLDS) -> None:
-        self.n_folds, self.n_prompts = n_folds, 0
+        self.n_folds = n_folds
+        self.n_prompts: int = 0
 
     def add(self, values: Float[np.ndarray, "prompt *shape"]) -> None:
         """Values of the next prompts, in order."""

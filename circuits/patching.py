@@ -37,14 +37,15 @@ class Run:
     finished queries, keys and values, head outputs, and what layers write."""
 
     def __init__(self, model: Model, tokens: Tensor, answers: Tensor | None = None) -> None:
-        self.model, self.answers = model, answers
+        self.model = model
+        self.answers = answers
         self.streams: list[Tensor] = []
         self.z: list[Tensor] = []
         self.mlp_in: list[Tensor] = []
         self.mlp_out: list[Tensor] = []
         self.attention_out: list[Tensor] = []
         self.qkv: list[dict[str, Tensor]] = []
-        self.final = model.run(model.stream(model.embed(tokens)), tap=self._keep, answers=answers)
+        self.final: Tensor = model.run(model.stream(model.embed(tokens)), tap=self._keep, answers=answers)
 
     def _keep(self, place: str, layer: int, x: Tensor) -> Tensor:
         if place in ("q", "k", "v"):

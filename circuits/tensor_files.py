@@ -98,7 +98,10 @@ class Window(io.RawIOBase):
     """A part of a file, as a file of its own."""
 
     def __init__(self, path: Path, start: int, length: int) -> None:
-        self.file, self.start, self.length, self.at = path.open("rb"), start, length, 0
+        self.file: io.BufferedReader = path.open("rb")
+        self.start = start
+        self.length = length
+        self.at: int = 0
 
     def readable(self) -> bool:
         return True

@@ -70,7 +70,9 @@ class Recorder:
     """Taps a run and keeps what its writers write; `trace` is whole when the run is over."""
 
     def __init__(self, model: Model, embedded: Tensor, then: Tap | None = None) -> None:
-        self.model, self.embedded, self.then = model, embedded.detach(), then
+        self.model = model
+        self.embedded: Tensor = embedded.detach()
+        self.then = then
         self.heads: list[Tensor] = []
         self.mlps: list[Tensor] = []
 

@@ -1,6 +1,7 @@
 """Imports go one way, each package is where a newcomer looks for it, and only one module opens each big door."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,36 @@ def test_nothing_is_imported_from_a_packages_own_door(package: str) -> None:
     packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob(f"{package}/**/__init__.py")}
     for path in ROOT.glob(f"{package}/**/*.py"):
         assert not imported(path) & packages, path.relative_to(ROOT)
+
+
+SHAPED = {"Bool", "Float", "Int", "Num", "Shaped", "UInt8"}
+"""Types of jaxtyping: the string in their brackets names axes."""
+
+
+def axes(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """From where to where, as (row, column from 1), each string that names axes."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in SHAPED:
+            for part in ast.walk(node.slice):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    end = (part.end_lineno or part.lineno, (part.end_col_offset or 0) + 1)
+                    found.append(((part.lineno, part.col_offset + 1), end))
+    return found
+
+
+def test_no_undefined_name_hides_behind_the_names_of_axes() -> None:
+    """`ruff` cannot tell axes from forward references, so its F821 is off for the project; here only axes may be."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F822", "--output-format", "json"]
+    done = subprocess.run([*command, "circuits", "tracking", "tests"], cwd=ROOT, capture_output=True, text=True)
+    spans = {path: axes(Path(path).read_text()) for path in {found["filename"] for found in json.loads(done.stdout)}}
+    undefined = []
+    for found in json.loads(done.stdout):
+        at = (found["location"]["row"], found["location"]["column"])
+        if not any(start <= at <= end for start, end in spans[found["filename"]]):
+            undefined.append(f"{Path(found['filename']).relative_to(ROOT)}:{at[0]} {found['message']}")
+    assert spans
+    assert undefined == []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -27,7 +27,7 @@ __all__ = ["ngram_task"]
 def ngram_task(
     model: Model,
     *,
-    text: "str | Int[Tensor, 'token'] | None" = None,
+    text: str | Int[Tensor, "token"] | None = None,
     order: int = 2,
     n_prompts: int = 64,
     n_tokens: int = 16,
@@ -76,7 +76,7 @@ def ngram_task(
 
 
 def _statistics(
-    tokens: Int[Tensor, "token"], last: "Int[Tensor, 'prompt'] | None", n_prompts: int, d_vocab: int, smoothing: float
+    tokens: Int[Tensor, "token"], last: Int[Tensor, "prompt"] | None, n_prompts: int, d_vocab: int, smoothing: float
 ) -> Float[Tensor, "prompt d_vocab"]:
     """Log probabilities of the next token."""
     if last is None:

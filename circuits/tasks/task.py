@@ -98,7 +98,7 @@ class Task:
             name, clean_rows, corrupted_rows, right, wrong, read, own_lengths, find_metric(metric), make_control=control
         )
 
-    def rows(self, index: "Int[Tensor, 'row'] | slice") -> "Task":
+    def rows(self, index: Int[Tensor, "row"] | slice) -> "Task":
         """The task with those prompts only, in that order; an index may come more than once."""
         chosen = {
             key: getattr(self, key)[index]

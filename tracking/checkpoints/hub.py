@@ -84,7 +84,8 @@ class Downloads:
     """
 
     def __init__(self, history: Path, keep: int | None) -> None:
-        self.home, self.keep = history.with_name(f".{history.name}.checkpoints"), keep
+        self.home: Path = history.with_name(f".{history.name}.checkpoints")
+        self.keep = keep
         self.over: list[Path] = []
 
     def place(self, revision: str) -> Path | None:

@@ -50,7 +50,7 @@ _UsageError: Any = typer.BadParameter.__base__
 INTERRUPTED = 130
 STOPPED = "stopped; what was finished is on disk, and the same command goes on from there"
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="formation",
     help="Follow circuits through training: when each component forms, and what takes over from what.",
     no_args_is_help=True,

@@ -293,7 +293,7 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool) or value is None else repr(value)
 
 
-def by_size(value: Any) -> tuple:
+def by_size(value: Any) -> tuple[int, float, str]:
     """The order of settings: numbers by size, then names."""
     return (0, float(value), "") if is_number(value) else (1, 0.0, str(value))
 

@@ -144,7 +144,7 @@ def log_rank(
     *,
     groups: Int[np.ndarray, "case"],
     runs: Int[np.ndarray, "case"],
-    block: "Int[np.ndarray, 'case'] | None" = None,
+    block: Int[np.ndarray, "case"] | None = None,
     n_permutations: int = 1999,
     seed: int = 0,
 ) -> float:
@@ -215,7 +215,7 @@ def fit_times(
     *,
     family: Family = "log-normal",
     offset: "Cases | float" = 0.0,
-    ridge: "Float[np.ndarray, 'covariate'] | float" = 0.0,
+    ridge: Float[np.ndarray, "covariate"] | float = 0.0,
     start: "TimesFit | None" = None,
 ) -> TimesFit:
     """The fit of largest likelihood; `covariates` must hold the column of ones.

@@ -65,7 +65,7 @@ def estimate_effect(
     *,
     runs: Int[np.ndarray, "case"],
     others: "Float[np.ndarray, 'case other'] | None" = None,
-    block: "Int[np.ndarray, 'case'] | None" = None,
+    block: Int[np.ndarray, "case"] | None = None,
     shrunk: bool = False,
     confidence: float = 0.9,
     family: Family = "log-normal",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
+import scipy.sparse as sparse
 
 from circuits.graph import Node
 from tracking.lifelines.linking import Linked

@@ -31,7 +31,13 @@ FIXED = ("formation", "lifelines")
 CURVE, AROUND, ROW = 1.1, 0.55, 0.17
 # Inches from one label of the time axis to the next, at least.
 TICK = 0.45
-SMALL = {"font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
+SMALL: dict[str, float] = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+}
 
 
 def panels_of(timeline: Timeline, run: str | None = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_circuit"]
 
-SLOT_COLOURS = {"q": "#E69F00", "k": "#0072B2", "v": "#009E73", None: "#6e6e6e"}
+SLOT_COLOURS: dict[str | None, str] = {"q": "#E69F00", "k": "#0072B2", "v": "#009E73", None: "#6e6e6e"}
 
 
 def draw_circuit(axes: "Axes", circuit: Circuit, colours: dict[str, str], *, max_edges: int = 300) -> int:

@@ -107,7 +107,7 @@ class WorkerPool(ABC):
     def __init__(self, device: str) -> None:
         self.device = device
         self.states: dict[int, WorkerState] = {}
-        self.n_started = 0
+        self.n_started: int = 0
 
     def add_worker(self) -> None:
         """Start one more worker; `poll` says when it is ready."""
@@ -169,7 +169,8 @@ class ProcessPool(WorkerPool):
 
     def __init__(self, work: Work, workers: int, *, device: str = "cpu") -> None:
         super().__init__(local_device(device))
-        self.work, self.workers = work, workers
+        self.work = work
+        self.workers = workers
         self.processes: dict[int, tuple[Any, Connection]] = {}
         self.starting: list[int] = []
 

@@ -24,7 +24,7 @@ NO_ROOM_AFTER = 60.0
 MOST_FAILED_STARTS = 3
 """Workers in a row that die before they are ready: no other will fare better."""
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def _ray() -> Any:
@@ -98,22 +98,24 @@ class RayPool(WorkerPool):
     """
 
     def __init__(self, work: Work, *, device: str = "cpu", cpus: int = 1) -> None:
-        self.work, self.ray = work, _ray()
+        self.work = work
+        self.ray: Any = _ray()
         machines = self._machines()
         gpus = any(machine.get("GPU", 0) >= 1 for machine in machines)
         if device.startswith("cuda") and not gpus:
             raise ValueError(
                 f"no machine of the cluster has a GPU, and the device asked for is {device!r}; expected cpu or auto"
             )
-        self.gpus = int(gpus and (device == "auto" or device.startswith("cuda")))
+        self.gpus: int = int(gpus and (device == "auto" or device.startswith("cuda")))
         super().__init__("cuda" if self.gpus else "cpu" if device == "auto" else device)
         fit = [machine for machine in machines if not self.gpus or machine.get("GPU", 0) >= 1]
         rooms = [machine.get("CPU", 0) // (machine["GPU"] if self.gpus else 1) for machine in fit]
-        self.cpus = max(1, min(cpus, int(max(rooms, default=1))))
+        self.cpus: int = max(1, min(cpus, int(max(rooms, default=1))))
         self.actors: dict[int, Any] = {}
         self.waiting: dict[Any, int] = {}
         self.ready: set[int] = set()
-        self.failed_starts, self.begun = 0, time.monotonic()
+        self.failed_starts: int = 0
+        self.begun: float = time.monotonic()
 
     def _machines(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]

@@ -21,7 +21,7 @@ __all__ = ["run_units", "threads_each", "worker_pool"]
 
 ATTEMPTS = 3
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @contextmanager

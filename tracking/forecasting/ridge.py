@@ -81,8 +81,8 @@ def fit_ridge(
     y: Float[np.ndarray, "run"],
     *,
     groups: Sequence[Sequence[str]],
-    weights: "Float[np.ndarray, 'run'] | None" = None,
-    together: "Int[np.ndarray, 'run'] | None" = None,
+    weights: Float[np.ndarray, "run"] | None = None,
+    together: Int[np.ndarray, "run"] | None = None,
     honest: bool = True,
 ) -> RidgeFit:
     """The best of some groups of columns, judged on runs left out.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -21,12 +22,13 @@ class EdgeArray(BackendArray):
     """One part of the edge scores of a task; NaN (or False) at steps without a circuit, zero where there is no edge."""
 
     def __init__(self, files: Sequence[RecordFile | None], graph: ModelGraph, part: EdgePart, n_folds: int) -> None:
-        self.files, self.part = tuple(files), part
-        self.numbers = np.full(graph.edge_mask.shape, -1)
+        self.files: tuple[RecordFile | None, ...] = tuple(files)
+        self.part: EdgePart = part
+        self.numbers: Int[np.ndarray, "writer reader"] = np.full(graph.edge_mask.shape, -1)
         self.numbers[graph.edge_mask] = np.arange(graph.n_edges)
         folds = (n_folds,) if part == "folds" else ()
-        self.shape = (*folds, len(self.files), *graph.edge_mask.shape)
-        self.dtype = np.dtype(bool if part == "kept" else np.float64)
+        self.shape: tuple[int, ...] = (*folds, len(self.files), *graph.edge_mask.shape)
+        self.dtype: np.dtype[Any] = np.dtype(bool if part == "kept" else np.float64)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)

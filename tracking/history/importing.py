@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["import_history", "import_runs", "long_metrics", "read_table"]
 
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-OURS = {
+OURS: dict[str, tuple[str, ...]] = {
     "scores": ("run", "step", "tokens", "component", "task", "measure", "value", "std_error"),
     "edges": ("run", "step", "tokens", "task", "source", "target", "slot", "score", "std_error", "in_circuit"),
     "metrics": ("run", "step", "tokens", "name", "value", "std_error"),

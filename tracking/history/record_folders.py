@@ -14,7 +14,7 @@ from tracking.history.records import Record, read_record
 
 __all__ = ["FolderRecords"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class FolderRecords(Mapping[tuple[int, str], Record]):

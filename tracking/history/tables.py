@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["check_tables", "infer_graph", "records_from_tables"]
 
 
-NEEDED = {
+NEEDED: dict[str, tuple[str, ...]] = {
     "scores": ("step", "component", "measure", "value"),
     "edges": ("step", "source", "target", "score"),
     "metrics": ("step", "name", "value"),

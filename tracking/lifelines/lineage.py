@@ -7,6 +7,7 @@ it.  What a function came from are its ancestors (`networkx.ancestors`), and any
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import networkx as nx
 
@@ -17,12 +18,17 @@ __all__ = ["lineage"]
 
 Key = tuple[str, int]  # component, first step
 
+if TYPE_CHECKING:
+    LineageGraph = nx.DiGraph[Key]
+else:  # the class takes no type of nodes when it runs
+    LineageGraph = nx.DiGraph
+
 
 @dataclass
 class _Open:
     """The nodes that are open at a step, by component."""
 
-    graph: nx.DiGraph
+    graph: LineageGraph
     last: int
     key: dict[Node, Key]
 
@@ -40,14 +46,14 @@ class _Open:
         return key
 
 
-def lineage(lifelines: Lifelines) -> nx.DiGraph:
+def lineage(lifelines: Lifelines) -> LineageGraph:
     """The lineage graph of one run.
 
     Nodes are (component, first step) with the attributes `component`, `first`, `last` and `role`; edges have `event`,
     `step_before`, `step_after` and `confidence`.
     """
     steps = sorted({step for line in lifelines.lifelines for step in line.steps})
-    graph: nx.DiGraph = nx.DiGraph()
+    graph: LineageGraph = nx.DiGraph()
     if not steps:
         return graph
     nodes = _Open(graph, steps[-1], {})

@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 
 from circuits.graph import Node, NodeScores
 from tracking.history.history import History

@@ -11,18 +11,15 @@ the two are compared by a multivariate t, in which one bad feature decides nothi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from tracking.lifelines.likeness import Likeness
 from tracking.lifelines.presence import Spell
 from tracking.lifelines.priors import OVERLAP, nearness
 from tracking.lifelines.series import Series
 from tracking.lifelines.windows import SIZE, Windows, make_windows, rows_of
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 __all__ = ["Swap", "find_swaps"]
 
@@ -155,7 +152,7 @@ def _exact(series: Series, pair: Sequence[Spell], step: int) -> tuple[int, int]:
     return max(first, 1), max(second, 1)
 
 
-def _heavy(length: "Float[np.ndarray, 'pair']", n_features: int) -> "Float[np.ndarray, 'pair']":
+def _heavy(length: Float[np.ndarray, "pair"], n_features: int) -> Float[np.ndarray, "pair"]:
     """Log of a multivariate t, up to a constant, at a squared standardised length."""
     return -(FREEDOM + n_features) / 2 * np.log1p(length / FREEDOM)
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from tracking.lifelines.series import Series
 

@@ -22,8 +22,8 @@ References:
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Float, Int
-from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 __all__ = ["Groups", "assign", "best_in_groups", "match_graphs"]

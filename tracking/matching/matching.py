@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 from scipy.special import expit, logsumexp
 
 from circuits.graph import Node

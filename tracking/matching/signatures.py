@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from circuits.circuit import Circuit
 from circuits.graph import SLOTS, ModelGraph, Node

@@ -30,7 +30,7 @@ from tracking.history.records import (
     settings_digest,
     write_record,
 )
-from tracking.recording.measuring import TRAINING, failed_record, measure, training_record
+from tracking.recording.measuring import TRAINING, Settings, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
 from tracking.recording.summary import State, UnitResult
 
@@ -72,13 +72,17 @@ class CheckpointLoop:
     def __init__(
         self, run: Run, folder: Path, slot: ModelSlot, *, downloads: Downloads, units: Sequence[str] | None = None
     ) -> None:
-        self.run, self.folder, self.slot, self.downloads = run, folder, slot, downloads
-        self.settings, self.units = slot.settings, units
-        self.digest = settings_digest(slot.settings.to_dict())
+        self.run = run
+        self.folder = folder
+        self.slot = slot
+        self.downloads = downloads
+        self.settings: Settings = slot.settings
+        self.units = units
+        self.digest: str = settings_digest(slot.settings.to_dict())
         self.graph: ModelGraph | None = None
-        self.begun = False
+        self.begun: bool = False
         self.waiting: list[Record] = []
-        self.unreadable = ""
+        self.unreadable: str = ""
 
     def measure_all(self, over: CheckpointOver, *, show: Callable[[int], None] = lambda units: None) -> None:
         """Measure everything that is missing.

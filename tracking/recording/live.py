@@ -51,7 +51,7 @@ from tracking.training.source_tasks import data_options
 
 __all__ = ["Recorder", "Sink"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 FEW = 10
 """Checkpoints that are too few to date anything by."""
 LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.recording.measuring")
@@ -110,8 +110,9 @@ class Recorder:
         tokens_per_step: int | float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.folder, self._adapter = Path(out), adapter
-        self.pace = Pace(schedule or Schedule())
+        self.folder: Path = Path(out)
+        self._adapter = adapter
+        self.pace: Pace = Pace(schedule or Schedule())
         tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
         data = data_options(tasks, hyperparameters or {})
         self._settings = Settings(tasks or ("induction",), n_prompts, seed, method, data=data)

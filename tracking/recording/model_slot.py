@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelSlot", "ReadCheckpoint"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 # Parameters under which one thread is faster than several.
 SMALL = 20_000_000
 
@@ -56,8 +56,11 @@ class ModelSlot:
         most_threads: int | None = None,
         config: "str | Path | None" = None,
     ) -> None:
-        self.settings, self.device, self.given_config = settings, device, config
-        self.threads, self.most_threads = threads, most_threads
+        self.settings = settings
+        self.device = device
+        self.given_config = config
+        self.threads = threads
+        self.most_threads = most_threads
         self.model: Model | None = None
         self.config: dict[str, Any] = {}
         self.tasks: dict[str, Task] = {}

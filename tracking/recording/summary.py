@@ -60,10 +60,16 @@ class Ledger:
     def __init__(
         self, folder: Path, units: Sequence[str], *, counted: int, total: int, progress: Progress, events: Events
     ) -> None:
-        self.folder, self.order = folder, {unit: place for place, unit in enumerate(units)}
-        self.total, self.counted, self.progress, self.events = total, counted, progress, events
+        self.folder = folder
+        self.order: dict[str, int] = {unit: place for place, unit in enumerate(units)}
+        self.total = total
+        self.counted = counted
+        self.progress = progress
+        self.events = events
         self.results: list[UnitResult] = []
-        self.checkpoints, self.units, self.begun = 0, 0, time.monotonic()
+        self.checkpoints: int = 0
+        self.units: int = 0
+        self.begun: float = time.monotonic()
 
     def show(self, units_over: int = 0) -> None:
         """So many more units are over."""

@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from circuits.circuit import Circuit
+from circuits.circuit import Circuit, CircuitGraph
 from circuits.files import name_for_file
 from tracking.history.history import History
 from tracking.results.results import RunTimeline, Timeline, versions
@@ -30,7 +30,7 @@ def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
             yield f"gexf/{name_for_file(run.name)}.{name_for_file(task)}.gexf", (text + "\n").encode()
 
 
-def dynamic_circuit(run: RunTimeline, task: str) -> nx.MultiDiGraph:
+def dynamic_circuit(run: RunTimeline, task: str) -> CircuitGraph:
     """One task's circuit over all steps, in the form of networkx's dynamic GEXF.
 
     A spell is (first step in, first step out); an attribute that changes is a list of (value, from, to).  A node has a

@@ -33,7 +33,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             raise ValueError(f"the optimiser muon needs torch 2.9 or later; this is {torch.__version__}")
         betas = options.pop("betas")
         muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options)
-        self.parts = (muon, torch.optim.AdamW(others, betas=betas, **options))
+        self.parts: tuple[torch.optim.Optimizer, ...] = (muon, torch.optim.AdamW(others, betas=betas, **options))
         super().__init__([*muon.param_groups, *self.parts[1].param_groups], {})
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups = [group]

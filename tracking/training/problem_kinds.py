@@ -22,7 +22,7 @@ from tracking.training.source_kind import Kind, Questions, Sequences, Shape
 
 __all__ = ["Association", "InContextClassification", "ModularArithmetic", "PlantedStrings"]
 
-OPERATIONS = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply}
+OPERATIONS: dict[str, np.ufunc] = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply}
 
 
 @dataclass(frozen=True)

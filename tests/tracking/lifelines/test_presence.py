@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from scipy import sparse
+import scipy.sparse as sparse
 
 from circuits.graph import Node
 from tracking.lifelines.presence import presence_of, spells_of
