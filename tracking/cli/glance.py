@@ -21,7 +21,7 @@ from tracking.results.meanings import STATE_WORDS, meaning_of
 if TYPE_CHECKING:
     from tracking.results.results import RunTimeline
 
-__all__ = ["print_run", "print_run_plain"]
+__all__ = ["print_list", "print_run", "print_run_plain"]
 
 MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
 # Of the table, from the last to be left out to the first where the terminal is narrow.
@@ -56,12 +56,12 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     typer.echo()
     print_wrapped(found.story, width)
     _print_roles(found, width, None if everything else MOST_ROLES)
-    _print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
-    _print_list(map(str, found.misses), width, None if everything else MOST_MISSES, "more roles that never form")
+    print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
+    print_list(map(str, found.misses), width, None if everything else MOST_MISSES, "more roles that never form")
     for title, lines in (("What else moved:", found.moved), ("What to try:", found.advice)):
         if lines:
             typer.echo(title)
-            _print_list(lines, width, None, "")
+            print_list(lines, width, None, "")
     order = [line.role for line in found.roles]
     rows = [row for row in main_rows(run) if row["lifeline"] in order]
     rows.sort(key=lambda row: order.index(row["lifeline"]))
@@ -94,7 +94,8 @@ def _print_roles(found: Headlines, width: int, most: int | None) -> None:
         typer.echo(f"  and {len(found.roles) - len(shown)} more roles")
 
 
-def _print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
+def print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
+    """Up to `most` lines (None: all), and how many more there are."""
     lines = list(lines)
     for line in lines[:most]:
         print_wrapped(line, width, "  ", "    ")

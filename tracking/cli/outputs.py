@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracking.cli.terminal import Json, for_people, number, pairs, print_json, print_table
+from tracking.cli.terminal import Json, for_people, number, pairs, print_json, print_table, terminal_width
 
 if TYPE_CHECKING:
-    from tracking.results.timeline import Timeline
+    from tracking.experiments.event_checks import EventCheck
+    from tracking.results.results import RunTimeline, Timeline
 
 __all__ = ["export", "match", "report", "track"]
 
@@ -20,6 +21,7 @@ Thresholds = Annotated[
     typer.Option("--threshold", help="MEASURE=VALUE (or VALUE for all): a component above it plays the role."),
 ]
 Task = Annotated[str | None, typer.Option("--task", help="Use the scores of this task or probe only.")]
+AllEvents = Annotated[bool, typer.Option("--all-events", help="Also the events that are less likely right than wrong.")]
 MaxGap = Annotated[int, typer.Option("--max-gap", min=0, help="Snapshots that a component may be missing unharmed.")]
 
 
@@ -31,6 +33,13 @@ def track(
     everything: Annotated[
         bool, typer.Option("--all", help="Every definition, component and event, and each finding in full.")
     ] = False,
+    all_events: AllEvents = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            "--verify-events", metavar="RUN", help="Check each event by patching, with this run's checkpoints."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Link components from step to step: what happened, and when each role formed, with intervals.
@@ -39,15 +48,22 @@ def track(
 
     Example: `formation track recorded`
     """
-    from tracking.cli.glance import print_run, print_run_plain
+    from tracking.cli.glance import print_list, print_run, print_run_plain
 
-    timeline = _timeline([folder], threshold, task, max_gap)
-    run = timeline.runs[0]
+    run = _timeline([folder], threshold, task, max_gap, all_events).runs[0]
+    checks = () if verify is None else _checks(run, verify, threshold, task, max_gap)
     if as_json:
         tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
+        if verify is not None:
+            from tracking.experiments.event_checks import checks_frame
+
+            tables["checks"] = checks_frame(checks)
         return print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()})
     show = print_run if for_people() else print_run_plain
     show(run, everything=everything)
+    if verify is not None and for_people():
+        typer.echo("Checked by patching:")
+        print_list(map(str, checks), terminal_width(), None, "")
 
 
 def match(
@@ -91,6 +107,7 @@ def export(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    all_events: AllEvents = False,
 ) -> None:
     """Write everything found as files that other tools read.
 
@@ -109,7 +126,8 @@ def export(
     from tracking.results.exports import check_formats, export_timeline
 
     wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
-    for path in export_timeline(_timeline(folders, threshold, task, max_gap), out, formats=wanted, safe_csv=safe_csv):
+    timeline = _timeline(folders, threshold, task, max_gap, all_events)
+    for path in export_timeline(timeline, out, formats=wanted, safe_csv=safe_csv):
         typer.echo(path)
 
 
@@ -120,6 +138,7 @@ def report(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    all_events: AllEvents = False,
 ) -> None:
     """Make one self-contained page to look at.
 
@@ -127,7 +146,7 @@ def report(
     """
     from tracking.viewer.report import report as write_report
 
-    timeline = _timeline(folders, threshold, task, max_gap)
+    timeline = _timeline(folders, threshold, task, max_gap, all_events)
     typer.echo(write_report(timeline, out))
     if figure is not None:
         from tracking.drawing.figures import plot
@@ -136,11 +155,30 @@ def report(
         typer.echo(figure)
 
 
-def _timeline(folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int) -> "Timeline":
+def _timeline(
+    folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int, all_events: bool = False
+) -> "Timeline":
     from tracking.history.history import open_histories
     from tracking.results.timeline import build_timeline
 
-    return build_timeline(open_histories(*folders), thresholds=_thresholds(threshold), task=task, max_gap=max_gap)
+    options = {"least": 0.0} if all_events else {}
+    return build_timeline(
+        open_histories(*folders), thresholds=_thresholds(threshold), task=task, max_gap=max_gap, **options
+    )
+
+
+def _checks(
+    run: "RunTimeline", checkpoints: Path, threshold: list[str] | None, task: str | None, max_gap: int
+) -> "tuple[EventCheck, ...]":
+    """The events of a run as they are told, each checked with the checkpoints around it."""
+    from tracking.checkpoints.runs import Run
+    from tracking.experiments.event_checks import verify_events
+    from tracking.lifelines.lifelines import link_lifelines
+
+    least = run.analysis["least"]
+    linked = link_lifelines(run.history, thresholds=_thresholds(threshold), task=task, max_gap=max_gap, least=least)
+    tasks = [task] if task else list(run.history.settings.get("tasks", ["induction"]))
+    return verify_events(linked.events, Run.open(checkpoints), task=tasks[0])
 
 
 def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tracking.drawing.chosen_panels import caption, plot_panels
 from tracking.drawing.figures import plot
 from tracking.history.history import History
+from tracking.lifelines.lifelines import SHOWN
 from tracking.results.latex import formation_latex
 from tracking.results.results import Timeline
 from tracking.results.timeline import build_timeline as timeline_of
@@ -52,6 +53,7 @@ def build_timeline(
     max_gap: int = 2,
     definitions: Sequence[str] | None = None,
     confidence: float = 0.9,
+    least: float = SHOWN,
     seed: int = 0,
 ) -> DrawnTimeline:
     """Link, date and put into words what some histories hold.
@@ -63,10 +65,12 @@ def build_timeline(
         max_gap: as in `link_lifelines`: for how many snapshots a component may fall silent.
         definitions: as in `formation_table`; where thresholds are given, the threshold is the first of them.
         confidence: of the intervals.
+        least: as in `link_lifelines`: the confidence that an event must have to be told.
         seed: of all resampling.
 
     Raises:
         ValueError: two runs have one name, or a history holds nothing that could carry a role.
     """
     how = {"task": task, "thresholds": thresholds, "max_gap": max_gap, "definitions": definitions}
-    return DrawnTimeline(timeline_of(histories, **how, confidence=confidence, seed=seed).runs)
+    how |= {"confidence": confidence, "least": least, "seed": seed}
+    return DrawnTimeline(timeline_of(histories, **how).runs)

@@ -145,7 +145,7 @@ EVENTS = Table(
         _text("role_after", "the role after"),
         _text("components_before", "who carried it before, with commas between them"),
         _text("components_after", "who carried it after"),
-        _number("confidence", "the share of resampled prompts that tell it again"),
+        _number("confidence", "the share of such events that are right"),
         _text("stopped", "the components that stop, with commas between them"),
         _number("stopped_from", "the strength of what stops, before"),
         _number("stopped_to", "its strength after"),
@@ -153,7 +153,10 @@ EVENTS = Table(
         _number("began_from", "the strength of what begins, before"),
         _number("began_to", "its strength after"),
         _text("measure", "what these strengths are of; of what stops and of what begins, where they differ"),
-        _text("alternative", "the next best explanation: another kind of event, or `nothing`"),
+        _text(
+            "alternative",
+            "the next best explanation: another kind of event, `consequence of` another component, or `nothing`",
+        ),
         _number("margin", "how much worse that explains the scores, in nats"),
     ),
 )

@@ -22,7 +22,7 @@ from tracking.lifelines.explanations import Explained
 from tracking.lifelines.linking import Linked
 from tracking.lifelines.priors import OVERLAP
 
-__all__ = ["TERMS", "confidence_of", "fit_weights", "silence", "terms_of"]
+__all__ = ["TERMS", "cause_of", "confidence_of", "fit_weights", "silence", "terms_of"]
 
 TERMS = (
     "one", "birth", "death", "split or merge", "swap", "margin, single", "margin, hand-off", "margin, split or merge",
@@ -69,7 +69,7 @@ def terms_of(linked: Linked, events: Sequence[Explained]) -> Float[np.ndarray, "
     size = [float(np.median(effect[one.frames, one.component])) for one in spells]
     usual = max(float(np.median(size)), 1e-9) if size else 1.0
     frames = np.array([event.frame for event in events])
-    caused = [consequence(linked, event, events) for event in events]
+    caused = [cause_of(linked, event, events) is not None for event in events]
     rows = []
     for event, cause in zip(events, caused, strict=True):
         own = event.before[0] if event.kind in ("death", "merge") else event.after[-1]
@@ -111,28 +111,27 @@ def _outside(linked: Linked, event: Explained, component: int) -> float:
     return float((shows[low:high, component] & off).sum() / max(int(off.sum()), 1))
 
 
-def consequence(linked: Linked, event: Explained, events: Sequence[Explained]) -> float:
-    """1 where the event may be no more than a consequence of another at the same time, 0 where it cannot be.
+def cause_of(linked: Linked, event: Explained, events: Sequence[Explained]) -> int | None:
+    """The component whose change at the same time the event may be no more than a consequence of; None for none.
 
     A birth or a death may be one where something else happened at that step, in an earlier layer or with a larger
     effect: what reads from a component loses its effect with it, and what backs it up gains.
     """
     if event.kind not in ("birth", "death") or linked.series.basis != "effect":
-        return 0.0
-    own = (event.after or event.before)[0]
-    mine = _change(linked, linked.component(own), event)
+        return None
+    own = linked.component((event.after or event.before)[0])
     layer = linked.series.layer
+    best, most = None, _change(linked, own, event)
     for other in events:
         if other is event or abs(other.frame - event.frame) > AT_ONCE:
             continue
         for spell in {*other.before, *other.after}:
             component = linked.component(spell)
-            if component == linked.component(own):
-                continue
-            earlier = layer[component] < layer[linked.component(own)]
-            if _change(linked, component, other) > mine and (earlier or other.kind not in ("birth", "death")):
-                return 1.0
-    return 0.0
+            change = _change(linked, component, other)
+            earlier = layer[component] < layer[own]
+            if component != own and change > most and (earlier or other.kind not in ("birth", "death")):
+                best, most = component, change
+    return best
 
 
 def _slight(linked: Linked, spell: int, event: Explained) -> float:

@@ -14,9 +14,10 @@ from tracking.history.columns import frame_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EVENT_KINDS", "SILENT", "Event", "EventKind", "Lifeline", "Lifelines"]
+__all__ = ["CONSEQUENCE", "EVENT_KINDS", "SILENT", "Event", "EventKind", "Lifeline", "Lifelines"]
 
 NAN = float("nan")
+CONSEQUENCE = "consequence of "  # the alternative of one that may follow from what befell another component
 SILENT = "silent"  # the alternative of an end that too few checkpoints follow: it may only be silent
 NAMELESS = "a function"  # in the words of an event that no role names
 
@@ -112,8 +113,9 @@ class Event:
     `confidence` is the share of such events that are right, on series of known truth (`tracking.lifelines.confidence`).
 
     What it rests on: the components that `stopped` and those that `began`, each with its strength before and after;
-    `measure` says what these strengths are of.  `alternative` is the next best explanation (a kind of event, or
-    `nothing`), and `margin` how much worse it is, in nats.  Empty or NaN where not known.
+    `measure` says what these strengths are of.  `alternative` is the next best explanation (a kind of event, `nothing`,
+    or `consequence of` another component that changes at that time), and `margin` how much worse the next best kind of
+    event is, in nats.  Empty or NaN where not known.
 
     Raises:
         ValueError: there is no such kind of event.

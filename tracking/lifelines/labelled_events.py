@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from circuits.graph import Node
-from tracking.lifelines.confidence import confidence_of, silence
-from tracking.lifelines.events import SILENT, Event
+from tracking.lifelines.confidence import cause_of, confidence_of, silence
+from tracking.lifelines.events import CONSEQUENCE, SILENT, Event
 from tracking.lifelines.explanations import Explained
 from tracking.lifelines.labels import RoleTable, Switch, switches_of
 from tracking.lifelines.linking import Linked
@@ -81,7 +81,7 @@ def _explained(labelled: Labelled, event: Explained, sure: float) -> Event:
         after,
         sure,
         **_rests_on(labelled, event, ended, begun),
-        alternative=SILENT if silence(labelled.linked, event) < 1 else _alternative(labelled, event),
+        alternative=_alternative(labelled, event),
         margin=event.margin,
     )
 
@@ -101,7 +101,12 @@ def _rests_on(labelled: Labelled, event: Explained, ended: tuple[int, ...], begu
 
 
 def _alternative(labelled: Labelled, event: Explained) -> str:
-    """The next best explanation in words, as `death` or `split from a1.h0`."""
+    """The next best explanation in words, as `death`, `split from a1.h0` or `consequence of a0.h2`."""
+    if silence(labelled.linked, event) < 1:
+        return SILENT
+    cause = cause_of(labelled.linked, event, labelled.linked.events)
+    if cause is not None:
+        return CONSEQUENCE + labelled.linked.series.nodes[cause].name
     kind, spells = event.alternative
     link = {"split": "split from", "merge": "merge into", "hand-off": "hand-off with"}.get(kind)
     if not kind:

@@ -30,9 +30,10 @@ from tracking.lifelines.linking import Linked, link_series
 from tracking.lifelines.roles import ROLE_THRESHOLDS, role_lifeline, role_scores
 from tracking.lifelines.series import EFFECT_MEASURES, series_of
 
-__all__ = ["ROLE_THRESHOLDS", "Event", "Lifeline", "Lifelines", "link_lifelines"]
+__all__ = ["ROLE_THRESHOLDS", "SHOWN", "Event", "Lifeline", "Lifelines", "link_lifelines"]
 
-SHOWN = 0.5  # confidence from which on an event is told
+SHOWN = 0.5
+"""The confidence from which on an event is told without being asked for."""
 LASTS = 3  # steps from which on a track without a role is a lifeline
 
 

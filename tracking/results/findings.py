@@ -14,7 +14,7 @@ from tracking.formation.sentences import counted
 from tracking.formation.table import Formation, FormationTable
 from tracking.formation.wander import level_of_no_wander
 from tracking.history.history import History
-from tracking.lifelines.events import EVENT_KINDS, Event, Lifeline, Lifelines
+from tracking.lifelines.events import CONSEQUENCE, EVENT_KINDS, Event, Lifeline, Lifelines
 
 __all__ = ["findings"]
 
@@ -281,4 +281,17 @@ def _events(events: Sequence[Event]) -> list[str]:
     shown = [f"{event}." for event in telling[:MOST_EVENTS]]
     if len(telling) > MOST_EVENTS:
         shown.append(f"{len(telling) - MOST_EVENTS} more events other than births and deaths are in the table.")
-    return shown
+    return shown + _consequences(events)
+
+
+def _consequences(events: Sequence[Event]) -> list[str]:
+    """What the effects alone cannot tell: which births and deaths may follow from another component's change."""
+    unsure = [event for event in events if event.alternative.startswith(CONSEQUENCE)]
+    if not unsure:
+        return []
+    named = [f"{(*one.began, *one.stopped)[0]} ({one.alternative}?)" for one in unsure[:MOST_EVENTS]]
+    more = f" and {len(unsure) - MOST_EVENTS} more" if len(unsure) > MOST_EVENTS else ""
+    return [
+        f"From effects alone it cannot be told whether these changed by themselves: {', '.join(named)}{more}; "
+        "`formation track --verify-events RUN` patches them between checkpoints."
+    ]

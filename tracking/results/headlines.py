@@ -23,7 +23,7 @@ MAIN = ("threshold", "half-rise", "logistic", "change-point")
 SHOWN_CARRIERS = 4
 # Roles whose dates lie within this factor of each other form together.
 TOGETHER = 3.0
-# An event that fewer of the resampled prompts tell again is in the table only.
+# An event of less confidence is in the table only, unless events of any confidence were asked for.
 LIKELY = 0.5
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -251,7 +251,8 @@ def _and(names: Sequence[str]) -> str:
 def _events(run: RunTimeline) -> tuple[str, ...]:
     """Switches, hand-offs and their like, then losses that none of these explains; the surest first."""
     rows = [{str(k): v for k, v in row.items()} for row in run.events.to_dict("records")]
-    rows = [row for row in rows if row["confidence"] >= LIKELY]
+    least = min(LIKELY, run.analysis.get("least", LIKELY))
+    rows = [row for row in rows if row["confidence"] >= least]
     telling = [row for row in rows if EVENT_KINDS[row["event"]].changes]
     explained = {(name, row["role_before"]) for row in telling for name in _names(row["components_before"])}
     lost = [

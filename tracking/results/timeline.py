@@ -26,7 +26,7 @@ from tracking.history.columns import MEASURED, STAGE, TABLES, Column, Table, kin
 from tracking.history.history import SCHEMA_VERSION, History
 from tracking.history.records import Record
 from tracking.history.tables import check_tables, records_from_tables
-from tracking.lifelines.lifelines import link_lifelines
+from tracking.lifelines.lifelines import SHOWN, link_lifelines
 from tracking.results.findings import findings
 from tracking.results.older_files import upgraded
 from tracking.results.results import RunTimeline, Timeline, versions
@@ -54,6 +54,7 @@ def build_timeline(
     max_gap: int = 2,
     definitions: Sequence[str] | None = None,
     confidence: float = 0.9,
+    least: float = SHOWN,
     seed: int = 0,
 ) -> Timeline:
     """Link, date and put into words what some histories hold: `tracking.build_timeline`, without its figure.
@@ -64,7 +65,7 @@ def build_timeline(
     definitions = default_definitions() if definitions is None else definitions
     runs = []
     for history in [histories] if isinstance(histories, History) else histories:
-        linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, seed=seed)
+        linked = link_lifelines(history, max_gap=max_gap, task=task, thresholds=thresholds, least=least, seed=seed)
         formed = formation_table(history, linked, definitions=definitions, confidence=confidence, seed=seed)
         frames = (
             history.with_stage(linked.lifelines_frame()),
@@ -74,7 +75,7 @@ def build_timeline(
         sentences = findings(history, linked, formed)
         bars = {line.lifeline: float(line.threshold) for line in linked.roles}
         analysis = {"task": task, "thresholds": bars, "max_gap": max_gap, "definitions": list(definitions)}
-        analysis |= {"confidence": confidence, "seed": seed, "measures": formed.measures}
+        analysis |= {"confidence": confidence, "least": least, "seed": seed, "measures": formed.measures}
         runs.append(RunTimeline(history, *frames, sentences=sentences, analysis=analysis))
     return Timeline(tuple(runs))
 

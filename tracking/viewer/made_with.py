@@ -35,7 +35,8 @@ def _option(name: str, value: Any) -> str:
 
 
 def _analysis(analysis: Mapping[str, Any]) -> str:
-    return _option("task", analysis.get("task")) + _option("max_gap", analysis.get("max_gap"))
+    every = " --all-events" if analysis.get("least") == 0 else ""
+    return _option("task", analysis.get("task")) + _option("max_gap", analysis.get("max_gap")) + every
 
 
 def _checkpoints(run: RunTimeline) -> list[str]:
