@@ -118,6 +118,7 @@ def export(
     - `netcdf`, `zarr`: everything as arrays, for xarray, R and Julia
     - `gexf`: circuits over time, for Gephi's timeline
     - `graphml`: the circuit of each step, for networkx, igraph and yEd
+    - `lineage`: who carried each function after whom, as a graph of events, for networkx and Gephi
     - `trace`: lifelines as tracks, for Perfetto and Chrome
     - `tensorboard`, `wandb`: curves and tables; Weights & Biases offline unless WANDB_MODE says otherwise
 

@@ -6,22 +6,25 @@ A node is a component between two events that befall it; an edge leads from what
 it.  What a function came from are its ancestors (`networkx.ancestors`), and any format of networkx holds it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from circuits.graph import Node
-from tracking.lifelines.events import Event, Lifelines
-
-__all__ = ["lineage"]
-
-Key = tuple[str, int]  # component, first step
+from tracking.lifelines.events import Lifelines
 
 if TYPE_CHECKING:
-    LineageGraph = nx.DiGraph[Key]
+    import pandas as pd
+
+    LineageGraph = nx.DiGraph["tuple[str, int]"]
 else:  # the class takes no type of nodes when it runs
     LineageGraph = nx.DiGraph
+
+__all__ = ["lineage", "lineage_of_tables"]
+
+Key = tuple[str, int]  # component, first step
+TOGETHER = ("lead change",)  # kinds in which nobody begins or stops
 
 
 @dataclass
@@ -30,18 +33,18 @@ class _Open:
 
     graph: LineageGraph
     last: int
-    key: dict[Node, Key]
+    key: dict[str, Key]
 
-    def begin(self, node: Node, step: int, role: str) -> Key:
-        key = (node.name, step)
-        self.graph.add_node(key, component=node.name, first=step, last=self.last, role=role)
-        self.key[node] = key
+    def begin(self, component: str, step: int, role: str) -> Key:
+        key = (component, step)
+        self.graph.add_node(key, component=component, first=step, last=self.last, role=role)
+        self.key[component] = key
         return key
 
-    def end(self, node: Node, step: int, first: int, role: str) -> Key:
+    def end(self, component: str, step: int, first: int, role: str) -> Key:
         """Its node, ended at `step`; one that was there from the start of the run begins at `first`."""
-        key = self.key.pop(node, None) or self.begin(node, first, role)
-        self.key.pop(node, None)
+        key = self.key.pop(component, None) or self.begin(component, first, role)
+        self.key.pop(component, None)
         self.graph.nodes[key]["last"] = step
         return key
 
@@ -53,22 +56,35 @@ def lineage(lifelines: Lifelines) -> LineageGraph:
     `step_before`, `step_after` and `confidence`.
     """
     steps = sorted({step for line in lifelines.lifelines for step in line.steps})
+    return lineage_of_tables(lifelines.events_frame(), lifelines.lifelines_frame(), steps)
+
+
+def lineage_of_tables(events: "pd.DataFrame", lifelines: "pd.DataFrame", steps: Sequence[int]) -> LineageGraph:
+    """The same from the tables `events` and `lifelines` of one run, and the steps of its history."""
     graph: LineageGraph = nx.DiGraph()
-    if not steps:
+    if not len(steps):
         return graph
-    nodes = _Open(graph, steps[-1], {})
-    for event in sorted(lifelines.events, key=lambda event: (event.step_after, event.step_before)):
-        if event.event != "lead change":
-            _add(nodes, event, steps[0])
-    for line in lifelines.components:
-        if not any(graph.nodes[key]["component"] == line.lifeline for key in graph):
-            nodes.begin(line.components[0], steps[0], line.role)
+    nodes = _Open(graph, int(steps[-1]), {})
+    for event in events.sort_values(["step_after", "step_before"], kind="stable").to_dict("records"):
+        if event["event"] not in TOGETHER:
+            _add(nodes, event, int(steps[0]))
+    known = {component for component, _ in graph}
+    own = lifelines[lifelines["lifeline"] == lifelines["component"]]
+    for component, rows in own.groupby("component", sort=False):
+        if component not in known:
+            named = rows["role"][rows["role"].astype(bool) & rows["role"].notna()]
+            nodes.begin(str(component), int(steps[0]), str(named.mode().iat[0]) if len(named) else "")
     return graph
 
 
-def _add(nodes: _Open, event: Event, first: int) -> None:
-    before = [nodes.end(node, event.step_before, first, event.role_before) for node in event.components_before]
-    after = [nodes.begin(node, event.step_after, event.role_after) for node in event.components_after]
-    about = {"event": event.event, "confidence": event.confidence}
-    about |= {"step_before": event.step_before, "step_after": event.step_after}
-    nodes.graph.add_edges_from((old, new, about) for old in before for new in after)
+def _add(nodes: _Open, event: dict[Any, Any], first: int) -> None:
+    before, after = (
+        [name for name in str(event[side] or "").split(",") if name]
+        for side in ("components_before", "components_after")
+    )
+    steps = int(event["step_before"]), int(event["step_after"])
+    old = [nodes.end(name, steps[0], first, str(event["role_before"] or "")) for name in before]
+    new = [nodes.begin(name, steps[1], str(event["role_after"] or "")) for name in after]
+    about = {"event": event["event"], "confidence": float(event["confidence"])}
+    about |= {"step_before": steps[0], "step_after": steps[1]}
+    nodes.graph.add_edges_from((one, other, about) for one in old for other in new)

@@ -18,7 +18,7 @@ from tracking.history.columns import COLUMNS, STAGE, TABLES, kind_of
 from tracking.history.history import History
 from tracking.results.arrays import netcdf_files, zarr_files
 from tracking.results.dashboards import write_tensorboard, write_wandb
-from tracking.results.interchange import gexf_files, graphml_files, trace_files
+from tracking.results.interchange import gexf_files, graphml_files, lineage_files, trace_files
 from tracking.results.results import Timeline, versions
 from tracking.results.timeline import as_timeline, json_file
 
@@ -94,6 +94,9 @@ FORMATS: dict[str, Format] = {
     "zarr": Format("everything as arrays in chunks, for xarray and Julia", zarr_files, extra="zarr"),
     "gexf": Format("circuits over time, for Gephi's timeline", gexf_files),
     "graphml": Format("the circuit of each step, for networkx, igraph and yEd", graphml_files),
+    "lineage": Format(
+        "who carried each function after whom, as a graph of events, for networkx and Gephi", lineage_files
+    ),
     "trace": Format("lifelines as tracks, for Perfetto and Chrome", trace_files),
     "tensorboard": Format("metrics, scores and strengths as scalars", client=write_tensorboard, extra="tensorboard"),
     "wandb": Format(

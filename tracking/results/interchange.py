@@ -15,9 +15,10 @@ import numpy as np
 from circuits.circuit import Circuit, CircuitGraph
 from circuits.files import name_for_file
 from tracking.history.history import History
+from tracking.lifelines.lineage import lineage_of_tables
 from tracking.results.results import RunTimeline, Timeline, versions
 
-__all__ = ["dynamic_circuit", "gexf_files", "graphml_files", "trace_files"]
+__all__ = ["dynamic_circuit", "gexf_files", "graphml_files", "lineage_files", "trace_files"]
 
 
 def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
@@ -109,6 +110,18 @@ def graphml_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
                     f"graphml/{name_for_file(run.name)}/{name_for_file(task)}/{step:09d}.graphml",
                     (text + "\n").encode(),
                 )
+
+
+def lineage_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
+    """`lineage/<run>.graphml` and `.json` (node-link): components over time as nodes, events as edges."""
+    for run in timeline.runs:
+        found = lineage_of_tables(run.table("events"), run.table("lifelines"), run.history.steps)
+        graph = nx.relabel_nodes(found, {key: f"{key[0]} from {key[1]}" for key in found})
+        graph.graph |= {**versions(), "run": run.name}
+        place = f"lineage/{name_for_file(run.name)}"
+        yield f"{place}.graphml", ("\n".join(nx.generate_graphml(graph)) + "\n").encode()
+        content = json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False)
+        yield f"{place}.json", (content + "\n").encode()
 
 
 def trace_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:

@@ -21,6 +21,7 @@ from tracking.history.columns import COLUMNS
 from tracking.history.history import SCHEMA_VERSION, History, tool_version
 from tracking.lifelines.alignment import find_counterparts
 from tracking.lifelines.events import EVENT_KINDS
+from tracking.lifelines.lineage import lineage_of_tables
 from tracking.results.headlines import headlines
 from tracking.results.meanings import ROLE_MEANINGS
 from tracking.results.results import RunTimeline, Timeline
@@ -141,6 +142,7 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "curves": _curves(history),
         "lanes": _lanes(run),
         "events": _columns(run, "events"),
+        "lineage": _lineage(run),
         "formation": _columns(run, "formation"),
         "scores": _scores(history),
         "circuits": _circuits(history),
@@ -199,6 +201,22 @@ def _lanes(run: RunTimeline) -> list[dict[str, Any]]:
         about = {"lifeline": lane.lifeline, "role": lane.role, "task": task, "measure": measure}
         found.append({**about, "tracks": tracks, "formation": firsts})
     return found
+
+
+def _lineage(run: RunTimeline) -> dict[str, list[list[Any]]]:
+    """Components over time (component, first, last, role), and the events that lead from one to another by number."""
+    graph = lineage_of_tables(run.table("events"), run.table("lifelines"), run.history.steps)
+    linked = [key for key in graph if graph.degree(key)]
+    number = {key: place for place, key in enumerate(linked)}
+    about = ("component", "first", "last", "role")
+    return {
+        "nodes": [[graph.nodes[key][name] for name in about] for key in linked],
+        "edges": [
+            [number[one], number[other], edge["event"], edge["step_before"], edge["step_after"],
+             _rounded(edge["confidence"])]
+            for one, other, edge in graph.edges(data=True)
+        ],
+    }  # fmt: skip
 
 
 def _row(row: Mapping[Any, Any]) -> dict[str, Any]:

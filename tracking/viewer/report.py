@@ -35,6 +35,7 @@ MODULES = (
     "interval.js",
     "curves.js",
     "lanes.js",
+    "lineage.js",
 )
 MODULES += ("history.js", "circuit.js", "component.js", "compare.js", "table.js", "head.js", "keys.js", "main.js")
 

@@ -31,12 +31,12 @@ def timeline() -> Timeline:
 @pytest.fixture(scope="module")
 def folder(timeline: Timeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("exports")
-    export_timeline(timeline, place, formats=["gexf", "graphml", "trace", "netcdf", "json"])
+    export_timeline(timeline, place, formats=["gexf", "graphml", "lineage", "trace", "netcdf", "json"])
     return place
 
 
 def test_equal_timelines_are_equal_files_in_every_format(timeline: Timeline, folder: Path, tmp_path: Path) -> None:
-    for place in export_timeline(timeline, tmp_path, formats=["gexf", "graphml", "trace", "netcdf"]):
+    for place in export_timeline(timeline, tmp_path, formats=["gexf", "graphml", "lineage", "trace", "netcdf"]):
         assert place.read_bytes() == (folder / place.relative_to(tmp_path)).read_bytes(), place.name
 
 
@@ -62,6 +62,21 @@ def test_gexf_nodes_carry_their_roles(timeline: Timeline) -> None:
     roles = {role for role, start, end in graph.nodes["a1.h2"]["role"] if start <= 1000 < end}
     assert roles == {"induction"}
     assert graph.nodes["a0.h2"]["spells"][-1][1] == 200
+
+
+def test_the_lineage_is_the_graph_of_events_in_both_forms(timeline: Timeline, folder: Path) -> None:
+    graph = nx.read_graphml(folder / "lineage" / "demo.graphml")
+    events = timeline.runs[0].events
+    handed = events[events["event"] == "hand-off"]
+    edges = [(one, other, e) for one, other, e in graph.edges(data=True) if e["event"] == "hand-off"]
+    assert [(graph.nodes[one]["component"], graph.nodes[other]["component"]) for one, other, _ in edges] == list(
+        zip(handed["components_before"], handed["components_after"], strict=True)
+    )
+    assert [e["step_after"] for *_, e in edges] == handed["step_after"].tolist()
+    content = json.loads((folder / "lineage" / "demo.json").read_text())
+    again = nx.node_link_graph(content, edges="edges")
+    assert set(again.edges) == set(graph.edges)
+    assert {key: again.nodes[key]["last"] for key in again} == {key: graph.nodes[key]["last"] for key in graph}
 
 
 def test_graphml_holds_the_circuit_of_each_step(timeline: Timeline, folder: Path) -> None:

@@ -45,6 +45,15 @@ def test_the_page_draws_lanes_events_and_the_circuit(demo: Opened) -> None:
     assert demo.tab.title() == "demo"
 
 
+def test_the_lineage_shows_who_carried_a_function_after_whom(demo: Opened) -> None:
+    assert demo.count("svg.lineage .link") == 1
+    assert "hand-off: a1.h0 hands it to a1.h2" in demo.tab.locator("svg.lineage .link").get_attribute("data-tip")
+    names = demo.tab.locator("svg.lineage .name").all_text_contents()
+    assert names == ["a1.h0", "a1.h2"]
+    demo.tab.locator("svg.lineage .name").last.click()
+    assert demo.text(".component h2") == "a1.h2"
+
+
 def test_moving_through_the_steps_redraws_the_circuit(demo: Opened) -> None:
     widths = demo.tab.eval_on_selector_all(
         ".edges .edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"

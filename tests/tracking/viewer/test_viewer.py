@@ -77,6 +77,12 @@ def test_an_address_holds_what_differs_and_nothing_else(call: Call) -> None:
     assert call("fromFragment", "#step=many&stranger=1", initial) == initial
 
 
+def test_components_of_one_function_stand_together_in_the_lineage(call: Call) -> None:
+    nodes = [["a0.h0", 0, 4, ""], ["a1.h0", 1, 9, ""], ["a0.h3", 5, 9, ""], ["a1.h2", 2, 3, ""]]
+    edges = [[0, 2, "hand-off", 4, 5, 0.9], [3, 1, "merge", 3, 4, 0.8]]
+    assert call("lineageRows", {"nodes": nodes, "edges": edges}) == ["a0.h0", "a0.h3", "a1.h0", "a1.h2"]
+
+
 def test_rows_are_filtered_by_words_step_and_component(call: Call) -> None:
     table = {
         "columns": ["step", "component", "measure"],

@@ -13,6 +13,7 @@
  * @typedef {{status: string, size: number, faithfulness: (number|null)[]|null, edges: number[],
  *   scores: (number|null)[], errors: (number|null)[]}} CircuitAt
  * @typedef {{measure: string, target: number|null, prompts: number, names: string[], at: (CircuitAt|null)[]}} Circuits
+ * @typedef {{nodes: [string, number, number, string][], edges: [number, number, string, number, number, number|null][]}} Lineage
  * @typedef {{automatic: string, log: string, constant: number}} Scale
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
@@ -20,7 +21,7 @@
  *   headlines: {story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
  *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
- *   scores: Scores[], circuits: Record<string, Circuits>}} Run
+ *   scores: Scores[], circuits: Record<string, Circuits>, lineage: Lineage}} Run
  * @typedef {{families: {label: string, support: number, members: Record<string, string>}[],
  *   between: {runs: [string, string], pairs: [string, string, number, number, number][]}[],
  *   remarks: string[], all: boolean}} Counterparts

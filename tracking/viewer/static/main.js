@@ -11,6 +11,7 @@ import { drawHistory } from "./history.js";
 import { saveButtons } from "./save.js";
 import { dark, player, press, SCALES } from "./keys.js";
 import { markTracks } from "./lanes.js";
+import { drawLineage } from "./lineage.js";
 import { lifted } from "./paper.js";
 import { fromFragment, makeStore, toFragment } from "./state.js";
 import { drawTable } from "./table.js";
@@ -43,6 +44,7 @@ const SKELETON = `
   <div class="side"><section class="graph" aria-label="Circuit"><div class="panel-head"><h2>Circuit</h2><span class="choices"></span></div>
   <div class="drawing"></div><p class="caption"></p><p class="key"></p></section>
   <section class="component" aria-label="Component"></section></div></div>
+<section class="lineage" aria-label="Lineage" hidden></section>
 <section class="numbers" aria-label="Tables"><h2>Every number shown</h2><div class="table"></div></section>
 <footer class="meta"><details><summary>What was run</summary><div class="panel-head"><h3>Commands, versions and checkpoints</h3><button type="button" class="copy-made">Copy</button></div><pre class="made" tabindex="0"></pre><h3>Settings</h3><div class="settings"></div></details><p class="version"></p></footer>`;
 
@@ -86,6 +88,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     if (any("run", "task", "edges")) drawCircuitChoices(part(".graph .choices"), runOf(), store);
     if (axis || any("definition", "clock", "span")) drawComparison(part(".comparison"), context());
     if (axis || any("open", "definition")) move.history = drawHistory(part(".over-time"), context());
+    if (axis) drawLineage(part("section.lineage"), context());
     if (any("run", "task", "size")) move.circuit = drawCircuit(part(".drawing"), part(".caption"), context());
     if (axis || any("component", "definition")) move.component = drawComponent(part(".component"), context());
     if (any("run")) fillTable = drawTable(part(".table"), context());
