@@ -160,12 +160,11 @@ def _timeline(
     folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int, all_events: bool = False
 ) -> "Timeline":
     from tracking.history.history import open_histories
+    from tracking.lifelines.lifelines import SHOWN
     from tracking.results.timeline import build_timeline
 
-    options = {"least": 0.0} if all_events else {}
-    return build_timeline(
-        open_histories(*folders), thresholds=_thresholds(threshold), task=task, max_gap=max_gap, **options
-    )
+    histories, bars, least = open_histories(*folders), _thresholds(threshold), 0.0 if all_events else SHOWN
+    return build_timeline(histories, thresholds=bars, task=task, max_gap=max_gap, least=least)
 
 
 def _checks(
