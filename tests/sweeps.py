@@ -6,6 +6,7 @@ seen through checkpoints a tenth apart in ln(step), up to a horizon after which 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,17 +41,26 @@ def times(
 
 
 def formation_rows(run: str, low: np.ndarray, high: np.ndarray, role: str = "induction") -> pd.DataFrame:
-    rows: list[Formation] = []
-    for place, (before, after) in enumerate(zip(low, high, strict=True)):
-        censored = "right" if np.isinf(after) else "left" if before == 0 else "no"
-        middle = (before + after) / 2 if censored == "no" else np.nan
-        end = np.nan if np.isinf(after) else after
-        dates = {"onset": middle, "midpoint": middle, "plateau": middle, "low": before, "high": end}
-        interval = {"interval_before": np.nan if censored == "left" else before, "interval_after": end}
-        name = f"{role} {place}" if len(low) > 1 else role
-        what = {"run": run, "lifeline": name, "role": role, "component": "", "clock": "form", "definition": "half-rise"}
-        rows.append(Formation(**what, **dates, **interval, censored=censored))
+    """One run with a lifeline of the role for each interval."""
+    names = [f"{role} {place}" if len(low) > 1 else role for place in range(len(low))]
+    rows = [_row(run, *one, role) for one in zip(names, low, high, strict=True)]
     return frame_of(rows, "formation")
+
+
+def one_a_run(names: Sequence[str], low: np.ndarray, high: np.ndarray, role: str = "induction") -> pd.DataFrame:
+    """The role formed once in each run."""
+    rows = [_row(run, role, before, after, role) for run, before, after in zip(names, low, high, strict=True)]
+    return frame_of(rows, "formation")
+
+
+def _row(run: str, lifeline: str, before: float, after: float, role: str) -> Formation:
+    censored = "right" if np.isinf(after) else "left" if before == 0 else "no"
+    middle = (before + after) / 2 if censored == "no" else np.nan
+    end = np.nan if np.isinf(after) else after
+    row: dict[str, Any] = dict.fromkeys(("onset", "midpoint", "plateau"), middle)
+    row |= {"run": run, "lifeline": lifeline, "role": role, "component": "", "clock": "form", "definition": "half-rise"}
+    row |= {"interval_before": np.nan if censored == "left" else before, "interval_after": end}
+    return Formation(**row, low=before, high=end, censored=censored)
 
 
 def sweep(

@@ -4,8 +4,10 @@ Each run has one **score** (how much later it is than the model without `x` says
 `weight * score` over its standard error, with a spread of its own for each of two settings; that is **studentised**, so
 that a setting with few runs of large spread does not look like an effect.  With two settings the number of degrees of
 freedom of that error (Welch and Satterthwaite) differs between draws as well, so draws are ranked by the tail of their
-own Student's t (prepivoting).  Where all runs are alike the test is exact; where only spreads differ it is right in
-large samples, and measured to be so from three runs a setting on.
+own Student's t (prepivoting).  Where all runs are alike and settings have as many of them the test is exact; where only
+spreads differ it is right in large samples.  With a few runs of small spread against many of large spread it rejects
+too rarely, and Student's t alone too often where runs are skewed: in uneven settings the p-value is a weighted
+geometric mean of both, measured to be right in either case from three runs a setting on.
 
 Runs of one block (see `tracking.comparison.adjustment`) are exchanged within it, and the block is the unit.
 
@@ -31,6 +33,8 @@ LEAST_SPREAD = 0.04
 """Share of the common squared score below which the squared spread of one setting is not taken to lie."""
 ROBUST_FROM = 8
 """Degrees of freedom from which on a covariate with more than two values has an error that lets spreads differ."""
+UNEVEN = 0.4
+"""Weight of Student's t in the p-value were all runs in one setting; it falls to 0 where settings have as many."""
 FEW_RUNS, FEW_BLOCKS = 3, 4
 """Runs a setting, and blocks, from which on Student's t stands in where runs are too few to exchange."""
 ENOUGH = 0.05
@@ -69,7 +73,15 @@ class Exchange:
         within = float((tails <= tails[0] * (1 + 1e-9)).mean())
         farther = float((tails < tails[0] * (1 - 1e-9)).mean())
         # On sparse checkpoints many draws are alike: half of those that are tied with what was seen count (mid-p).
-        return max((within + farther + self.smallest_p) / 2, self.smallest_p)
+        share = (within + farther + self.smallest_p) / 2
+        student = self._of_student
+        return max(share ** (1 - student) * (2 * float(tails[0])) ** student, self.smallest_p)
+
+    @property
+    def _of_student(self) -> float:
+        """The weight of Student's t beside the share of draws."""
+        above = float(self.arm.mean())
+        return UNEVEN * abs(2 * above - 1) if above else 0.0
 
     def by_exchange(self, level: float) -> bool:
         """Whether runs can be exchanged in enough ways for a test of that level; else Student's t, where it can be."""

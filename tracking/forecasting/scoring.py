@@ -4,8 +4,8 @@ Dates are judged by the mean absolute error of ln time and by how many intervals
 forms at all by the Brier score, metrics by the mean absolute error.  Each stands beside the median of the other runs,
 with an interval on the difference over resampled runs; where that does not lie above nothing, the sentence says so.
 
-What became of a run is known between two checkpoints.  An interval holds as much of that as it covers of the stretch
-between them, in ln time: neither all of it because the two touch, nor nothing because they do not wholly overlap.
+What became of a run is known between two checkpoints.  An interval holds it as likely as it lies in that part of the
+stretch which the interval covers: neither surely because the two touch, nor not because they do not wholly overlap.
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr
+from scipy.stats import norm
 
 from tracking.comparison.run_set import QUESTION
 from tracking.forecasting.signals import Cut
@@ -30,6 +31,8 @@ FAR = 3.0
 """A loss of that many times the baseline's is words."""
 CLEAR = 0.01
 """Brier score of the share of the other runs below which there is nothing to be told."""
+FACTORS = tuple(np.exp(np.linspace(-1.5, 1.5, 31)).tolist())
+"""Of errors, over what the intervals claim, among which the likeliest is chosen."""
 TELLING = 0.03
 """Share by which the error grows without a signal, from which on the forecast rests on it."""
 
@@ -37,31 +40,37 @@ TELLING = 0.03
 def coverage(low: Dates, high: Dates, before: Dates, after: Dates, *, confidence: float = 0.9) -> float:
     """The share of dates that their intervals hold; NaN where there is no interval.
 
-    A date in (`before`, `after`] counts as the share of that stretch that lies in (`low`, `high`): the mean of two
-    shares, one where the date is as likely anywhere in ln time, one where it is as likely as the interval says.  A date
-    that never came is beyond `before`: it is missed where the interval ends before that, and held where the interval
-    has no end; in between it is held as likely as the interval claims, given that it is not below `before`.
+    A date in (`before`, `after`], or beyond `before` where it never came, counts as the probability that it lies in
+    (`low`, `high`).  Where in its stretch it lies is told by all runs together: ln date is normal about the middle of
+    its interval, with the spread that the interval claims times one factor, of largest likelihood over the runs.
     """
     low, high, before, after = (np.log(np.maximum(one, 0.5)) for one in (low, high, before, after))
     known = np.isfinite(low)
     if not known.any():
         return math.nan
     low, high, before, after = (one[known] for one in (low, high, before, after))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        held = np.clip(np.minimum(high, after) - np.maximum(low, before), 0, None) / np.maximum(after - before, 1e-9)
-        inside = np.clip((high - np.maximum(low, before)) / (high - low), 0, 1) * confidence
-        later = inside / (inside + (1 - confidence) / 2)
-        middle, size = (low + high) / 2, (high - low) / 3.4
-        ends = [
-            ndtr((one - middle) / size)
-            for one in (np.clip(before, low, high), np.clip(after, low, high), before, after)
-        ]
-        likely = (ends[1] - ends[0]) / np.maximum(ends[3] - ends[2], 1e-12)
-    held = np.where(np.isfinite(high - low) & (ends[3] - ends[2] > 1e-9), (held + likely) / 2, held)
-    point = after - before < 1e-9
-    held = np.where(point, (low <= after) & (after <= high), held)
-    later = np.where(np.isinf(high), 1.0, np.where(high <= before, 0.0, later))
-    return float(np.where(np.isinf(after), later, held).mean())
+    bounded = np.isfinite(high)
+    middle = np.where(bounded, (low + np.where(bounded, high, low)) / 2, low)
+    size = np.where(bounded, (np.where(bounded, high, low) - low) / (2 * norm.ppf((1 + confidence) / 2)), 1.0)
+    size = np.maximum(size, 1e-9)
+    first, last = before - middle, after - middle
+    factor = max(FACTORS, key=lambda one: _log_likelihood(first[bounded], last[bounded], one * size[bounded], one))
+    inside = _between(np.maximum(low, before) - middle, np.minimum(high, after) - middle, factor * size)
+    held = inside / np.maximum(_between(first, last, factor * size), 1e-300)
+    touching = np.where(after - before < 1e-9, (low <= after) & (after <= high), held)
+    held = np.where((high <= before) | (after <= low), 0.0, np.minimum(touching, 1.0))
+    return float(np.where(bounded, held, (after > low)).mean())
+
+
+def _between(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The probability of lying between two distances from the middle."""
+    return np.where(high > low, np.abs(ndtr(np.minimum(high, -low) / size) - ndtr(np.minimum(low, -high) / size)), 0.0)
+
+
+def _log_likelihood(before: np.ndarray, after: np.ndarray, size: np.ndarray, factor: float) -> float:
+    """Of the stretches in which the dates lie; a point counts as one a thousandth wide.  The factor is near 1."""
+    within = _between(before, np.maximum(after, before + 1e-3), size)
+    return float(np.log(np.maximum(within, 1e-12)).sum()) - 0.125 * math.log(factor) ** 2
 
 
 def score_dates(predictions: "pd.DataFrame", cut: Cut) -> "pd.DataFrame":
