@@ -24,7 +24,6 @@ from tracking.formation.curves import Curve, curve_of
 from tracking.formation.function_tests import function_test
 from tracking.formation.wander import family_p
 from tracking.history.history import History
-from tracking.history.records import Record
 from tracking.lifelines.lifelines import Lifeline
 from tracking.lifelines.paths import Noise, noise_of_curves, paths_of
 from tracking.lifelines.score_noise import spans_decades
@@ -319,7 +318,7 @@ def metric_lifelines(history: History) -> list[Lifeline]:
     only in a history that has no components at all.
     """
     alone = not history.measures
-    measured = {task for (_, task), record in history.records.items() if record.measures or _has_circuit(record)}
+    measured = {task for (_, task), record in history.records.items() if record.measures or record.has_circuit}
     found = []
     for name in history.metrics:
         task = name.rpartition("/")[0]
@@ -329,11 +328,6 @@ def metric_lifelines(history: History) -> list[Lifeline]:
         nothing = (float("nan"),) * len(steps)
         found.append(Lifeline(history.name, name, "role", name, steps, ((),) * len(steps), nothing, nothing, task=task))
     return found
-
-
-def _has_circuit(record: Record) -> bool:
-    file = record.__dict__.get("file")
-    return record.circuit is not None if file is None else "circuit" in file.header
 
 
 def _metric(history: History, name: str, less: str | None, sign: int) -> Curve | None:

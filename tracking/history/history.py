@@ -25,7 +25,7 @@ from tracking.history.records import (
     NULL_MEASURES,
     SCHEMA_VERSION,
     Record,
-    RecordFile,
+    StoredRecord,
     edges_frame,
     metrics_frame,
     scores_frame,
@@ -230,7 +230,7 @@ class History:
         }
         steps = [step for step, known in sorted(self.records) if known == task]
         records = [self.records[step, task] for step in steps]
-        files: list[RecordFile | None] = [record.__dict__.get("file") for record in records]
+        files = [record.file if isinstance(record, StoredRecord) else None for record in records]
         if any(file is None and record.circuit is not None for file, record in zip(files, records, strict=True)):
             data = self._stack(task, lambda record: record.circuit.scores.estimate if record.circuit else None, axes)
             empty = np.zeros(self.graph.edge_mask.shape, dtype=bool)

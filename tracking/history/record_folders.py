@@ -10,7 +10,7 @@ from pathlib import Path
 from circuits.circuit import graph_from_dict
 from circuits.files import name_from_file
 from circuits.graph import ModelGraph
-from tracking.history.records import Record, read_record
+from tracking.history.records import Record, StoredRecord, read_record
 
 __all__ = ["FolderRecords"]
 
@@ -45,7 +45,7 @@ class FolderRecords(Mapping[tuple[int, str], Record]):
                 self._read[key] = Record(*key, status="failed", reason=str(error), provenance={"damaged": True})
         return self._read[key]
 
-    def _checked(self, key: tuple[int, str], record: Record) -> Record:
+    def _checked(self, key: tuple[int, str], record: StoredRecord) -> StoredRecord:
         place, made = self._places[key], record.provenance.get("settings", self._settings)
         if (record.step, record.task) != key:
             raise ValueError(f"{place} holds the record of {record.task} at step {record.step}; name it so")
@@ -54,7 +54,7 @@ class FolderRecords(Mapping[tuple[int, str], Record]):
                 f"{place} was recorded with other settings than this history's; the same `formation record` as before "
                 "measures it again"
             )
-        header = record.__dict__["file"].header
+        header = record.file.header
         if strange := {name for about in header["scores"].values() for name in about["nodes"]} - self._names:
             raise ValueError(f"{place} has scores of {min(strange)}, which this history's model does not have")
         circuit = header.get("circuit")

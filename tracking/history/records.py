@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "EdgePart",
     "Record",
     "RecordFile",
+    "StoredRecord",
     "check_record",
     "read_record",
     "record_place",
@@ -55,14 +56,13 @@ class Record:
 
     `status` is `failed` where the checkpoint could not be measured (`reason` says why), and otherwise the circuit's:
     whether the model does the task at all.  `provenance` holds what is needed to do it again (checkpoint hash, seed).
-    Of a record in a file, `scores`, `circuit` and `metrics` are read when they are asked for.
     """
 
     step: int
     task: str
     tokens: float | None = None
     scores: Mapping[str, NodeScores] = field(default_factory=dict)
-    circuit: Circuit | None = field(default_factory=lambda: None)  # no class attribute, so that __getattr__ is asked
+    circuit: Circuit | None = None
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
     status: Status = "unknown"
     reason: str = ""
@@ -71,26 +71,53 @@ class Record:
     def __repr__(self) -> str:
         return f"<Record of {self.task} at step {self.step}: {self.reason or self.status}>"
 
-    def __getattr__(self, name: str) -> Any:
-        file: RecordFile | None = self.__dict__.get("file")
-        if file is None or name not in ("scores", "circuit", "metrics"):
-            raise AttributeError(name)
-        value = {"scores": file.scores, "metrics": file.metrics, "circuit": file.circuit}[name]()
-        if name != "circuit":  # circuits are large; the last few are kept elsewhere
-            self.__dict__[name] = value
-        return value
-
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of the node scores, without reading them."""
-        file: RecordFile | None = self.__dict__.get("file")
-        return tuple(self.scores) if file is None else tuple(file.header["scores"])
+        """Names of the node scores."""
+        return tuple(self.scores)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Names of the metrics, without reading them."""
-        file: RecordFile | None = self.__dict__.get("file")
-        return tuple(self.metrics) if file is None else tuple(file.header["metrics"])
+        """Names of the metrics."""
+        return tuple(self.metrics)
+
+    @property
+    def has_circuit(self) -> bool:
+        return self.circuit is not None
+
+
+class StoredRecord(Record):
+    """A record in a file: its header is read, and `scores`, `metrics` and `circuit` are when they are asked for."""
+
+    def __init__(self, file: "RecordFile") -> None:
+        about = ("step", "task", "tokens", "status", "reason", "provenance")
+        vars(self).update({name: file.header[name] for name in about}, file=file)
+
+    file: "RecordFile"
+
+    @cached_property
+    def scores(self) -> Mapping[str, NodeScores]:
+        return self.file.scores()
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Estimate]:
+        return self.file.metrics()
+
+    @property
+    def circuit(self) -> Circuit | None:  # circuits are large: the file keeps the last few
+        return self.file.circuit()
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return tuple(self.file.header["scores"])
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return tuple(self.file.header["metrics"])
+
+    @property
+    def has_circuit(self) -> bool:
+        return "circuit" in self.file.header
 
 
 def scores_frame(record: Record) -> "pd.DataFrame":
@@ -153,10 +180,9 @@ def write_record(folder: "str | Path", record: Record, *, settings: str | None =
             f"{folder} holds a history with other settings than those of the record of {record.task} at step "
             f"{record.step}; choose another folder, or the same settings"
         )
-    if made is not None:
-        record = replace(record, provenance={**record.provenance, "settings": made})
     place = record_place(folder, record.step, record.task)
-    write_beside(place, _to_bytes(record))
+    settled = {} if made is None else {"settings": made}
+    write_beside(place, _to_bytes(record, {**record.provenance, **settled}))
     return place
 
 
@@ -180,7 +206,7 @@ def record_place(folder: "str | Path", step: int, task: str) -> Path:
     return Path(folder) / "records" / f"{step:09d}.{name_for_file(task)}.safetensors"
 
 
-def _to_bytes(record: Record) -> bytes:
+def _to_bytes(record: Record, provenance: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray] = {}
@@ -191,7 +217,7 @@ def _to_bytes(record: Record) -> bytes:
         "tokens": record.tokens,
         "status": record.status,
         "reason": record.reason,
-        "provenance": dict(record.provenance),
+        "provenance": dict(provenance),
         "scores": {},
         "metrics": {},
     }
@@ -247,7 +273,7 @@ def _unpack(arrays: Mapping[str, np.ndarray], name: str, n_prompts: int, shape: 
     return Estimate(value, error, arrays[f"{name}/folds"], n_prompts)
 
 
-def read_record(place: "str | Path") -> Record:
+def read_record(place: "str | Path") -> StoredRecord:
     """Read one record; scores, metrics and circuit are read from the file when they are asked for.
 
     Raises:
@@ -255,13 +281,9 @@ def read_record(place: "str | Path") -> Record:
     """
     path = Path(place)
     try:
-        header = read_header(path)
-        plain = {key: header[key] for key in ("step", "task", "tokens", "status", "reason", "provenance")}
-        record = object.__new__(Record)
-        record.__dict__.update(plain, file=RecordFile(path, header))
+        return StoredRecord(RecordFile(path, read_header(path)))
     except Exception as error:
         raise _damage(path, error) from error
-    return record
 
 
 def recorded_graph(folder: "str | Path") -> ModelGraph | None:
@@ -282,7 +304,7 @@ def check_record(place: "str | Path") -> None:
     Raises:
         ValueError: it is damaged.
     """
-    RecordFile(Path(place), read_record(place).__dict__["file"].header).arrays("")
+    read_record(place).file.arrays("")
 
 
 def _damage(place: Path, error: Exception) -> ValueError:
