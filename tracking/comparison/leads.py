@@ -11,13 +11,14 @@ The lead of the first curve is the date of the second less its own, in each run;
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from tracking.comparison.paired_runs import sign_flip_p
 from tracking.comparison.run_set import RunSet, Unit, questions, unit_of
 
 if TYPE_CHECKING:
@@ -143,20 +144,9 @@ def _lead(a: str, b: str, turns: dict[str, dict[str, Turn]], confidence: float) 
     if len(values) > 1:
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
         away = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-        low, high, p_value = mean - away, mean + away, _flipped(values)
+        low, high, p_value = mean - away, mean + away, sign_flip_p(values)
     smallest = 2.0 ** (1 - len(values)) if len(values) else 1.0
     return row | {"lead": mean, "low": low, "high": high, "p_value": p_value, "smallest_p": smallest}
-
-
-def _flipped(values: Float[np.ndarray, "run"]) -> float:
-    """The share of all choices of signs whose mean is at least as far from 0."""
-    if len(values) <= 12:
-        signs = np.array(list(product((1.0, -1.0), repeat=len(values))))
-    else:
-        signs = np.random.default_rng(0).choice((1.0, -1.0), (4999, len(values)))
-        signs[0] = 1.0
-    means = np.abs(signs @ values)
-    return max(float((means >= means[0] * (1 - 1e-9)).mean()), 2.0 ** (1 - len(values)))
 
 
 def describe_leads(table: "pd.DataFrame", *, confidence: float = 0.9) -> list[str]:

@@ -20,7 +20,7 @@ from tracking.comparison.run_set import Hyperparameters, by_size, plain
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compare_arms", "compare_pairs", "describe_arms", "describe_pairs", "paired_settings"]
+__all__ = ["compare_arms", "compare_pairs", "describe_arms", "describe_pairs", "paired_settings", "sign_flip_p"]
 
 ENOUGH = 0.05
 MAY_DIFFER = frozenset({"name", "steps", "checkpoints"})
@@ -183,7 +183,7 @@ def _summary(values: Float[np.ndarray, "pair"], confidence: float) -> dict[str, 
         "difference": mean,
         "low": low,
         "high": high,
-        "p_value": _flipped(values),
+        "p_value": sign_flip_p(values),
         "smallest_p": 2.0 ** (1 - count),
         "detectable": detectable,
     }
@@ -193,8 +193,8 @@ def _sides(confidence: float) -> tuple[float, float]:
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 
-def _flipped(values: Float[np.ndarray, "pair"]) -> float:
-    """Share of all choices of signs whose mean is at least as far from 0."""
+def sign_flip_p(values: Float[np.ndarray, "pair"]) -> float:
+    """The share of all choices of signs whose mean is at least as far from 0 (Fisher's sign-flipping test)."""
     if len(values) <= 14:
         signs = np.array(list(product((1.0, -1.0), repeat=len(values))))
     else:

@@ -226,8 +226,6 @@ def train(
     out: "str | Path",
     *,
     until: int | None = None,
-    around_step: AroundStep | None = None,
-    about: Mapping[str, Any] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Run:
@@ -235,8 +233,6 @@ def train(
 
     Args:
         until: the last step, where that is before `config.steps`; its state is kept.
-        around_step: what stands around every step (see `tracking.experiments.branching`).
-        about: further entries of `run.json`; its `hyperparameters` come beside the configuration's.
         progress: called with ("training", step, steps).
 
     Raises:
@@ -244,9 +240,7 @@ def train(
         ValueError: the folder holds a run with another configuration, or the loss is not finite.
     """
     with held(out, "train"):
-        return train_held(
-            config, out, until=until, around_step=around_step, about=about, device=device, progress=progress
-        )
+        return train_held(config, out, until=until, device=device, progress=progress)
 
 
 def train_held(
@@ -259,7 +253,12 @@ def train_held(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Run:
-    """What `train` does in a folder that this process holds already."""
+    """What `train` does, in a folder that this process holds already.
+
+    Args:
+        around_step: what stands around every step (see `tracking.experiments.branching`).
+        about: further entries of `run.json`; its `hyperparameters` come beside the configuration's.
+    """
     folder, end = Path(folder), config.steps if until is None else until
     plan = around_step or (lambda state, config: nullcontext(StepPlan(config)))
     with reproducible():
