@@ -2,7 +2,7 @@
 
 Question: how does any `nn.Module` become a `Model`?  An adapter names the parts, as submodules, and says the few things
 that modules do not show.  It is checked at once against the module's own forward pass, and refused where the two
-differ, with the name of the first part that does.
+differ, with the name of the first part that does::
 
     adapter = Adapter(
         n_heads=4, n_ctx=64,

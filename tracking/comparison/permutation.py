@@ -147,9 +147,9 @@ class Scores:
         information: of each run on (mean and mean, mean and scale, scale and scale).
     """
 
-    mean: Float[np.ndarray, "*draw run"]
-    scale: Float[np.ndarray, "*draw run"]
-    information: Float[np.ndarray, "three *draw run"]
+    mean: Float[np.ndarray, "... run"]
+    scale: Float[np.ndarray, "... run"]
+    information: Float[np.ndarray, "three ... run"]
 
     @staticmethod
     def plain(values: Runs) -> "Scores":

@@ -64,12 +64,13 @@ class Precursor:
     """What warns of a formation, and how well it did so on the runs that it was not chosen on.
 
     Attributes:
-        role, clock: what it warns of.
-        signal, kind, direction: the number that is watched, itself or its change since the start, up (1) or down (-1).
+        role: what it warns of, on its `clock`.
+        signal: the number that is watched: by its `kind` itself or its change since the start.
+        direction: up (1) or down (-1).
         bar: which it crosses; infinite where there is no precursor.
         false_alarms: the share of runs alike that cross it before their time, at most.
         measured: the share that did, each run judged by the bar of the others.
-        n_warned, n_formed: runs warned in time, of those that formed it, each by the bar of the others.
+        n_warned: runs warned in time of the `n_formed` that formed it, each by the bar of the others.
         lead: median steps between the warning and the formation; NaN where none was warned.
         within: a warning is in its time from the date divided by this on.
         n_tried: signals among which it was chosen.

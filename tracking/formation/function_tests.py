@@ -24,7 +24,7 @@ from jaxtyping import Float
 from circuits.graph import Node, p_value
 from tracking.history.columns import Control
 
-__all__ = ["LEVEL", "Controls", "function_test", "other_sets"]
+__all__ = ["LEVEL", "Controls", "OtherSets", "function_test", "other_sets"]
 
 LEVEL = 0.05
 N_CONTROLS = 199

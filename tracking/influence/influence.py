@@ -82,7 +82,8 @@ class Influence:
     """What the data did to one date of one run (or of several, whose mean it then is).
 
     Attributes:
-        curve, component, bar, date: what crossed which bar when (of several runs: the mean date).
+        curve: what crossed its `bar`, of which `component`.
+        date: when it did, as a step (of several runs: the mean).
         runs: names.
         shifts: one a source and window, largest first.
         top: the sequences that moved the date most.

@@ -1,7 +1,7 @@
 """Presence of components: off, weak or on at every step, and the spells of being on.
 
 Only a spell has a beginning and an end that something must explain.  An effect just above a bar that falls just
-below it has not ended; it was weak all along:
+below it has not ended; it was weak all along::
 
     effect   ─────╮        ╭──╮   ╭─────   strong on one side, nothing on the other: real
              .    ╰────────╯  ╰───╯        bridged: a dip of up to `max_gap` steps

@@ -15,7 +15,7 @@ h = f + .8 (b - f) and the **dwell** D = .35 (a factor of 1.4 in steps):
 
 At checkpoints the dwell covers those within D, and at least the next one; where training ends within it, what was seen
 of it decides.  The last checkpoint alone proves nothing: a curve that reaches its bar there is *pending*.  What came
-before the first checkpoint was not seen: a curve at its bar there was *there from the start*.
+before the first checkpoint was not seen: a curve at its bar there was *there from the start*::
 
     b ┄┄┄┄┄┄┄┄┄┄┄┄●──●┄┄┄┄┄┄●┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄●
     h ┄┄┄┄┄┄┄┄┄┄┄╱┄┄┄┄╲┄┄┄┄╱┄╲┄┄┄┄┄┄┄┄┄┄┄┄┄┄╱

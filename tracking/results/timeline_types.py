@@ -11,7 +11,7 @@ from tracking.checkpoints.names import Stage
 from tracking.history.columns import TABLES, Table
 from tracking.history.record_header import Status
 
-__all__ = ["Head", "TimelineFile"]
+__all__ = ["Head", "Records", "Run", "TimelineFile"]
 
 KINDS: dict[str, Any] = {
     "text": list[str | None],

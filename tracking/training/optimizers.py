@@ -44,6 +44,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
             part.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As every optimiser's; its parts go on sharing their state."""
         super().load_state_dict(state_dict)
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups = [group]
