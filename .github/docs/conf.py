@@ -40,7 +40,10 @@ python_use_unqualified_type_names = True
 # Every name in a signature must be documented here, or be another library's: those are named, not linked, so that the
 # build needs no network.
 nitpicky = True
-LIBRARIES = "collections contextlib contextvars jaxtyping networkx np numpy nx pandas pathlib pd scipy torch typing types xarray xr"
+LIBRARIES = (
+    "collections contextlib contextvars jaxtyping networkx np numpy nx pandas pathlib pd scipy torch typing types "
+    "xarray xr"
+)
 BARE = "Axes Figure Path Progress Tensor ndarray nn.Module"
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(LIBRARIES.split())})\..*"),
