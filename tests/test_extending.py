@@ -3,7 +3,7 @@
 Each test adds one entry to one register, and then asks for it by its name as anybody would.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from tracking.cli.cli import VERBS, add_verb, app, run
 from tracking.history.history import History
 from tracking.interventions.actions import ACTIONS, Action
 from tracking.interventions.weights import own_weights
+from tracking.lifelines.events import EVENT_KINDS, Event, EventKind, Lifeline
 from tracking.lifelines.roles import ROLE_THRESHOLDS
 from tracking.results.exports import FORMATS, Format
 from tracking.results.results import Timeline
@@ -97,6 +98,21 @@ def test_an_export_format(trained: Path, tmp_path: Path) -> None:
     with patch.dict(FORMATS, names=Format("the runs' names", names)):
         assert run(["export", str(recorded), "--format", "names", "--out", str(tmp_path / "named")]) == 0
     assert (tmp_path / "named" / "names.txt").read_text() == History.open(recorded).name
+
+
+def test_a_kind_of_event(trained: Path, tmp_path: Path) -> None:
+    def peaks(history: History, lines: Sequence[Lifeline]) -> Iterator[Event]:
+        for line in lines:
+            at = line.steps.index(max(line.steps, key=lambda step: line.strength[line.steps.index(step)]))
+            span = line.steps[max(at - 1, 0)], line.steps[at]
+            yield Event(history.name, line.lifeline, "peak", *span, line.role, line.role, (), line.nodes[at], 1.0)
+
+    kind = EventKind("a role is strongest", "{role_after} was strongest in {after}", "is strongest in", find=peaks)
+    with patch.dict(EVENT_KINDS, peak=kind), patch.dict(ROLE_THRESHOLDS, {"previous-token": 0.01}):
+        events = pd.read_csv(exported(tmp_path, trained / "run") / "events.csv")
+        assert run(["report", str(tmp_path / "recorded"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "previous-token" in {*events[events["event"] == "peak"]["lifeline"]}
+    assert "is strongest in" in (tmp_path / "page.html").read_text()
 
 
 @contextmanager

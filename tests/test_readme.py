@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pandas as pd
 import pytest
 
+import tracking
 from circuits.heads import KINDS
 from circuits.tasks.registry import TASKS
 from tests.conftest import SHARED
@@ -21,6 +22,12 @@ README = (ROOT / "README.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def test_the_list_of_public_names_is_whole() -> None:
+    listed = README.partition("The public names of `tracking`")[2].partition("\n\nOne model at a time")[0]
+    names = [name for row in re.findall(r"^\| (`.*?) \|", listed, flags=re.M) for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(names) == sorted(tracking.__all__)
 
 
 @pytest.fixture

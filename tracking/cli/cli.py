@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tracking.cli.importing import import_, join
 from tracking.cli.influence import why
@@ -384,6 +385,18 @@ def _told(event: Mapping[str, Any]) -> str:
     return f"step {event['step']}: {what}; {event['number']} of {event['total']}, {rate:.3g} a second, {left} left"
 
 
+class _VerbCommand(TyperCommand):
+    """A verb whose help lists the formats there are where it says {formats}, read when it is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if "{formats}" in (self.help or ""):
+            from tracking.results.exports import FORMATS
+
+            listed = (f"- `{name}`: {each.about}" for name, each in FORMATS.items())
+            self.help = (self.help or "").replace("{formats}", "\n".join(["Formats:", "", *listed]))
+        super().format_help(ctx, formatter)
+
+
 def add_verb(verb: Callable[..., None], *, panel: str = "Added") -> None:
     """Make a function a verb of that name; its arguments and its docstring are the verb's.
 
@@ -396,7 +409,7 @@ def add_verb(verb: Callable[..., None], *, panel: str = "Added") -> None:
     if "Example: `" not in (verb.__doc__ or ""):
         raise ValueError(f"expected an example in the docstring of {name!r}: a line 'Example: `formation {name} ...`'")
     VERBS[name] = verb
-    app.command(name, rich_help_panel=panel)(verb)
+    app.command(name, rich_help_panel=panel, cls=_VerbCommand)(verb)
 
 
 VERBS: dict[str, Callable[..., None]] = {}

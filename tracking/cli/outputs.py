@@ -111,16 +111,7 @@ def export(
 ) -> None:
     """Write everything found as files that other tools read.
 
-    Formats:
-
-    - `json`: everything in one file, as the JSON Schema says
-    - `csv`, `parquet`: one table a file, for anything; for pandas, R and DuckDB
-    - `netcdf`, `zarr`: everything as arrays, for xarray, R and Julia
-    - `gexf`: circuits over time, for Gephi's timeline
-    - `graphml`: the circuit of each step, for networkx, igraph and yEd
-    - `lineage`: who carried each function after whom, as a graph of events, for networkx and Gephi
-    - `trace`: lifelines as tracks, for Perfetto and Chrome
-    - `tensorboard`, `wandb`: curves and tables; Weights & Biases offline unless WANDB_MODE says otherwise
+    {formats}
 
     Example: `formation export recorded --format csv,parquet --out tables`
     """

@@ -4,12 +4,13 @@ A **role lifeline** is one role, whoever carries it; a **component lifeline** is
 **event** lies between two snapshots and says which components were there before and after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from circuits.graph import Node
 from tracking.history.columns import frame_of
+from tracking.history.history import History
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +32,14 @@ class EventKind:
         words: a clause with the places {before}, {after}, {role_before} and {role_after}.
         verb: what stands between the components before and those after, where a mark is explained in few words.
         changes: whether something other than a beginning or an end happened: such events stand in the findings.
+        find: finds them in a history and its role lifelines; linking itself finds those that need no such function.
     """
 
     about: str
     words: str
     verb: str
     changes: bool = True
+    find: "Callable[[History, Sequence[Lifeline]], Iterable[Event]] | None" = None
 
 
 EVENT_KINDS: dict[str, EventKind] = {

@@ -22,7 +22,7 @@ import numpy as np
 from circuits.graph import Node
 from tracking.history.history import History
 from tracking.history.records import Record
-from tracking.lifelines.events import Event, Lifeline, Lifelines
+from tracking.lifelines.events import EVENT_KINDS, Event, Lifeline, Lifelines
 from tracking.lifelines.labelled_events import Labelled, events_of
 from tracking.lifelines.labels import RoleTable, labels_of, role_table
 from tracking.lifelines.leading_head import lead_events, lead_series
@@ -86,6 +86,8 @@ def link_lifelines(
     for line in lines:
         leads = lead_series(history, line)
         events += lead_events(history.name, leads, events) if leads is not None else []
+    for kind in EVENT_KINDS.values():
+        events += kind.find(history, lines) if kind.find is not None else ()
     events = [event for event in events if event.confidence >= least]
     if roles:
         lines += _component_lifelines(history.name, linked, table, labels, lines, events)

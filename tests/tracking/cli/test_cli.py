@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tracking.cli.cli import run
+from tracking.results.exports import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,13 @@ def test_match_of_a_snapshot_with_itself_is_identity(imported: Path, capsys: pyt
     assert {"before": "a1.h0", "after": "a1.h0"}.items() <= pairs[0].items()
     assert all(pair["before"] == pair["after"] for pair in pairs)
     assert set(pairs[0]) == {"before", "after", "similarity", "confidence"}
+
+
+def test_the_help_of_export_lists_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, each in FORMATS.items():
+        assert f"{name}: {each.about}".replace("`", "") in shown
 
 
 def test_export_and_report_write_files(imported: Path, tmp_path: Path) -> None:
