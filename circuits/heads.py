@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.geometry import Streams, stream_geometry
 from circuits.graph import Estimate, NodeScores
 from circuits.model import WATCHES_PATTERN, Model
 from circuits.tasks.induction import repeated_tokens
@@ -114,28 +115,39 @@ def scores_and_losses(
 ) -> tuple[dict[str, NodeScores], dict[str, Estimate]]:
     """`head_scores` and `sequence_losses` of the same prompts, from one forward pass.
 
+    With the losses come the numbers of `circuits.geometry`.
+
     Raises:
         ValueError: a kind is unknown.
     """
     kinds = _checked(kinds)
     scores: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     losses: dict[str, list[np.ndarray]] = {name: [] for name in LOSSES}
+    streams: list[Streams] = []
     for period, tokens in repeated_tokens(model, n_prompts=n_prompts, seed=seed, periods=periods):
         for rows in tokens.split(batch_size):
             patterns: list[Tensor] = []
+            read: list[Tensor] = []
 
-            def keep(place: str, layer: int, x: Tensor, patterns: list[Tensor] = patterns) -> Tensor:
+            def keep(
+                place: str, layer: int, x: Tensor, patterns: list[Tensor] = patterns, read: list[Tensor] = read
+            ) -> Tensor:
                 if place == "pattern":
                     patterns.append(x)
+                elif place == "resid_pre" and layer == model.graph.n_layers - 1:
+                    read.append(x)
                 return x
 
             with torch.no_grad():
-                final = model.run(model.stream(model.embed(rows)), tap=keep, watches=WATCHES_PATTERN)
+                embedded = model.embed(rows)
+                final = model.run(model.stream(embedded), tap=keep, watches=WATCHES_PATTERN)
                 logits = model.read_out(final)
             model.check_finite(logits)
             _add_losses(losses, logits, rows, period)
             _add_scores(scores, torch.stack(patterns).transpose(1, 2), period)
-    return _scores(model, scores), {name: Estimate.from_prompts(np.concatenate(rows)) for name, rows in losses.items()}
+            streams.append(Streams(rows.to(final.device), embedded, read[0], final))
+    found = {name: Estimate.from_prompts(np.concatenate(rows)) for name, rows in losses.items()}
+    return _scores(model, scores), found | stream_geometry(streams)
 
 
 def _checked(kinds: Sequence[str] | None) -> Sequence[str]:

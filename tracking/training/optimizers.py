@@ -19,7 +19,7 @@ from torch import nn
 
 from tracking.training.hyperparameters import TrainingConfig
 
-__all__ = ["MuonAndAdamW", "make_optimizer"]
+__all__ = ["MuonAndAdamW", "gradient_noise", "make_optimizer"]
 
 MOMENTUM = 0.9
 EMBEDDINGS = ("tok_embed", "pos_embed", "head")
@@ -67,3 +67,21 @@ def make_optimizer(config: TrainingConfig, module: nn.Module) -> torch.optim.Opt
         return MuonAndAdamW(matrices, others, lr=rate, betas=betas, weight_decay=decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(module.parameters(), rate, betas, weight_decay=decay, fused=True)
+
+
+@torch.no_grad()
+def gradient_noise(optimizer: torch.optim.Optimizer) -> float | None:
+    """The variance of the gradient from batch to batch, over its squared mean, both added up over the weights.
+
+    They are the moments that Adam keeps, so this costs no gradient; None where the optimiser keeps none, or has made no
+    step.
+    """
+    mean_square = square = 0.0
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            known = optimizer.state.get(weight, {})
+            if "exp_avg_sq" in known:
+                first, second = (1 - beta ** float(known["step"]) for beta in group["betas"])
+                mean_square += float(known["exp_avg"].square().sum()) / first**2
+                square += float(known["exp_avg_sq"].sum()) / second
+    return max(square - mean_square, 0.0) / mean_square if mean_square else None

@@ -31,7 +31,7 @@ from tracking.history.history import tool_version
 from tracking.history.records import SCHEMA_VERSION
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import dropping_out, sequence_costs
-from tracking.training.optimizers import make_optimizer
+from tracking.training.optimizers import gradient_noise, make_optimizer
 from tracking.training.sequences import batch
 from tracking.training.sources import Batch, loss_weights, mixed_batch
 
@@ -272,6 +272,7 @@ def train_held(
                 log.flush()
                 save_state(state, config.model, _place(folder, state.step))
             saved, last, step = False, state.step >= end, state.step
+            noise = gradient_noise(state.optimizer) if step in kept else None
             with plan(state, config) as planned:
                 how = {"tokens": planned.tokens, "factors": planned.factors, "update": not last}
                 state, losses = training_step(state, planned.config, **how)
@@ -280,7 +281,7 @@ def train_held(
                 raise ValueError(
                     f"the loss is {losses.whole} at step {step}; try a smaller learning rate, or set clip_norm"
                 )
-            log.add(step, losses, planned.config)
+            log.add(step, losses, planned.config, noise)
             if progress is not None:
                 progress("training", step, end)
             if last:
@@ -357,13 +358,15 @@ class _Log:
         sizes = [entry.batch_size or config.batch_size for entry in read_json_lines(place, _Logged)]
         self._usual, self._tokens = config, config.context_length * sum(sizes)
 
-    def add(self, step: int, losses: Losses, config: TrainingConfig) -> None:
-        """What the step was done with; `tokens` are those seen before it."""
+    def add(self, step: int, losses: Losses, config: TrainingConfig, noise: float | None) -> None:
+        """What the step was done with; `tokens` are those seen before it, `noise` is that of the gradients until it."""
         entry = {"step": step, "tokens": self._tokens, "loss": losses.whole}
         entry |= {f"loss/{name}": loss for name, loss in losses.by_source.items()}
         entry["learning_rate"] = config.learning_rate_at(step)
         if config.batch_size != self._usual.batch_size:
             entry["batch_size"] = config.batch_size
+        if noise is not None:
+            entry["gradient_noise"] = noise
         self._tokens += config.tokens_per_step
         self._waiting.append(json.dumps(entry) + "\n")
         if len(self._waiting) >= 100:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from circuits.checkpoint import checkpoint_hash
 from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
+from tracking.training.optimizers import gradient_noise
 from tracking.training.sequences import Repeats, batch
 from tracking.training.training import TrainingConfig, load_state, start_state, train, training_step
 
@@ -215,5 +216,20 @@ def test_a_batch_depends_on_its_place_alone() -> None:
 
 
 def test_every_line_of_the_log_is_whole(whole: Path) -> None:
-    for line in (whole / "log.jsonl").read_text().splitlines():
-        assert set(json.loads(line)) == {"step", "tokens", "loss", "learning_rate"}
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert all({"step", "tokens", "loss", "learning_rate"} == set(line) - {"gradient_noise"} for line in lines)
+    noise = {line["step"]: line["gradient_noise"] for line in lines if "gradient_noise" in line}
+    assert set(noise) == {step for step in Run.open(whole).steps if step > 0}
+    assert all(value > 0 for value in noise.values())
+
+
+def test_the_noise_of_gradients_is_their_variance_over_their_squared_mean() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2000))
+    optimizer, generator = torch.optim.Adam([weight], 0.0, (0.9, 0.9)), torch.Generator().manual_seed(0)
+    assert gradient_noise(optimizer) is None
+    for _ in range(200):
+        weight.grad = 2.0 + torch.randn(2000, generator=generator)
+        optimizer.step()
+    # The mean of some ten gradients keeps a twentieth of their variance.
+    assert gradient_noise(optimizer) == pytest.approx((1 - 1 / 19) / (4 + 1 / 19), rel=0.1)
+    assert gradient_noise(torch.optim.SGD([weight], 0.1)) is None
