@@ -127,6 +127,9 @@ def report(
     folders: HistoryFolders,
     out: Annotated[Path, typer.Option(help="The page, one file that needs no network.")] = Path("report.html"),
     figure: Annotated[Path | None, typer.Option(help="Also a figure: PNG, SVG or PDF, by its ending.")] = None,
+    why: Annotated[
+        list[Path] | None, typer.Option(help="What `formation why --json` printed, to be shown too.")
+    ] = None,
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
@@ -139,7 +142,7 @@ def report(
     from tracking.viewer.report import report as write_report
 
     timeline = _timeline(folders, threshold, task, max_gap, all_events)
-    typer.echo(write_report(timeline, out))
+    typer.echo(write_report(timeline, out, why=why or ()))
     if figure is not None:
         from tracking.drawing.figures import plot
 

@@ -13,28 +13,16 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from circuits.decoding import read_json
+from tracking.results.influence_file import SourceShift
 from tracking.training.hyperparameters import TrainingConfig
 
-__all__ = ["WINDOW", "Response", "read_responses", "shift_of", "with_windows"]
+__all__ = ["WINDOW", "shift_of", "with_windows"]
 
 WINDOW = re.compile(r"sources\.(.+)\.weight@(\d+)\.\.(\d+)")
-
-
-@dataclass(frozen=True)
-class Response:
-    """By how many steps a date moves when the weight of `source` rises by a tenth within `window`: [first, last)."""
-
-    source: str
-    window: tuple[int, int]
-    shift_steps: float
-    told: bool = True
 
 
 def with_windows(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,34 +67,7 @@ def _window(key: str) -> tuple[str, int, int]:
     return found[1], int(found[2]), int(found[3])
 
 
-def read_responses(given: "str | Path | Mapping[str, Any] | Sequence[Response]") -> tuple[Response, ...]:
-    """Responses from a file that `formation why --json` printed, from the same as a dictionary, or as they are.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it holds no shifts.
-    """
-    if isinstance(given, str | Path):
-        if not Path(given).is_file():
-            raise FileNotFoundError(f"no such file: {given}; expected what `formation why --json` printed")
-        given = read_json(given, dict[str, Any], what="what `formation why --json` printed")
-    if not isinstance(given, Mapping):
-        return tuple(given)  # type: ignore[arg-type]
-    try:
-        return tuple(
-            Response(
-                row["source"],
-                (int(row["window"][0]), int(row["window"][1])),
-                float(row["shift_steps"]),
-                row["low"] > 0 or row["high"] < 0,
-            )
-            for row in given["sources"]
-        )
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError("expected shifts by source and window, as `formation why --json` prints them") from error
-
-
-def shift_of(option: str, responses: Sequence[Response]) -> float:
+def shift_of(option: str, responses: Sequence[SourceShift]) -> float:
     """By how many steps the date moves when this option rises by a tenth; 0 where nothing is told.
 
     A response over a longer window counts with the share of it that lies within the option's.

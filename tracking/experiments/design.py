@@ -22,13 +22,14 @@ from scipy import stats
 from tracking.comparison.run_set import RunSet, join_runs, run_set, series_of
 from tracking.execution.locks import held
 from tracking.execution.pool import Progress
-from tracking.experiments.curricula import Response, read_responses, shift_of
+from tracking.experiments.curricula import shift_of
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
 from tracking.forecasting.forecast import predict_date, predict_end
 from tracking.forecasting.ridge import Prediction
 from tracking.history.history import History
 from tracking.lifelines.lifelines import ROLE_THRESHOLDS
+from tracking.results.influence_file import SourceShift, read_influence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ def design(
     least_chance: float = 0.1,
     confirm: int = 5,
     seed: int = 0,
-    start: "str | Path | Mapping[str, Any] | Sequence[Response] | None" = None,
+    start: "str | Path | Mapping[str, Any] | Sequence[SourceShift] | None" = None,
     experiment: Experiment | None = None,
     progress: Progress | None = None,
 ) -> DesignResult:
@@ -149,7 +150,7 @@ def design(
         check_recording([space.config(drawn, seed=0)], space.recording)
     run = experiment or TrainAndRecord(space, Path(out))
     study, distributions = _study(space, seed)
-    for first in [] if start is None else _first_settings(space, goal, read_responses(start)):
+    for first in [] if start is None else _first_settings(space, goal, read_influence(start).sources):
         study.enqueue_trial(first)
     show = progress or (lambda what, done, total: None)
     with held(out, "design") if experiment is None else nullcontext():
@@ -188,7 +189,7 @@ def _beside_control(goal: Goal, run: Experiment) -> Goal:
     return replace(goal, conditions=tuple(conditions))
 
 
-def _first_settings(space: Space, goal: Goal, responses: Sequence[Response]) -> list[dict[str, Any]]:
+def _first_settings(space: Space, goal: Goal, responses: Sequence[SourceShift]) -> list[dict[str, Any]]:
     """Every number at the end of its range that moves the date as the goal wants it, and half way there from the
     middle; what the date does not respond to stays in the middle."""
     if not goal.is_date or goal.direction == "at":

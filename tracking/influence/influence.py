@@ -113,7 +113,7 @@ class Influence:
         return pd.DataFrame(rows, columns=columns)
 
     def to_dict(self) -> dict[str, object]:
-        """As `--json` prints it; a shift that was not verified has none."""
+        """As `--json` prints it and `read_influence` reads it; a shift that was not verified has none."""
         sources = [
             {
                 "source": each.source,
@@ -128,7 +128,8 @@ class Influence:
         about = {"curve": self.curve, "component": self.component, "bar": self.bar, "date": self.date}
         about |= {"runs": list(self.runs), "method": self.method, "confidence": self.confidence}
         top = [{**vars(each), "tokens": list(each.tokens)} for each in self.top]
-        return about | {"sources": sources, "top": top, "proofs": [vars(each) for each in self.proofs]}
+        proofs = [{**vars(each), "actual": each.actual if np.isfinite(each.actual) else None} for each in self.proofs]
+        return about | {"sources": sources, "top": top, "proofs": proofs}
 
 
 def why(

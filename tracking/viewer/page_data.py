@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from circuits.circuit import Circuit
@@ -23,6 +24,7 @@ from tracking.lifelines.alignment import find_counterparts
 from tracking.lifelines.events import EVENT_KINDS
 from tracking.lifelines.lineage import lineage_of_tables
 from tracking.results.headlines import headlines
+from tracking.results.influence_file import InfluenceFile
 from tracking.results.meanings import ROLE_MEANINGS
 from tracking.results.results import RunTimeline, Timeline
 from tracking.viewer.made_with import made_with
@@ -38,7 +40,7 @@ PER_MATCHING, PER_PAIR, ENOUGH = 0.05, 1.3e-4, 30.0
 FEW_COMPONENTS = 64
 
 
-def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]:
+def page_data(timeline: Timeline, *, title: str | None = None, why: Sequence[InfluenceFile] = ()) -> dict[str, Any]:
     """All that the viewer draws from; see `viewer/data.js` for the reading side."""
     found = {run.name: lanes(run) for run in timeline.runs}
     roles = [lane.role for some in found.values() for lane in some]
@@ -54,6 +56,7 @@ def page_data(timeline: Timeline, *, title: str | None = None) -> dict[str, Any]
         "events": {name: kind.verb for name, kind in EVENT_KINDS.items()},
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
         "counterparts": _counterparts(timeline.runs),
+        "influences": [msgspec.to_builtins(each) for each in why],
         "runs": [_run(run) for run in timeline.runs],
     }
 

@@ -9,7 +9,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from circuits.files import write_beside
 from tracking.history.history import History, tool_version
+from tracking.results.influence_file import InfluenceFile, read_influence
 from tracking.results.results import Timeline
 from tracking.results.timeline import as_timeline
 from tracking.viewer.page_data import page_data, page_title
@@ -36,6 +37,7 @@ MODULES = (
     "curves.js",
     "lanes.js",
     "lineage.js",
+    "influence.js",
 )
 MODULES += ("history.js", "circuit.js", "component.js", "compare.js", "table.js", "head.js", "keys.js", "main.js")
 
@@ -73,7 +75,12 @@ decode(document.getElementById("data").textContent)
 
 
 def report(
-    timeline: "Timeline | History | Iterable[History]", out: "str | Path", *, title: str | None = None, **options: Any
+    timeline: "Timeline | History | Iterable[History]",
+    out: "str | Path",
+    *,
+    title: str | None = None,
+    why: "Iterable[str | Path | Mapping[str, Any]]" = (),
+    **options: Any,
 ) -> Path:
     """Write the page of one run or of several.
 
@@ -81,6 +88,7 @@ def report(
         timeline: what was found; or histories, which are then linked and dated with `options` (see `build_timeline`).
         out: the HTML file; it is written beside its place and moved into it.
         title: of the page; the names of the runs where not given.
+        why: which training data moved a date: files of `formation why --json`, or `why(...).to_dict()`.
 
     Returns:
         The file.
@@ -90,7 +98,7 @@ def report(
         version=tool_version(),
         title=html.escape(title or page_title(found)),
         style=viewer_style(),
-        data=packed(found, title=title),
+        data=packed(found, title=title, why=[read_influence(each) for each in why]),
         script=viewer_script(),
     )
     place = Path(out)
@@ -99,9 +107,11 @@ def report(
     return place
 
 
-def packed(timeline: Timeline, *, title: str | None = None) -> str:
+def packed(timeline: Timeline, *, title: str | None = None, why: Sequence[InfluenceFile] = ()) -> str:
     """The page's data: JSON, gzipped, in base64."""
-    text = json.dumps(page_data(timeline, title=title), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        page_data(timeline, title=title, why=why), separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 

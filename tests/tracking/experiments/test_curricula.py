@@ -12,10 +12,11 @@ import pytest
 
 from tests.sweeps import formation_rows
 from tracking.comparison.run_set import RunSet
-from tracking.experiments.curricula import Response, read_responses, shift_of, with_windows
+from tracking.experiments.curricula import shift_of, with_windows
 from tracking.experiments.design import design
 from tracking.experiments.goals import parse_goal
 from tracking.experiments.planning import read_space
+from tracking.results.influence_file import SourceShift
 from tracking.training.hyperparameters import TrainingConfig
 
 SOURCES = {"chain": {"kind": "bigram"}, "repeats": {"kind": "repeats", "weight": 0.5}}
@@ -50,19 +51,22 @@ def test_windows_that_cannot_be_are_named(options: dict, match: str) -> None:
 
 
 def test_a_response_counts_with_the_share_of_its_window() -> None:
-    responses = [Response("repeats", (0, 40), -8.0), Response("repeats", (40, 60), 3.0, told=False)]
+    responses = [SourceShift("repeats", (0, 40), -8.0, -9.0, -7.0), SourceShift("repeats", (40, 60), 3.0, -1.0, 7.0)]
     assert shift_of(EARLY, responses) == -4.0
     assert shift_of(LATE, responses) == -4.0
     assert shift_of("sources.repeats.loss_weight", responses) == -8.0
     assert shift_of("learning_rate", responses) == 0.0
 
 
-def test_a_file_that_why_did_not_print_is_named(tmp_path: Path) -> None:
-    (tmp_path / "why.json").write_text(json.dumps({"sources": [{"source": "a"}]}))
-    with pytest.raises(ValueError, match="as `formation why --json` prints them"):
-        read_responses(tmp_path / "why.json")
-    with pytest.raises(FileNotFoundError, match="expected what `formation why --json` printed"):
-        read_responses(tmp_path / "nothing.json")
+ASKED = {
+    "curve": "induction",
+    "component": "",
+    "bar": 0.3,
+    "date": 60.0,
+    "runs": ["a"],
+    "method": "unrolled",
+    "confidence": 0.9,
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Tug:
 
 def test_what_is_tried_first_follows_the_response(tmp_path: Path) -> None:
     printed = [{"source": "repeats", "window": [0, 20], "shift_steps": -9.0, "low": -12.0, "high": -6.0}]
-    (tmp_path / "why.json").write_text(json.dumps({"sources": printed}))
+    (tmp_path / "why.json").write_text(json.dumps({**ASKED, "sources": printed}))
     options: dict[str, Any] = {"budget": 3, "confirm": 1, "experiment": Tug(), "out": tmp_path, "prune": False}
     found = design(SPACE, "induction midpoint < 20", start=tmp_path / "why.json", **options)
     assert found.trials[EARLY].tolist()[:2] == [2.0, pytest.approx(1.525)]

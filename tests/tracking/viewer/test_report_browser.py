@@ -54,6 +54,22 @@ def test_the_lineage_shows_who_carried_a_function_after_whom(demo: Opened) -> No
     assert demo.text(".component h2") == "a1.h2"
 
 
+def test_which_data_moved_a_date_is_shown_where_it_was_asked(browser: Any, tmp_path: Path, demo: Opened) -> None:
+    shift = {"source": "repeats", "window": [0, 240], "shift_steps": -9.0, "low": -12.0, "high": -6.0}
+    shifts = [{**shift, "source": "noise", "shift_steps": 0.1, "low": -0.5, "high": 0.7}, shift]
+    proof = {"source": "repeats", "window": [0, 240], "factor": 1.1, "predicted": -9.0, "actual": -8.5}
+    found = {"curve": "induction", "component": "a1.h0", "bar": 0.3, "date": 240.0, "runs": ["demo"]}
+    found |= {"method": "unrolled", "confidence": 0.9, "sources": shifts}
+    found |= {"proofs": [proof, {**proof, "actual": None}], "sentences": ["It came early."]}
+    opened = open_page(browser, report(demo_timeline(), tmp_path / "why.html", why=[found]))
+    assert opened.tab.locator(".influences .row").all_text_contents() == ["repeats", "noise"]
+    assert opened.count(".influences .shift.told") == 1
+    assert opened.count(".influences .proof") == 1
+    assert "retrained" in (opened.tab.locator(".influences .proof").get_attribute("data-tip") or "")
+    opened.close()
+    assert not demo.tab.locator(".influences").is_visible()
+
+
 def test_moving_through_the_steps_redraws_the_circuit(demo: Opened) -> None:
     widths = demo.tab.eval_on_selector_all(
         ".edges .edge", "edges => edges.map(edge => edge.getAttribute('stroke-width'))"

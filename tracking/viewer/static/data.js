@@ -14,6 +14,9 @@
  *   scores: (number|null)[], errors: (number|null)[]}} CircuitAt
  * @typedef {{measure: string, target: number|null, prompts: number, names: string[], at: (CircuitAt|null)[]}} Circuits
  * @typedef {{nodes: [string, number, number, string][], edges: [number, number, string, number, number, number|null][]}} Lineage
+ * @typedef {{curve: string, component: string, bar: number, date: number, runs: string[], confidence: number, sentences: string[],
+ *   sources: {source: string, window: number[], shift_steps: number, low: number, high: number, verified_shift: number|null}[],
+ *   proofs: {source: string, window: number[], factor: number, predicted: number, actual: number|null}[]}} Influence
  * @typedef {{automatic: string, log: string, constant: number}} Scale
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
@@ -28,7 +31,7 @@
  * @typedef {{title: string, tool_version: string, schema_version: number, colours: Record<string, string>,
  *   columns: Record<string, string[]>, clocks: Record<string, string>, events: Record<string, string>,
  *   roles: Record<string, string>,
- *   differing: string[], counterparts: Counterparts, runs: Run[]}} Page
+ *   differing: string[], counterparts: Counterparts, influences: Influence[], runs: Run[]}} Page
  * @typedef {{component: string, similarity: number, confidence: number, chance: number}} Match
  */
 

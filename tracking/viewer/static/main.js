@@ -8,6 +8,7 @@ import { drawComponent } from "./component.js";
 import { TABLES } from "./data.js";
 import { drawHead } from "./head.js";
 import { drawHistory } from "./history.js";
+import { drawInfluence } from "./influence.js";
 import { saveButtons } from "./save.js";
 import { dark, player, press, SCALES } from "./keys.js";
 import { markTracks } from "./lanes.js";
@@ -45,6 +46,7 @@ const SKELETON = `
   <div class="drawing"></div><p class="caption"></p><p class="key"></p></section>
   <section class="component" aria-label="Component"></section></div></div>
 <section class="lineage" aria-label="Lineage" hidden></section>
+<section class="influences" aria-label="Influence of training data" hidden></section>
 <section class="numbers" aria-label="Tables"><h2>Every number shown</h2><div class="table"></div></section>
 <footer class="meta"><details><summary>What was run</summary><div class="panel-head"><h3>Commands, versions and checkpoints</h3><button type="button" class="copy-made">Copy</button></div><pre class="made" tabindex="0"></pre><h3>Settings</h3><div class="settings"></div></details><p class="version"></p></footer>`;
 
@@ -89,6 +91,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     if (axis || any("definition", "clock", "span")) drawComparison(part(".comparison"), context());
     if (axis || any("open", "definition")) move.history = drawHistory(part(".over-time"), context());
     if (axis) drawLineage(part("section.lineage"), context());
+    if (any("task", "size")) drawInfluence(part("section.influences"), page);
     if (any("run", "task", "size")) move.circuit = drawCircuit(part(".drawing"), part(".caption"), context());
     if (axis || any("component", "definition")) move.component = drawComponent(part(".component"), context());
     if (any("run")) fillTable = drawTable(part(".table"), context());
