@@ -125,7 +125,12 @@ class Influence:
             }
             for each in self.shifts
         ]
-        about = {"curve": self.curve, "component": self.component, "bar": self.bar, "date": self.date}
+        about: dict[str, object] = {
+            "curve": self.curve,
+            "component": self.component,
+            "bar": self.bar,
+            "date": self.date,
+        }
         about |= {"runs": list(self.runs), "method": self.method, "confidence": self.confidence}
         top = [{**vars(each), "tokens": list(each.tokens)} for each in self.top]
         proofs = [{**vars(each), "actual": each.actual if np.isfinite(each.actual) else None} for each in self.proofs]
