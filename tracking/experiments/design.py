@@ -117,7 +117,7 @@ def design(
     least_chance: float = 0.1,
     confirm: int = 5,
     seed: int = 0,
-    start: "str | Path | Mapping[str, Any] | Sequence[SourceShift] | None" = None,
+    start: "str | Path | Mapping[str, Any] | None" = None,
     experiment: Experiment | None = None,
     progress: Progress | None = None,
 ) -> DesignResult:
