@@ -13,6 +13,7 @@ Axes: `writer`, `reader` as in `circuits.graph`; `step` an integration point.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,8 +28,12 @@ from circuits.writes import Recorder, Trace, differences, record
 __all__ = ["Gradients", "SlotGradient", "add_reads", "check_gradient", "contract", "forward_and_back"]
 __all__ += ["gradients_at_reads"]
 
-BUDGET = 48 << 20
+BUDGET = 64 << 20
 """Bytes that the differences of all writers may take at once."""
+LAYERS = 2
+"""Layers whose readers are multiplied at once."""
+LANES = 16
+"""Rows of writers come in multiples of this, which matrix products are made in."""
 
 
 @dataclass
@@ -177,7 +182,8 @@ def _slot_gradients(
     hat = None
     if attention.norm is not None and inverse is not None and attention.norm.kind != "none":
         hat = attention.norm.centred(stream) * inverse
-    for slot in SLOTS:
+    offsets = _offsets(model, layer) if hat is not None and not frozen else (None, None, None)
+    for slot, offset in zip(SLOTS, offsets, strict=True):
         value, gradient = reads[slot, layer]
         gradient = gradient * weight
         spanning = (
@@ -192,23 +198,22 @@ def _slot_gradients(
             if frozen:
                 found[slot] = SlotGradient(small)
                 continue
-            offset = _offset(model, layer, slot)
             unbiased = value if offset is None else value - offset
             along = (small * unbiased).sum(-1) / stream.shape[-1]
             found[slot] = SlotGradient(small, [along], [hat])
     return found
 
 
-def _offset(model: Model, layer: int, slot: Slot) -> Float[Tensor, "head d_head"] | None:
-    """W · (bias of the norm) + (bias of the map): what a query, key or value is without its normed stream."""
+def _offsets(model: Model, layer: int) -> Sequence[Float[Tensor, "head d_head"] | None]:
+    """W · (bias of the norm) + (bias of the map): what queries, keys and values are without their normed stream."""
     attention = model.parts.blocks[layer].attention
-    bias = attention.bias(slot)
     if attention.norm is not None and attention.norm.bias is not None:
-        shift = attention.weight(slot) @ attention.norm.bias
-        bias = shift if bias is None else bias + shift
-    if bias is None or slot == "q" or attention.group == 1:
-        return bias
-    return bias.repeat_interleave(attention.group, dim=0)
+        return [part[0, 0] for part in attention.project(attention.norm.bias[None, None])]
+    biases = [attention.bias(slot) for slot in SLOTS]
+    return [
+        bias if bias is None or slot == "q" else bias.repeat_interleave(attention.group, dim=0)
+        for slot, bias in zip(SLOTS, biases, strict=True)
+    ]
 
 
 def _through_spanning_norm(
@@ -251,17 +256,22 @@ def contract(
     positions = task.positions.to(model.device)
     per_token = len(graph.writers) * width * clean.embedded.element_size()
     tokens = max(1, BUDGET // per_token)
-    rows, span = max(1, tokens // n_positions), min(n_positions, tokens)
+    rows, span = min(n_prompts, max(1, tokens // n_positions)), min(n_positions, tokens)
     centred = all(block.attention.norm and block.attention.norm.kind == "layer" for block in model.parts.blocks)
     centred = centred and model.parts.final_norm.kind == "layer"
+    n_readers = min(LAYERS, graph.n_layers) * (3 * graph.n_heads + int(graph.mlp))
+    # The same memory serves all prompts in turn; getting it anew each time takes as long as filling it.
+    written, read = (scores.new_empty(count * rows * span * width) for count in (len(graph.writers), n_readers))
     for row in range(0, n_prompts, rows):
         for place in range(0, n_positions, span):
             at = (slice(row, row + rows), slice(place, place + span))
-            moved = differences(model, _cut(clean, at), None if other is None else _cut(other, at), centred=centred)
+            parts = (_cut(clean, at), None if other is None else _cut(other, at))
+            moved = differences(model, *parts, centred=centred, out=written)
             if at_positions is not None:
                 moved *= _chosen(positions, at_positions, n_positions)[at][None, ..., None].to(moved)
-            for layer in range(graph.n_layers):
-                _contract_layer(model, layer, gradients, at, moved, scores[at[0]])
+            for first in range(0, graph.n_layers, LAYERS):
+                layers = range(first, min(first + LAYERS, graph.n_layers))
+                _contract_layers(model, layers, gradients, at, moved, scores[at[0]], read)
             inside = (positions[at[0]] >= place) & (positions[at[0]] < place + span)
             picked = (positions[at[0]] - place).clamp(0, moved.shape[2] - 1)
             last = moved[:, torch.arange(moved.shape[1]), picked] * inside[:, None]
@@ -269,36 +279,57 @@ def contract(
     return scores
 
 
-def _contract_layer(
-    model: Model, layer: int, gradients: Gradients, at: tuple[slice, slice], moved: Tensor, scores: Tensor
+def _contract_layers(
+    model: Model,
+    layers: range,
+    gradients: Gradients,
+    at: tuple[slice, slice],
+    moved: Tensor,
+    scores: Tensor,
+    space: Float[Tensor, "entry"],
 ) -> None:
-    """Add one layer's readers. Rows of `moved` and of the readers' gradients stay as they lie: no copy is made."""
+    """Add the readers of some layers, multiplied by all writers up to the last of these layers; what a reader then has
+    of writers that come after it is no edge.  No copy is made of `moved` and of the readers' gradients, which are
+    written into `space`."""
+    graph = model.graph
+    per_layer = 3 * graph.n_heads + int(graph.mlp)
+    first = graph.reader_index[Reader(graph.heads[layers[0] * graph.n_heads], "q")]
+    shape = (len(layers) * per_layer, *moved.shape[1:])
+    full = space[: prod(shape)].view(shape)
+    for place, layer in enumerate(layers):
+        _at_stream(model, layer, gradients, at, full[place * per_layer : (place + 1) * per_layer])
+    n_writers = 1 + (layers[-1] + 1) * (graph.n_heads + int(graph.mlp))
+    n_writers = min(-(-n_writers // LANES) * LANES, len(moved))
+    left, right = full.flatten(2).transpose(0, 1), moved[:n_writers].flatten(2).permute(1, 2, 0)
+    scores[:, :n_writers, first : first + len(full)] += torch.bmm(left, right).transpose(1, 2)
+
+
+def _at_stream(
+    model: Model,
+    layer: int,
+    gradients: Gradients,
+    at: tuple[slice, slice],
+    out: Float[Tensor, "reader prompt pos d_model"],
+) -> None:
+    """Write the gradients at the stream of one layer's readers into `out`."""
     graph, attention = model.graph, model.parts.blocks[layer].attention
-    n_heads = graph.n_heads
-    n_readers = 3 * n_heads + int(graph.mlp)
-    first = graph.reader_index[Reader(graph.heads[layer * n_heads], "q")]
-    n_writers = 1 + layer * (n_heads + int(graph.mlp)) + (n_heads if graph.mlp else 0)
-    shape = moved.shape[1:]
-    full = torch.empty(n_readers, *shape, dtype=moved.dtype, device=moved.device)
+    n_heads, width = graph.n_heads, out.shape[-1]
     gain = attention.norm.gain if attention.norm else None
     for place, slot in enumerate(SLOTS):
         gradient = gradients.slots[layer, slot]
         weight = attention.weight(slot)
-        weight = weight if gain is None else weight * gain
         if slot != "q" and attention.group > 1:
             weight = weight.repeat_interleave(attention.group, dim=0)
         small = gradient.small[at].movedim(-2, 0).reshape(n_heads, -1, attention.d_head)
-        target = full[place * n_heads : (place + 1) * n_heads].view(n_heads, -1, shape[-1])
+        target = out[place * n_heads : (place + 1) * n_heads].view(n_heads, -1, width)
         torch.bmm(small, weight, out=target)
-        if gradient.along:
-            along = torch.stack([one[at] for one in gradient.along], dim=-1).flatten(0, 1)
-            direction = torch.stack([one[at] for one in gradient.direction], dim=-2).flatten(0, 1)
-            target.transpose(0, 1).baddbmm_(along, direction, alpha=-1)
+        if gain is not None:
+            target *= gain
+        for along, direction in zip(gradient.along, gradient.direction, strict=True):
+            along = along[at].movedim(-1, 0).reshape(n_heads, -1, 1)
+            target.addcmul_(along, direction[at].reshape(1, -1, width), value=-1)
     if graph.mlp:
-        full[-1] = gradients.mlps[layer][at]
-    left = moved[:n_writers].flatten(2).transpose(0, 1)
-    right = full.flatten(2).permute(1, 2, 0)
-    scores[:, :n_writers, first : first + n_readers] += torch.bmm(left, right)
+        out[-1] = gradients.mlps[layer][at]
 
 
 def _cut(trace: Trace, at: tuple[slice, slice]) -> Trace:

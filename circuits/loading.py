@@ -91,6 +91,7 @@ def model_of(
         copy_weights(module, weights, folder)
     else:
         module = _hugging_face(weights, config, folder, wanted)
+        _fuse_activations(module)
     module.requires_grad_(False).eval().to(device)
     name = _architecture(config)
     model = Model(module, lay_open(module, name, folder), folder)
@@ -187,6 +188,16 @@ def _hugging_face(
         if own.data_ptr() in given:  # later swaps write into the module's own memory, not into what was read
             own.data = own.data.clone()
     return module
+
+
+def _fuse_activations(module: nn.Module) -> None:
+    """Have GPT-2's approximation of GELU made by one kernel in place of eight; it is the same function."""
+    from transformers.activations import NewGELUActivation
+
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(part, name, nn.GELU(approximate="tanh"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ two runs are multiplied out for a few prompts at a time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Float
@@ -147,16 +148,25 @@ def mean_trace(model: Model, task: Task, *, batch_size: int) -> Trace:
 
 @torch.no_grad()
 def differences(
-    model: Model, first: Trace, second: Trace | None, *, centred: bool = False, n_layers: int | None = None
+    model: Model,
+    first: Trace,
+    second: Trace | None,
+    *,
+    centred: bool = False,
+    n_layers: int | None = None,
+    out: Float[Tensor, "entry"] | None = None,
 ) -> Float[Tensor, "writer prompt pos d_model"]:
     """What each writer writes in `first` more than in `second` (than nothing, where that is `None`).
 
-    `centred` takes the mean over d_model away, which no layer norm lets through.
+    `centred` takes the mean over d_model away, which no layer norm lets through; `out` is memory to write into.
     """
     graph, shape = model.graph, first.embedded.shape
     layers = graph.n_layers if n_layers is None else n_layers
     per_block = graph.n_heads + int(graph.mlp)
-    out = torch.empty(1 + layers * per_block, *shape, dtype=first.embedded.dtype, device=first.embedded.device)
+    whole = (1 + layers * per_block, *shape)
+    if out is None:
+        out = torch.empty(prod(whole), dtype=first.embedded.dtype, device=first.embedded.device)
+    out = out[: prod(whole)].view(whole)
     out[0] = first.embedded if second is None else first.embedded - second.embedded
     for layer in range(layers):
         start = 1 + layer * per_block

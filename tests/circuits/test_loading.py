@@ -28,6 +28,16 @@ def test_logits_are_the_models_own(architecture: str, dtype: str) -> None:
     torch.testing.assert_close(model.logits(tokens), own, atol=tolerance, rtol=0)
 
 
+def test_an_activation_made_by_one_kernel_is_the_same_function(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = save_tiny_model("gpt2", tmp_path)
+    model, plain = load_model(folder), AutoModelForCausalLM.from_pretrained(folder)
+    tokens = random_task(model).clean
+    assert type(model.module.transformer.h[0].mlp.act) is torch.nn.GELU  # type: ignore[union-attr]
+    torch.testing.assert_close(model.logits(tokens), plain.to(model.dtype)(tokens).logits)
+
+
 @pytest.mark.parametrize("architecture", ["native", "gpt2", "neox", "qwen3"])
 def test_logits_are_the_bridges(architecture: str) -> None:
     model = tiny_model(architecture)
