@@ -24,19 +24,18 @@ from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.stats import t
 
 from circuits.circuit import Circuit, Status, crossfit_interval, jaccard, select_top
 from circuits.evaluation import Judge, ratio_of_means
-from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate
+from circuits.graph import DEFAULT_FOLDS, EdgeScores, Estimate, half_of_fold
 
 __all__ = [
     "CONFIDENCE",
     "Choice",
     "crossfitted",
     "fewest",
-    "half_of_fold",
     "half_scores",
     "halves_jaccard",
     "halves_of_prompts",
@@ -45,12 +44,6 @@ __all__ = [
 __all__ += ["status_of"]
 
 CONFIDENCE = 0.95
-FIRST_HALF = (0, 3, 5, 6)
-
-
-def half_of_fold(n_folds: int) -> Int[np.ndarray, "fold"]:
-    """Which half each fold belongs to: 0 or 1, so that no half has all of the even ones or of every fourth."""
-    return np.array([0 if fold % DEFAULT_FOLDS in FIRST_HALF else 1 for fold in range(n_folds)])
 
 
 def halves_of_prompts(n_prompts: int, n_folds: int = DEFAULT_FOLDS) -> tuple[np.ndarray, np.ndarray]:

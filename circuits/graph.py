@@ -20,16 +20,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SLOTS", "Edge", "EdgeScores", "Estimate", "ModelGraph", "Node", "NodeScores", "Reader", "p_value"]
+__all__ = ["SLOTS", "Edge", "EdgeScores", "Estimate", "ModelGraph", "Node", "NodeScores", "Reader"]
+__all__ += ["half_of_fold", "p_value"]
 
 Slot = Literal["q", "k", "v"]
 SLOTS: tuple[Slot, Slot, Slot] = ("q", "k", "v")
 DEFAULT_FOLDS = 8
+FIRST_HALF = (0, 3, 5, 6)
 
 
 @dataclass(frozen=True)
@@ -303,6 +305,11 @@ class Estimate:
         array = np.asarray(value, dtype=np.float64)
         error = np.broadcast_to(np.asarray(std_error, dtype=np.float64), array.shape).copy()
         return Estimate(array, error, np.empty((0, *array.shape)))
+
+
+def half_of_fold(n_folds: int) -> Int[np.ndarray, "fold"]:
+    """Which half each fold belongs to: 0 or 1, so that no half has all of the even ones or of every fourth."""
+    return np.array([0 if fold % DEFAULT_FOLDS in FIRST_HALF else 1 for fold in range(n_folds)])
 
 
 def p_value(value: float, controls: Float[np.ndarray, "control"]) -> float:

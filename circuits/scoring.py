@@ -15,8 +15,10 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from circuits.attribution import attribute, edge_attribution_patching
@@ -27,7 +29,7 @@ from circuits.rules import GIM, RelP
 from circuits.tasks.task import Task
 from circuits.writes import BothRuns
 
-__all__ = ["BUDGET", "METHODS", "Method", "Scored", "ensemble", "score_edges", "scoring_cost"]
+__all__ = ["BUDGET", "METHODS", "Method", "Scored", "ensemble", "forward_seconds", "score_edges", "scoring_cost"]
 
 BUDGET = 250
 """Forward passes up to which exact scores of all edges are affordable."""
@@ -72,8 +74,8 @@ def score_edges(model: Model, task: Task, *, method: str = "auto", steps: int = 
     return METHODS[method].score(model, task, steps)
 
 
-def scoring_cost(graph: ModelGraph, *, method: str = "auto", steps: int = 5) -> str:
-    """What a method is going to cost, as a sentence.
+def scoring_cost(graph: ModelGraph, *, method: str = "auto", steps: int = 5, forward: float | None = None) -> str:
+    """What a method is going to cost, as a sentence; `forward` is how many seconds one forward pass takes.
 
     >>> scoring_cost(ModelGraph(n_layers=2, n_heads=4, mlp=False))
     'auto: exact scores of 81 edges, about 34 forward passes over the prompts'
@@ -82,8 +84,19 @@ def scoring_cost(graph: ModelGraph, *, method: str = "auto", steps: int = 5) -> 
     what = chosen.about
     if method == "auto":
         what = METHODS["exact" if _affordable(graph) else "eap-ig-converged"].about
-    passes = f"about {chosen.forwards(graph, steps):.0f} forward passes over the prompts"
-    return f"{method}: {what} of {graph.n_edges:,} edges, {passes}"
+    count = chosen.forwards(graph, steps)
+    passes = f"about {count:.0f} forward passes over the prompts"
+    takes = "" if forward is None else f", about {count * forward:.2g} s"
+    return f"{method}: {what} of {graph.n_edges:,} edges, {passes}{takes}"
+
+
+def forward_seconds(model: Model, task: Task, *, n_prompts: int = 8) -> float:
+    """How long one forward pass over the task's prompts takes here, as the first few tell."""
+    few = task.clean[:n_prompts]
+    start = perf_counter()
+    with torch.no_grad():
+        model.run(model.stream(model.embed(few)))
+    return (perf_counter() - start) * len(task) / len(few)
 
 
 def _affordable(graph: ModelGraph) -> bool:

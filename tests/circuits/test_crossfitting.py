@@ -10,14 +10,13 @@ from circuits.attribution import edge_attribution_patching
 from circuits.circuit import Circuit, load_circuit, save_circuit, select_top
 from circuits.crossfitting import (
     crossfitted,
-    half_of_fold,
     half_scores,
     halves_jaccard,
     halves_of_prompts,
     status_of,
 )
 from circuits.evaluation import Judge
-from circuits.graph import Estimate
+from circuits.graph import Estimate, half_of_fold
 from circuits.loading import load_model
 from circuits.model import Model
 from circuits.tasks.induction import induction_task

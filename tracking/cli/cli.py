@@ -33,6 +33,7 @@ from tracking.cli.terminal import (
     reporter,
     sentence_of,
     stop_printing,
+    telling,
     terminal_width,
     trouble_with_disk,
 )
@@ -310,7 +311,7 @@ def record(
     naming |= {"tokens_per_step": tokens_per_step, "stage": stage}
     codes = []
     for run, folder in _runs_to_record(source, out, variant, naming):
-        with progress_bars() as progress:
+        with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
             said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
             options["events"] = said or (lambda event, bars=progress: bars.console.print(_told(event), highlight=False))
             summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)

@@ -15,6 +15,7 @@ from circuits.graph import Node
 from tracking.cli.terminal import print_plain, print_wrapped, terminal_width
 from tracking.formation.clocks import CLOCKS
 from tracking.history.columns import COLUMNS
+from tracking.results.circuit_lines import circuit_lines
 from tracking.results.headlines import Headlines, headlines, main_rows, span_text
 from tracking.results.meanings import STATE_WORDS, meaning_of
 
@@ -58,7 +59,8 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     _print_roles(found, width, None if everything else MOST_ROLES)
     print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
     print_list(map(str, found.misses), width, None if everything else MOST_MISSES, "more roles that never form")
-    for title, lines in (("What else moved:", found.moved), ("What to try:", found.advice)):
+    circuits = circuit_lines(run.history)
+    for title, lines in (("Circuits:", circuits), ("What else moved:", found.moved), ("What to try:", found.advice)):
         if lines:
             typer.echo(title)
             print_list(lines, width, None, "")

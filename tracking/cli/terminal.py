@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
@@ -33,6 +34,7 @@ __all__ = [
     "reporter",
     "sentence_of",
     "stop_printing",
+    "telling",
     "terminal_width",
     "trouble_with_disk",
     "value_of",
@@ -132,6 +134,32 @@ def progress_bars() -> "Iterator[Progress]":
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
+
+
+@contextmanager
+def telling(progress: "Progress", *names: str) -> "Iterator[None]":
+    """What these loggers tell goes to stderr, above the bars."""
+    handler = _AboveBars(progress)
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _AboveBars(logging.Handler):
+    def __init__(self, progress: "Progress") -> None:
+        super().__init__(logging.INFO)
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.progress.console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
 
 def reporter(progress: "Progress") -> Any:

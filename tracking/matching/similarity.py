@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from circuits.circuit import Circuit
-from circuits.graph import Node, Reader
+from circuits.graph import Node, Reader, half_of_fold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,8 @@ def _floor(circuit: Circuit) -> Likeness | None:
     folds = circuit.scores.folds
     if len(folds) < 2 or not circuit.kept.any():
         return None
-    halves = folds[::2].mean(axis=0), folds[1::2].mean(axis=0)
+    half = half_of_fold(len(folds))
+    halves = folds[half == 0].mean(axis=0), folds[half == 1].mean(axis=0)
     kept = [_largest(half, int(circuit.kept.sum())) for half in halves]
     return _compare(halves[0], kept[0], halves[1], kept[1])
 

@@ -127,7 +127,7 @@ class ModelSlot:
         """
         import torch
 
-        from circuits.scoring import scoring_cost
+        from circuits.scoring import forward_seconds, scoring_cost
 
         n_parameters = sum(weight.numel() for weight in model.module.parameters())
         most = self.most_threads or torch.get_num_threads()
@@ -135,5 +135,6 @@ class ModelSlot:
         if not self.tasks:
             self.tasks = make_tasks(self.settings, model)
             steps = int(self.settings.options.get("steps", 5))
-            cost = scoring_cost(model.graph, method=self.settings.method, steps=steps)
-            log.info("%s, of which there are %d", cost, self.settings.n_prompts)
+            forward = max((forward_seconds(model, task) for task in self.tasks.values()), default=None)
+            cost = scoring_cost(model.graph, method=self.settings.method, steps=steps, forward=forward)
+            log.info("scoring by %s for each checkpoint and task (%d prompts)", cost, self.settings.n_prompts)

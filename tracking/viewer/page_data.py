@@ -282,6 +282,7 @@ def _circuits_of_task(circuits: "list[Circuit | None]") -> dict[str, Any]:
         at.append(
             {
                 "status": circuit.status,
+                "caveat": circuit.caveat,
                 "size": circuit.n_edges,
                 "faithfulness": _numbers([float(faithful.value), float(faithful.std_error)]) if faithful else None,
                 "edges": [number.setdefault(place, len(number)) for place in places],

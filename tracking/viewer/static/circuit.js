@@ -269,6 +269,7 @@ function captionOf(run, task, circuit, step, limit) {
   const count = (/** @type {number} */ number) => number.toLocaleString("en");
   const parts = [`${task}: ${drawn < circuit.size ? `${count(drawn)} of ${count(circuit.size)} edges, the largest` : `${count(circuit.size)} edges`}`];
   if (circuit.faithfulness) parts.push(`faithfulness ${withError(circuit.faithfulness[0], circuit.faithfulness[1])}`);
+  if (circuit.caveat) parts.push(circuit.caveat);
   const { measure, prompts } = run.circuits[task];
   parts.push(`scores by ${measure}${prompts ? ` on ${prompts} prompts` : ""}`);
   return [say(when, "b"), say(` · ${parts.join(" · ")}`)];

@@ -10,7 +10,7 @@
  *   places: number[], values: (number|null)[], errors: (number|null)[]}} Curve
  * @typedef {{task: string, measure: string, prompts: number, components: string[], values: (number|null)[][],
  *   errors: (number|null)[][]|null}} Scores
- * @typedef {{status: string, size: number, faithfulness: (number|null)[]|null, edges: number[],
+ * @typedef {{status: string, caveat: string, size: number, faithfulness: (number|null)[]|null, edges: number[],
  *   scores: (number|null)[], errors: (number|null)[]}} CircuitAt
  * @typedef {{measure: string, target: number|null, prompts: number, names: string[], at: (CircuitAt|null)[]}} Circuits
  * @typedef {{nodes: [string, number, number, string][], edges: [number, number, string, number, number, number|null][]}} Lineage
