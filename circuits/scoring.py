@@ -29,7 +29,17 @@ from circuits.rules import GIM, RelP
 from circuits.tasks.task import Task
 from circuits.writes import BothRuns
 
-__all__ = ["BUDGET", "METHODS", "Method", "Scored", "ensemble", "forward_seconds", "score_edges", "scoring_cost"]
+__all__ = [
+    "BUDGET",
+    "METHODS",
+    "Method",
+    "Scored",
+    "ensemble",
+    "forward_seconds",
+    "method_within",
+    "score_edges",
+    "scoring_cost",
+]
 
 BUDGET = 250
 """Forward passes up to which exact scores of all edges are affordable."""
@@ -88,6 +98,16 @@ def scoring_cost(graph: ModelGraph, *, method: str = "auto", steps: int = 5, for
     passes = f"about {count:.0f} forward passes over the prompts"
     takes = "" if forward is None else f", about {count * forward:.2g} s"
     return f"{method}: {what} of {graph.n_edges:,} edges, {passes}{takes}"
+
+
+def method_within(graph: ModelGraph, forwards: int | float) -> str:
+    """The first of exact scores, EAP-IG until converged and EAP-IG that takes at most so many forward passes; else EAP.
+
+    >>> method_within(ModelGraph(n_layers=2, n_heads=4, mlp=False), 40), method_within(ModelGraph(12, 12), 40)
+    ('exact', 'eap-ig-converged')
+    """
+    names = ("exact", "eap-ig-converged", "eap-ig")
+    return next((name for name in names if METHODS[name].forwards(graph, 5) <= forwards), "eap")
 
 
 def forward_seconds(model: Model, task: Task, *, n_prompts: int = 8) -> float:

@@ -8,7 +8,15 @@ from circuits.graph import ModelGraph
 from circuits.loading import load_model
 from circuits.model import Model
 from circuits.patching import edge_patching
-from circuits.scoring import METHODS, contested, ensemble, score_edges, scoring_cost
+from circuits.scoring import (
+    METHODS,
+    contested,
+    ensemble,
+    forward_seconds,
+    method_within,
+    score_edges,
+    scoring_cost,
+)
 from circuits.tasks.induction import induction_task
 from tests.models import random_task, save_induction_model, save_linear_model, tiny_model
 
@@ -47,6 +55,20 @@ def test_a_method_that_is_not_there_is_named() -> None:
 def test_small_models_are_scored_exactly_and_large_ones_are_not() -> None:
     assert "exact" in scoring_cost(ModelGraph(n_layers=2, n_heads=12, mlp=False))
     assert "integrated-gradient" in scoring_cost(ModelGraph(n_layers=12, n_heads=12))
+
+
+@pytest.mark.parametrize("forwards", [1.0, 10.0, 25.0, 50.0, 500.0])
+def test_the_method_within_a_budget_keeps_to_it_where_any_does(forwards: float) -> None:
+    graph = ModelGraph(n_layers=2, n_heads=8, mlp=False)
+    chosen = method_within(graph, forwards)
+    assert METHODS[chosen].forwards(graph, 5) <= max(forwards, METHODS["eap"].forwards(graph, 5))
+
+
+def test_a_cost_in_seconds_is_said_where_a_forward_pass_was_timed() -> None:
+    model = tiny_model("gpt2")
+    spent = forward_seconds(model, random_task(model, n_prompts=3))
+    assert spent > 0
+    assert scoring_cost(model.graph, method="eap", forward=0.5).endswith("4 forward passes over the prompts, about 2 s")
 
 
 def test_steps_are_doubled_until_completeness(tmp_path) -> None:

@@ -27,7 +27,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ from circuits.adapters import Adapter
 from circuits.graph import Estimate
 from circuits.loading import open_module, save_module
 from circuits.model import Model
+from circuits.scoring import method_within
 from tracking.checkpoints.runs import Checkpoint
 from tracking.history.history import History, create_history
 from tracking.history.records import Record, write_record
@@ -54,6 +55,8 @@ __all__ = ["Recorder", "Sink"]
 log: logging.Logger = logging.getLogger(__name__)
 FEW = 10
 """Checkpoints that are too few to date anything by."""
+MOST_FORWARDS = 40
+"""Forward passes over a task's prompts that scoring its edges may take."""
 LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.recording.measuring")
 Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the step and numbers by name; called in order of step."""
@@ -80,7 +83,8 @@ class Recorder:
             which takes a few milliseconds on a small model.
         name: of the run; that of the folder unless said.
         n_prompts, seed: the prompts, the same at every step.
-        method: how edges are scored, as in `find_circuit`.
+        method: how edges are scored, as in `find_circuit`; `auto` is the most exact one within `MOST_FORWARDS` forward
+            passes, since the training waits.
         adapter: where the parts of a model of one's own lie (`circuits.adapters`).
         schedule: how often to measure; by default at most a tenth of the training's own time goes into it.
         checkpoints: a folder, into which the weights are saved where something moved.
@@ -101,7 +105,7 @@ class Recorder:
         name: str | None = None,
         n_prompts: int = 64,
         seed: int = 0,
-        method: str = "eap-ig",
+        method: str = "auto",
         adapter: Adapter | None = None,
         schedule: Schedule | None = None,
         checkpoints: "str | Path | None" = None,
@@ -362,6 +366,8 @@ class Recorder:
 
     def _begin(self, module: nn.Module) -> Model:
         model = open_module(replica_of(module), adapter=self._adapter)
+        if self._settings.method == "auto":
+            self._settings = replace(self._settings, method=method_within(model.graph, MOST_FORWARDS))
         self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
         about = {"hyperparameters": self._hyperparameters, "settings": settings}
