@@ -21,10 +21,10 @@ from circuits.gradients import add_reads, check_gradient, contract, forward_and_
 from circuits.graph import EdgeScores, NodeScores
 from circuits.model import Model
 from circuits.moments import Moments
-from circuits.rotations import Content, moved_heads
+from circuits.rotations import RotationSums, moved_heads
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
-from circuits.writes import Baseline, BothRuns, Recorder, Trace, baseline_trace, differences, mean_trace, record
+from circuits.writes import Baseline, BothRuns, Trace, WriteRecorder, baseline_trace, differences, mean_trace, record
 
 __all__ = ["Attributed", "attribute", "attribution_patching", "edge_attribution_patching"]
 
@@ -63,7 +63,7 @@ def attribute(
         raise ValueError(f"expected at least one step, got steps={steps}")
     check_gradient(model, task)
     graph, edges, nodes, runs = model.graph, Moments(), Moments(), []
-    content = Content() if steps > 1 else None
+    content = RotationSums() if steps > 1 else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
         scores, effects, run = (
@@ -97,7 +97,7 @@ STABLE = 0.9
 
 
 def _at_several(
-    model: Model, task: Task, steps: int, most_steps: int, content: Content
+    model: Model, task: Task, steps: int, most_steps: int, content: RotationSums
 ) -> tuple[Float[Tensor, "prompt writer reader"], Float[Tensor, "prompt writer"], BothRuns]:
     slopes, clean, clean_logits = _gradients_at_writes(model, task, None)
     known, points = (clean, clean_logits), tuple(k / steps for k in range(steps))
@@ -192,7 +192,7 @@ def attribution_patching(
     *,
     baseline: Baseline = "corrupted",
     rules: Rules | None = None,
-    content: Content | None = None,
+    content: RotationSums | None = None,
     batch_size: int = 16,
 ) -> NodeScores:
     """The first-order effect of every writer: ⟨a(clean) − a(corrupted), ∂metric/∂a⟩ at the clean prompts.
@@ -266,7 +266,7 @@ def _gradients_at_writes(
 
     with torch.enable_grad():
         start = model.embed(task.clean).detach().requires_grad_()
-        recorder = Recorder(model, start, capture)
+        recorder = WriteRecorder(model, start, capture)
         final = model.run(model.stream(start), tap=recorder, rules=rules, answers=task.positions)
         logits = model.read_out(final[torch.arange(len(final)), task.positions.to(final.device)], rules)
         model.check_finite(logits.detach())
@@ -281,7 +281,7 @@ def _gradients_at_writes(
 
 @torch.no_grad()
 def _effects_of_writes(
-    model: Model, task: Task, gradient: Slopes, clean: Trace, other: Trace, content: Content | None = None
+    model: Model, task: Task, gradient: Slopes, clean: Trace, other: Trace, content: RotationSums | None = None
 ) -> Float[Tensor, "prompt writer"]:
     graph = model.graph
     effects = [((clean.embedded - other.embedded) * gradient["input", 0]).sum((1, 2))[:, None]]

@@ -30,8 +30,8 @@ from circuits.tensor_files import HOMES, Entry, Opened, first_line, places_in_ar
 
 __all__ = [
     "FORMATS",
+    "CheckpointFormat",
     "Entry",
-    "Format",
     "Opened",
     "TrainerState",
     "content_hash",
@@ -55,7 +55,7 @@ HELD = 1 / 4
 
 
 @dataclass(frozen=True)
-class Format:
+class CheckpointFormat:
     """One form of checkpoint.
 
     Args:
@@ -72,7 +72,7 @@ class Format:
     together: bool = False
 
 
-def _located(source: "str | Path") -> tuple[Format, tuple[Path, ...]]:
+def _located(source: "str | Path") -> tuple[CheckpointFormat, tuple[Path, ...]]:
     place = Path(source)
     if place.is_file():
         for form in FORMATS.values():
@@ -375,10 +375,10 @@ def _find_deepspeed(folder: Path) -> tuple[Path, ...]:
 
 
 TORCH = (".bin", ".pt", ".pth", ".ckpt")
-FORMATS: dict[str, Format] = {
-    "safetensors": Format(_safetensors, (".safetensors",), _named("model", "safetensors")),
-    "torch": Format(_torch, TORCH, _named("pytorch_model", "bin")),
-    "distributed": Format(open_distributed, (), find_distributed, together=True),
-    "deepspeed": Format(_torch, (), _find_deepspeed),
+FORMATS: dict[str, CheckpointFormat] = {
+    "safetensors": CheckpointFormat(_safetensors, (".safetensors",), _named("model", "safetensors")),
+    "torch": CheckpointFormat(_torch, TORCH, _named("pytorch_model", "bin")),
+    "distributed": CheckpointFormat(open_distributed, (), find_distributed, together=True),
+    "deepspeed": CheckpointFormat(_torch, (), _find_deepspeed),
 }
 """Every format, in the order in which a folder is asked for it. To add one, add an entry."""

@@ -23,7 +23,7 @@ from circuits.graph import SLOTS, Reader, Slot
 from circuits.model import Model, Tap
 from circuits.rules import Rules
 from circuits.tasks.task import Task, answer_logits
-from circuits.writes import Recorder, Trace, differences, record
+from circuits.writes import Trace, WriteRecorder, differences, record
 
 __all__ = ["Gradients", "SlotGradient", "add_reads", "check_gradient", "contract", "forward_and_back"]
 __all__ += ["gradients_at_reads"]
@@ -133,7 +133,7 @@ def forward_and_back(
 
     with torch.enable_grad():
         start = embedded.detach().requires_grad_()
-        recorder = Recorder(model, embedded, capture)
+        recorder = WriteRecorder(model, embedded, capture)
         final = model.run(model.stream(start), tap=recorder, rules=rules, answers=task.positions)
         last = final[torch.arange(len(final)), task.positions.to(final.device)]
         logits = model.read_out(last, rules)

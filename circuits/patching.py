@@ -25,14 +25,14 @@ from circuits.moments import Moments
 from circuits.tasks.task import Task
 from circuits.writes import Baseline, Trace, baseline_trace, differences, mean_trace, record
 
-__all__ = ["Run", "activation_patching", "after_attention_change", "edge_patching", "metric_of", "path_patching"]
+__all__ = ["CachedRun", "activation_patching", "after_attention_change", "edge_patching", "metric_of", "path_patching"]
 __all__ += ["run_circuit", "run_masked", "stream_batches"]
 
 BUDGET = 64 << 20
 """Bytes that the streams of one batch of patched runs may take."""
 
 
-class Run:
+class CachedRun:
     """One unpatched run, kept so that patched ones can start in its middle: what enters each layer, each layer's
     finished queries, keys and values, head outputs, and what layers write."""
 
@@ -93,7 +93,7 @@ def edge_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run = Run(model, part.clean, part.positions)
+        run = CachedRun(model, part.clean, part.positions)
         clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
@@ -123,7 +123,7 @@ def activation_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run = Run(model, part.clean, part.positions)
+        run = CachedRun(model, part.clean, part.positions)
         clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
@@ -171,7 +171,7 @@ def path_patching(
     mean = mean_trace(model, task, batch_size=batch_size) if baseline == "mean" else None
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        run = Run(model, part.clean, part.positions)
+        run = CachedRun(model, part.clean, part.positions)
         clean = record(model, part.clean, part.positions)[0]
         moved = differences(model, clean, baseline_trace(model, part, clean, baseline, mean))
         measure, before = metric_of(model, part, run.final)
@@ -187,7 +187,7 @@ def path_patching(
 
 
 def _through_mlps(
-    model: Model, run: Run, reader: Reader, senders: list[Node], moved: Float[Tensor, "row prompt pos d_model"]
+    model: Model, run: CachedRun, reader: Reader, senders: list[Node], moved: Float[Tensor, "row prompt pos d_model"]
 ) -> Float[Tensor, "row prompt pos d_model"]:
     """How far the stream at `reader` is from the clean one when MLPs between see each row's sender moved."""
 
@@ -243,7 +243,7 @@ def stream_batches(rows: np.ndarray, stream: Float[Tensor, "prompt pos d_model"]
 
 
 def _patched_final(
-    model: Model, run: Run, reader: Reader, moved: Float[Tensor, "row prompt pos d_model"]
+    model: Model, run: CachedRun, reader: Reader, moved: Float[Tensor, "row prompt pos d_model"]
 ) -> Float[Tensor, "row prompt pos d_model"]:
     """The final stream when `reader` reads the clean stream less `moved`, and nothing else does."""
     layer, node = reader.node.layer, reader.node
@@ -269,7 +269,7 @@ def _patched_final(
 
 
 def _after_attention(
-    model: Model, run: Run, layer: int, written: Float[Tensor, "row prompt pos d_model"]
+    model: Model, run: CachedRun, layer: int, written: Float[Tensor, "row prompt pos d_model"]
 ) -> tuple[Tensor, int]:
     """The stream after the layer when its attention writes `written`."""
     mlp, x = model.parts.blocks[layer].mlp, run.streams[layer]
@@ -281,24 +281,24 @@ def _after_attention(
     return read + _mlp_out(model, run, layer, read), layer + 1
 
 
-def _mlp_out(model: Model, run: Run, layer: int, read: Float[Tensor, "row prompt pos d_model"]) -> Tensor:
+def _mlp_out(model: Model, run: CachedRun, layer: int, read: Float[Tensor, "row prompt pos d_model"]) -> Tensor:
     answers = None if run.answers is None else run.answers.repeat(len(read))
     return model.mlp_out(layer, read.flatten(0, 1), answers).view_as(read)
 
 
 def after_attention_change(
-    model: Model, run: Run, layer: int, less: Float[Tensor, "row prompt pos d_model"]
+    model: Model, run: CachedRun, layer: int, less: Float[Tensor, "row prompt pos d_model"]
 ) -> Float[Tensor, "row prompt pos d_model"]:
     """The final stream when what the layer's attention writes is less by `less`."""
     return _run_on(model, run, *_after_attention(model, run, layer, run.attention_out[layer] - less))
 
 
-def _run_on(model: Model, run: Run, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
+def _run_on(model: Model, run: CachedRun, x: Float[Tensor, "row prompt pos d_model"], first: int) -> Tensor:
     answers = None if run.answers is None else run.answers.repeat(len(x))
     return model.run(x.flatten(0, 1), first=first, answers=answers).view_as(x)
 
 
-def _after_writers(model: Model, run: Run, layer: int, rows: np.ndarray, moved: Tensor) -> Tensor:
+def _after_writers(model: Model, run: CachedRun, layer: int, rows: np.ndarray, moved: Tensor) -> Tensor:
     """The final stream when one writer a row (all of one kind and layer) writes less by `moved`."""
     less, kind = moved[torch.as_tensor(rows)], model.graph.writers[rows[0]].kind
     if kind == "input":

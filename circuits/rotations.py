@@ -28,14 +28,14 @@ from torch import Tensor
 
 from circuits.graph import Estimate, Node, NodeScores, p_value
 from circuits.model import Model
-from circuits.patching import Run, after_attention_change, metric_of, stream_batches
+from circuits.patching import CachedRun, after_attention_change, metric_of, stream_batches
 from circuits.tasks.task import Task
 from circuits.writes import Trace, record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["N_DRAWS", "ROTATION", "Content", "RotationTest", "rotation_test", "rotations"]
+__all__ = ["N_DRAWS", "ROTATION", "RotationSums", "RotationTest", "rotation_test", "rotations"]
 
 N_DRAWS = 99
 ROTATION = "rotation"
@@ -53,7 +53,7 @@ def rotations(rank: int, n_draws: int = N_DRAWS, seed: int = 0) -> Float[np.ndar
 
 
 @dataclass
-class Content:
+class RotationSums:
     """Collects, a batch of prompts at a time, what the first-order effects of rotated corruption hang on: of each head
     C = Σ Δᵀ Δ and Σ Δᵀ g, where g is the gradient at the head's output."""
 
@@ -149,7 +149,7 @@ def rotation_test(
     runs = []
     for start in range(0, len(task), batch_size):
         part = task.rows(slice(start, start + batch_size))
-        runs.append((part, Run(model, part.clean, part.positions), differences_of_heads(model, part)))
+        runs.append((part, CachedRun(model, part.clean, part.positions), differences_of_heads(model, part)))
     effects, draws = np.empty((len(task), len(nodes))), np.full((n_draws, len(nodes)), np.nan)
     for place, node in enumerate(nodes):
         moved = [each[2][node.layer][:, :, node.index] for each in runs]
@@ -167,7 +167,7 @@ def rotation_test(
 def _effects(
     model: Model,
     node: Node,
-    runs: "list[tuple[Task, Run]]",
+    runs: "list[tuple[Task, CachedRun]]",
     moved: list[Tensor],
     maps: Float[np.ndarray, "row d_head d_head"],
 ) -> Float[np.ndarray, "row prompt"]:

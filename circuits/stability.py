@@ -19,7 +19,7 @@ from circuits.graph import EdgeScores, Estimate
 from circuits.model import Model
 from circuits.tasks.task import Task
 
-__all__ = ["Alternative", "Likeness", "alternative_circuit", "circuit_likeness", "edge_inclusion"]
+__all__ = ["Alternative", "CircuitOverlap", "alternative_circuit", "circuit_likeness", "edge_inclusion"]
 
 
 def edge_inclusion(
@@ -47,7 +47,7 @@ def edge_inclusion(
 
 
 @dataclass(frozen=True)
-class Likeness:
+class CircuitOverlap:
     """How alike two circuits are, beside what each one's own prompts let one expect: two circuits are told apart where
     `jaccard` is below both floors."""
 
@@ -60,12 +60,12 @@ class Likeness:
         return self.jaccard < min(self.floor_first, self.floor_second)
 
 
-def circuit_likeness(first: Circuit, second: Circuit) -> Likeness:
+def circuit_likeness(first: Circuit, second: Circuit) -> CircuitOverlap:
     """Jaccard index of two circuits of one graph, and of the halves of the prompts of each (NaN without folds)."""
     floors = (
         halves_jaccard(one.scores, one.n_edges) if len(one.scores.folds) > 1 else np.nan for one in (first, second)
     )
-    return Likeness(jaccard(first, second), *floors)
+    return CircuitOverlap(jaccard(first, second), *floors)
 
 
 @dataclass(frozen=True)

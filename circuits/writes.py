@@ -67,7 +67,7 @@ class BothRuns:
         ]
 
 
-class Recorder:
+class WriteRecorder:
     """Taps a run and keeps what its writers write; `trace` is whole when the run is over."""
 
     def __init__(self, model: Model, embedded: Tensor, then: Tap | None = None) -> None:
@@ -96,7 +96,7 @@ def record(
     """The writes on these tokens, and the final stream; where `answers` are given, right at those positions alone as
     far as what the last MLP writes goes."""
     embedded = model.embed(tokens)
-    recorder = Recorder(model, embedded)
+    recorder = WriteRecorder(model, embedded)
     final = model.run(model.stream(embedded), tap=recorder, answers=answers)
     return recorder.trace, final
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from circuits.architectures import ARCHITECTURES, Architecture
 from circuits.attribution import edge_attribution_patching
 from circuits.formats import FORMATS as CHECKPOINT_FORMATS
-from circuits.formats import Format as CheckpointFormat
+from circuits.formats import CheckpointFormat
 from circuits.heads import KINDS
 from circuits.model import Model
 from circuits.scoring import METHODS, Method, Scored
@@ -33,7 +33,7 @@ from tracking.interventions.weights import own_weights
 from tracking.lifelines.events import EVENT_KINDS, Event, EventKind, Lifeline
 from tracking.lifelines.lifelines import link_lifelines
 from tracking.lifelines.roles import ROLE_THRESHOLDS
-from tracking.results.exports import FORMATS, Format
+from tracking.results.exports import FORMATS, ExportFormat
 from tracking.results.results import Timeline
 from tracking.training.source_kind import Shape
 from tracking.training.source_kinds import KINDS as SOURCE_KINDS
@@ -96,7 +96,7 @@ def test_an_export_format(trained: Path, tmp_path: Path) -> None:
         yield "names.txt", "\n".join(each.history.name for each in timeline.runs).encode()
 
     recorded = exported(tmp_path, trained / "run").parent / "recorded"
-    with patch.dict(FORMATS, names=Format("the runs' names", names)):
+    with patch.dict(FORMATS, names=ExportFormat("the runs' names", names)):
         assert run(["export", str(recorded), "--format", "names", "--out", str(tmp_path / "named")]) == 0
     assert (tmp_path / "named" / "names.txt").read_text() == History.open(recorded).name
 

@@ -19,7 +19,7 @@ from circuits.architectures import NativeConfig, native_module
 from circuits.checkpoint import checkpoint_hash
 from circuits.formats import (
     FORMATS,
-    Format,
+    CheckpointFormat,
     content_hash,
     entries,
     facts_inside,
@@ -357,7 +357,7 @@ def test_a_format_from_outside_is_one_entry(gpt2, tmp_path: Path, monkeypatch: p
     np.savez(tmp_path / "step10.npz", **{name: weight.numpy() for name, weight in gpt2.state_dict().items()})
     with pytest.raises(ValueError, match=r"no format reads .*step10\.npz: expected a name that ends in \.safetensors"):
         load_checkpoint(tmp_path / "step10.npz")
-    monkeypatch.setitem(FORMATS, "numpy", Format(opened, (".npz",)))
+    monkeypatch.setitem(FORMATS, "numpy", CheckpointFormat(opened, (".npz",)))
     assert Run.open(tmp_path).steps == (10,)
     model = make_model(load_checkpoint(Run.open(tmp_path)[10].source))
     torch.testing.assert_close(model.logits(TOKENS), gpt2(TOKENS).logits.detach(), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from circuits.graph import p_value
 from circuits.loading import load_model
 from circuits.model import Model
 from circuits.patching import activation_patching
-from circuits.rotations import Content, _turned, rotation_test, rotations
+from circuits.rotations import RotationSums, _turned, rotation_test, rotations
 from circuits.tasks.induction import induction_task
 from tests.models import random_task, save_induction_model, save_linear_model, tiny_model
 
@@ -42,7 +42,7 @@ def test_rotations_are_orthogonal_and_the_same_again() -> None:
 
 def test_first_order_is_exact_where_the_model_is_linear(tmp_path) -> None:
     model = load_model(save_linear_model(tmp_path))
-    task, content = random_task(model, n_prompts=5), Content()
+    task, content = random_task(model, n_prompts=5), RotationSums()
     attribution_patching(model, task, content=content, batch_size=2)
     test = rotation_test(model, task, batch_size=3)
     np.testing.assert_allclose(content.scores(model, task.name).folds, test.draws, atol=1e-8)
@@ -71,7 +71,7 @@ def test_content_that_means_nothing_is_significant_as_often_as_chance() -> None:
     model = tiny_model("gpt2")
     values = []
     for seed in range(40):
-        content = Content()
+        content = RotationSums()
         task = random_task(model, n_prompts=4, seed=seed)
         scores = attribution_patching(model, task, content=content)
         drawn = content.scores(model, task.name)

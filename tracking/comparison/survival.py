@@ -28,8 +28,8 @@ from tracking.comparison.permutation import LEAST_SPREAD, Scores, exchange, perm
 
 __all__ = [
     "Cases",
-    "Curve",
-    "Family",
+    "Distribution",
+    "SurvivalCurve",
     "TimesFit",
     "fit_times",
     "likelihood",
@@ -39,7 +39,7 @@ __all__ = [
     "turnbull",
 ]
 
-Family = Literal["log-normal", "log-logistic"]
+Distribution = Literal["log-normal", "log-logistic"]
 Cases = Float[np.ndarray, "case"]
 SMALLEST_SCALE, LARGEST_SCALE = 0.005, 20.0
 
@@ -48,7 +48,7 @@ SMALLEST_SCALE, LARGEST_SCALE = 0.005, 20.0
 
 
 @dataclass(frozen=True)
-class Curve:
+class SurvivalCurve:
     """The share that has formed by a time; it rises by `mass` somewhere inside each (`left`, `right`]."""
 
     left: Float[np.ndarray, "rise"]
@@ -75,7 +75,7 @@ class Curve:
         return left * (right / left) ** part if left > 0 else right * part
 
 
-def turnbull(low: Cases, high: Cases, *, tolerance: float = 1e-9) -> Curve:
+def turnbull(low: Cases, high: Cases, *, tolerance: float = 1e-9) -> SurvivalCurve:
     """The distribution of largest likelihood (self-consistency), for any mixture of intervals.
 
     Where all cases are seen exactly or right-censored it is one minus the Kaplan-Meier curve.
@@ -101,7 +101,7 @@ def turnbull(low: Cases, high: Cases, *, tolerance: float = 1e-9) -> Curve:
         mass = updated
         if moved < tolerance:
             break
-    return Curve(np.where(np.isin(right, pairs[exact, 1]), right, left), right, mass)
+    return SurvivalCurve(np.where(np.isin(right, pairs[exact, 1]), right, left), right, mass)
 
 
 def _rises(low: Cases, high: Cases) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +194,7 @@ class TimesFit:
     coefficients: Float[np.ndarray, "covariate"]
     scale: float
     log_likelihood: float
-    family: Family
+    family: Distribution
     scores: Float[np.ndarray, "case"]
 
     @property
@@ -213,7 +213,7 @@ def fit_times(
     high: Cases,
     covariates: Float[np.ndarray, "case covariate"],
     *,
-    family: Family = "log-normal",
+    family: Distribution = "log-normal",
     offset: "Cases | float" = 0.0,
     ridge: Float[np.ndarray, "covariate"] | float = 0.0,
     start: "TimesFit | None" = None,
@@ -254,7 +254,7 @@ def fit_times(
 
 
 def likelihood(
-    a: Cases, b: Cases, mean: Cases, scale: float, family: Family
+    a: Cases, b: Cases, mean: Cases, scale: float, family: Distribution
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log P(a < ln T <= b) of each case, and its derivatives by the mean and by ln(scale)."""
     low, high = (a - mean) / scale, (b - mean) / scale
@@ -271,7 +271,7 @@ def likelihood(
     return value, (d_low - d_high) / scale, finite_low * d_low - finite_high * d_high
 
 
-def _log_density(z: Cases, family: Family) -> Cases:
+def _log_density(z: Cases, family: Distribution) -> Cases:
     if family == "log-normal":
         return -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
     return log_expit(z) + log_expit(-z)

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.stats import t
 
 from tracking.comparison.permutation import ENOUGH, Exchange, Scores, exchange
-from tracking.comparison.survival import Cases, Family, TimesFit, fit_times, likelihood, log_ends
+from tracking.comparison.survival import Cases, Distribution, TimesFit, fit_times, likelihood, log_ends
 
 __all__ = ["TimeRatio", "estimate_effect"]
 
@@ -52,7 +52,7 @@ class TimeRatio:
     smallest_p: float
     std_error: float
     n_runs: int
-    family: Family
+    family: Distribution
     freedom: float
     n_blocks: int
     method: str
@@ -68,7 +68,7 @@ def estimate_effect(
     block: Int[np.ndarray, "case"] | None = None,
     shrunk: bool = False,
     confidence: float = 0.9,
-    family: Family = "log-normal",
+    family: Distribution = "log-normal",
     n_permutations: int = 1999,
     seed: int = 0,
     interval: bool = True,
@@ -122,9 +122,9 @@ class _Design:
     x_of_run: Float[np.ndarray, "run"]
     columns: Float[np.ndarray, "run column"]
     block: Int[np.ndarray, "run"]
-    fits: dict[tuple[float, Family], TimesFit] = field(default_factory=dict)
+    fits: dict[tuple[float, Distribution], TimesFit] = field(default_factory=dict)
 
-    def fit(self, effect: float, family: Family) -> TimesFit:
+    def fit(self, effect: float, family: Distribution) -> TimesFit:
         if (effect, family) not in self.fits:
             near = [key for key in self.fits if key[1] == family]
             start = self.fits[min(near, key=lambda key: abs(key[0] - effect))] if near else None
@@ -133,7 +133,7 @@ class _Design:
             )
         return self.fits[effect, family]
 
-    def scores(self, effect: float, family: Family) -> Scores:
+    def scores(self, effect: float, family: Distribution) -> Scores:
         fit = self.fit(effect, family)
         a, b = log_ends(self.low, self.high)
         scale, information = _information(a, b, self.rest @ fit.coefficients + effect * self.x, fit)
@@ -187,7 +187,7 @@ class _Search:
 
     design: _Design
     test: Exchange
-    family: Family
+    family: Distribution
     level: float
     by_exchange: bool
 

@@ -20,7 +20,7 @@ from circuits.graph import Node
 from tracking.lifelines.linking import Linked
 from tracking.lifelines.series import Series, profile_of_edges
 
-__all__ = ["LEVELS", "Level", "SimulatedEvent", "SimulatedRun", "count_events", "found_events", "simulate"]
+__all__ = ["LEVELS", "Difficulty", "SimulatedEvent", "SimulatedRun", "count_events", "found_events", "simulate"]
 
 VISIBLE = 0.25
 QUIET = 0.02  # standard deviation of edges that are only noise
@@ -29,7 +29,7 @@ TOLERANCE = {"hand-off": 6, "death": 3}
 
 
 @dataclass(frozen=True)
-class Level:
+class Difficulty:
     """How hard a series is.
 
     Attributes:
@@ -55,12 +55,12 @@ class Level:
     freedom: float = float("inf")
 
 
-LEVELS: dict[str, Level] = {
-    "easy": Level(kinds=10, distinct=0.8, noise=0.04, edge_noise=0.2, missed=0.005, false=0.0005),
-    "default": Level(),
-    "ambiguous": Level(kinds=3, distinct=0.15, noise=0.06),
-    "noisy": Level(noise=0.18, edge_noise=0.6, spurious=1.0, missed=0.05, false=0.006),
-    "hard": Level(kinds=3, distinct=0.2, noise=0.15, edge_noise=0.6, spurious=1.0, missed=0.05, false=0.006),
+LEVELS: dict[str, Difficulty] = {
+    "easy": Difficulty(kinds=10, distinct=0.8, noise=0.04, edge_noise=0.2, missed=0.005, false=0.0005),
+    "default": Difficulty(),
+    "ambiguous": Difficulty(kinds=3, distinct=0.15, noise=0.06),
+    "noisy": Difficulty(noise=0.18, edge_noise=0.6, spurious=1.0, missed=0.05, false=0.006),
+    "hard": Difficulty(kinds=3, distinct=0.2, noise=0.15, edge_noise=0.6, spurious=1.0, missed=0.05, false=0.006),
 }
 
 
@@ -130,7 +130,7 @@ class _World:
 
 
 def simulate(
-    level: Level | str = "default", seed: int = 0, *, n_layers: int = 6, n_heads: int = 8, n_steps: int = 60
+    level: Difficulty | str = "default", seed: int = 0, *, n_layers: int = 6, n_heads: int = 8, n_steps: int = 60
 ) -> SimulatedRun:
     """One run.
 
@@ -147,7 +147,7 @@ def simulate(
     return _observe(world, level)
 
 
-def _populate(world: _World, level: Level, n_features: int = 12) -> None:
+def _populate(world: _World, level: Difficulty, n_features: int = 12) -> None:
     rng, n_units = world.rng, world.n_layers * world.n_heads
     count = round(0.35 * n_units)
     kinds = _directions(rng, level.kinds, n_features)
@@ -260,7 +260,7 @@ def _merge(world: _World, one: _Life, other: _Life, t: int | None) -> None:
     world.told.append(("merge", [one, other], [world.lives[-1]]))
 
 
-def _observe(world: _World, level: Level) -> SimulatedRun:
+def _observe(world: _World, level: Difficulty) -> SimulatedRun:
     rng = world.rng
     n_units, n_features = world.n_layers * world.n_heads, 12
     shape = (world.n_steps, n_units)
@@ -294,7 +294,7 @@ def _observe(world: _World, level: Level) -> SimulatedRun:
     return SimulatedRun(series, _truth(world))
 
 
-def _flicker(world: _World, level: Level) -> dict[int, tuple[float, np.ndarray]]:
+def _flicker(world: _World, level: Difficulty) -> dict[int, tuple[float, np.ndarray]]:
     """Components on which nothing ever lives, with the share of steps at which each is listed, and its features."""
     if not level.flickering:
         return {}
@@ -316,7 +316,7 @@ def _matrices(edges: np.ndarray, units: np.ndarray, n_units: int) -> tuple[spars
     return tuple(found)
 
 
-def _edges(world: _World, level: Level, seen: list[_Life], units: np.ndarray, t: int) -> np.ndarray:
+def _edges(world: _World, level: Difficulty, seen: list[_Life], units: np.ndarray, t: int) -> np.ndarray:
     rng, size = world.rng, len(units)
     edges = np.zeros((3, size, size))
     who: dict[int, list[tuple[int, float]]] = {}

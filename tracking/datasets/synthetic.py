@@ -22,14 +22,14 @@ from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
 from tracking.history.history import History
 from tracking.history.records import Record
 
-__all__ = ["Rise", "history_from_drawing", "rising_history"]
+__all__ = ["PlantedRise", "history_from_drawing", "rising_history"]
 
 TASK = "repeated-tokens"
 LEVELS = {".": 0.0, "#": 1.0, "?": np.nan, **{str(tenth): tenth / 10 for tenth in range(1, 10)}}
 
 
 @dataclass(frozen=True)
-class Rise:
+class PlantedRise:
     """One rise of one component's score: `baseline + height / (1 + exp(-(x - ln(midpoint)) / width))`, x = ln(step).
 
     `midpoint` is in steps, `width` in units of ln(step); `math.inf` as midpoint is a component that never forms.
@@ -91,7 +91,7 @@ def history_from_drawing(
 
 
 def rising_history(
-    rises: Sequence[Rise],
+    rises: Sequence[PlantedRise],
     steps: Sequence[int],
     *,
     noise: float = 0.03,

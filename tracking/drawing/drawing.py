@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Curve",
+    "DrawnCurve",
     "Lane",
     "Scale",
     "Track",
@@ -87,7 +87,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Curve:
+class DrawnCurve:
     """One number over training; `family` is shared by curves that belong on one axis.
 
     A `minor` curve is the same on corrupted prompts, drawn fainter; `own` numbers are the trainer's, such as its
@@ -166,7 +166,7 @@ def carrier_colours(found: Iterable[Lane], history: History, step: int) -> dict[
     return dict(reversed(carried))
 
 
-def curves(history: History) -> tuple[Curve, ...]:
+def curves(history: History) -> tuple[DrawnCurve, ...]:
     """Every metric of a history, and the number of edges of each task's circuit, as curves."""
     found = []
     table = history.to_frame("metrics").sort_values(["name", "step"], kind="stable")
@@ -184,14 +184,14 @@ def curves(history: History) -> tuple[Curve, ...]:
         if short == "metric_clean" and several:
             label = task
         data = (tuple(rows["step"]), tuple(rows["value"]), tuple(rows["std_error"]))
-        found.append(Curve(str(name), label, family, *data, minor=short == "metric_corrupted"))
+        found.append(DrawnCurve(str(name), label, family, *data, minor=short == "metric_corrupted"))
     for task in history.tasks:
         sizes = [(step, r.circuit) for (step, at), r in sorted(history.records.items()) if at == task and r.circuit]
         sizes = [(step, circuit.n_edges) for step, circuit in sizes if circuit.status != "not_performed"]
         if sizes:
             steps, values = zip(*sizes, strict=True)
             nothing = (0.0,) * len(steps)
-            found.append(Curve(f"{task}/n_edges", task, "n_edges", steps, tuple(map(float, values)), nothing))
+            found.append(DrawnCurve(f"{task}/n_edges", task, "n_edges", steps, tuple(map(float, values)), nothing))
     return tuple(sorted(found, key=_rank))
 
 
@@ -206,7 +206,7 @@ def _parts(name: str) -> tuple[str, str, str, str]:
     return task, short, short, ""
 
 
-def _rank(curve: Curve) -> tuple[int, str, str]:
+def _rank(curve: DrawnCurve) -> tuple[int, str, str]:
     """Loss first, then what the model can do, then its circuit; the trainer's own numbers last."""
     order = ["loss", "in_context_learning_score", "task_metric", *KINDS.values(), "", "faithfulness", "n_edges"]
     place = order.index(curve.family) if curve.family in order else order.index("")

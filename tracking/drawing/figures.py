@@ -16,7 +16,7 @@ from tracking.drawing.canvas import needs_matplotlib, new_figure
 from tracking.drawing.captions import circuit_caption, figure_caption, figure_title
 from tracking.drawing.circuit_panel import draw_circuit
 from tracking.drawing.drawing import (
-    Curve,
+    DrawnCurve,
     Lane,
     carrier_colours,
     curves,
@@ -160,9 +160,9 @@ def _chosen(
     return chosen, TimeAxis(history, axis, scale_of(times, scale)), lanes(chosen)
 
 
-def _families(history: History) -> dict[str, list[Curve]]:
+def _families(history: History) -> dict[str, list[DrawnCurve]]:
     """Curves by the axis they share, in their order."""
-    found: dict[str, list[Curve]] = {}
+    found: dict[str, list[DrawnCurve]] = {}
     for curve in curves(history):
         if not curve.own:
             found.setdefault(curve.family, []).append(curve)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracking.drawing.drawing import (
-    Curve,
+    DrawnCurve,
     Lane,
     Track,
     first_formations,
@@ -35,7 +35,7 @@ INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
-def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[Curve]) -> Callable[["Axes"], None]:
+def curve_panel(run: RunTimeline, clock: TimeAxis, family: str, some: Sequence[DrawnCurve]) -> Callable[["Axes"], None]:
     def draw(axes: "Axes") -> None:
         axes.set_title(unit_of(family).split(" (")[0].capitalize(), loc="left")
         unit = unit_of(family)
@@ -69,7 +69,7 @@ def _legend(axes: "Axes", labels: Sequence[str]) -> None:
         axes.legend(loc="best", ncols=2, columnspacing=1.0, **looks)
 
 
-def _place_among(curve: Curve, main: Sequence[Curve]) -> int:
+def _place_among(curve: DrawnCurve, main: Sequence[DrawnCurve]) -> int:
     """Which of the main curves it is, or which it goes with: that of the same task."""
     task = curve.name.rpartition("/")[0]
     return next(

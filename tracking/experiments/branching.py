@@ -28,7 +28,7 @@ from tracking.checkpoints.runs import Run
 from tracking.execution.locks import held
 from tracking.experiments.training_hooks import StepsAround, measures, read_log
 from tracking.interventions.applying import LOG, stepping_in
-from tracking.interventions.components import Source
+from tracking.interventions.components import Donor
 from tracking.interventions.interventions import Intervention, check_interventions
 from tracking.training.sources import loss_weights
 from tracking.training.training import (
@@ -237,7 +237,7 @@ def _check_options(config: TrainingConfig, interventions: Sequence[Intervention]
 
 def _located(each: Intervention, model: Model) -> str:
     """The checkpoint by its folder, and the component of it that is meant."""
-    source = Source.parse(each.how)
+    source = Donor.parse(each.how)
     place = str(Path(source.checkpoint).resolve())
     component = source.component
     if component is None:

@@ -42,7 +42,7 @@ from circuits.suggestions import suggest
 from tracking.experiments.curricula import with_windows
 from tracking.training.hyperparameters import TrainingConfig
 
-__all__ = ["Choice", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
+__all__ = ["Categorical", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
 
 SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "base", "grid", "settings", "random")
 SPACE_KEYS = ("tasks", "n_prompts", "base", "space")
@@ -74,7 +74,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Categorical:
     """One of some values."""
 
     values: tuple[Any, ...]
@@ -104,7 +104,7 @@ class SweepPlan:
 class Space:
     """What a search chooses from; `base` are the options that all runs share."""
 
-    choices: Mapping[str, "Range | Choice"]
+    choices: Mapping[str, "Range | Categorical"]
     base: Mapping[str, Any] = field(default_factory=dict)
     recording: Mapping[str, Any] = field(default_factory=dict)
 
@@ -252,9 +252,9 @@ def _drawn(random: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: choice.draw(rng) for name, choice in choices.items()} for _ in range(count)]
 
 
-def _choice(name: str, value: Any) -> "Range | Choice":
+def _choice(name: str, value: Any) -> "Range | Categorical":
     if isinstance(value, list) and value:
-        return Choice(tuple(value))
+        return Categorical(tuple(value))
     if isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "scale", "whole"}:
         ends = value["low"], value["high"]
         if all(isinstance(end, int | float) for end in ends):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from tracking.formation.crossings import crossing
 from tracking.lifelines.states import hold_level, holds, stretches
 
-__all__ = ["Passage", "Visit", "first_passages", "interval", "visits"]
+__all__ = ["Passage", "StretchAtBar", "first_passages", "interval", "visits"]
 
 GUARD = 0.9  # of a tail: the draws know the noise only as well as it was estimated
 
@@ -36,7 +36,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Visit:
+class StretchAtBar:
     """One stretch with the bar: how it began and ended; None where it is there at the first or last checkpoint."""
 
     rise: Passage | None
@@ -52,7 +52,7 @@ def visits(
     floor: float = 0.0,
     has: Bool[np.ndarray, "step"] | None = None,
     rng: np.random.Generator | None = None,
-) -> tuple[Visit, ...]:
+) -> tuple[StretchAtBar, ...]:
     """Every stretch in which the path has its bar.
 
     Args:
@@ -73,7 +73,7 @@ def visits(
         last = found[place + 1].start if place + 1 < len(found) else len(x)
         rise = _rise(path, draws, drawn, x, bar, (first, stretch.start, last), rng) if stretch.born else None
         loss = _loss(path, draws, drawn, x, hold, (stretch.start, stretch.stop, last), rng) if stretch.lost else None
-        seen.append(Visit(rise, loss))
+        seen.append(StretchAtBar(rise, loss))
     return tuple(seen)
 
 

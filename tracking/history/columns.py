@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BAR_KINDS", "CENSORINGS", "COLUMNS", "MEASURED", "STATES", "TABLES", "BarKind", "Censoring", "Column"]
 __all__ += ["CONTROLS", "STAGE", "Control", "State", "Table", "frame_of", "kind_of", "typed"]
 
-Kind = Literal["text", "integer", "number", "flag"]
+ColumnKind = Literal["text", "integer", "number", "flag"]
 
 State = Literal[
     "formed",
@@ -48,7 +48,7 @@ class Column:
     """One column; `values` is the closed list of its values, empty where any value of its kind may stand."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     about: str
     values: tuple[str, ...] = ()
 
@@ -217,12 +217,12 @@ TABLES: Mapping[str, Table] = {
 }
 MEASURED: tuple[Literal["scores", "edges", "metrics"], ...] = ("scores", "edges", "metrics")
 COLUMNS: Mapping[str, tuple[str, ...]] = {name: table.names for name, table in TABLES.items()}
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, ColumnKind] = {
     column.name: column.kind for table in TABLES.values() for column in (*table.columns, STAGE)
 }
 
 
-def kind_of(column: str) -> Kind:
+def kind_of(column: str) -> ColumnKind:
     """What a column of any of the tables holds: a column means one thing in all of them."""
     return _KINDS[column]
 

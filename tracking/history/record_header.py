@@ -18,9 +18,9 @@ from circuits.circuit import graph_from_dict
 from circuits.decoding import as_type, open_regular, parse_json
 from circuits.graph import ModelGraph
 
-__all__ = ["EDGE_PARTS", "EdgePart", "Status", "header_checksum", "read_header"]
+__all__ = ["EDGE_PARTS", "EdgePart", "RecordStatus", "header_checksum", "read_header"]
 
-Status = Literal["performed", "not_performed", "overshoots", "unstable", "unknown", "failed"]
+RecordStatus = Literal["performed", "not_performed", "overshoots", "unstable", "unknown", "failed"]
 EdgePart = Literal["value", "std_error", "folds", "kept"]
 EDGE_PARTS: tuple[EdgePart, ...] = ("value", "std_error", "folds", "kept")
 
@@ -47,7 +47,7 @@ class _RecordHeader(msgspec.Struct):
     step: Annotated[int, msgspec.Meta(ge=0)]
     task: str
     tokens: float | None
-    status: Status
+    status: RecordStatus
     reason: str
     provenance: dict[str, Any]
     scores: dict[str, _ScoresHeader]

@@ -24,7 +24,7 @@ from circuits.circuit import Circuit, graph_from_dict
 from circuits.decoding import read_json
 from circuits.files import name_for_file, write_beside
 from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
-from tracking.history.record_header import EDGE_PARTS, EdgePart, Status, header_checksum, read_header
+from tracking.history.record_header import EDGE_PARTS, EdgePart, RecordStatus, header_checksum, read_header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class Record:
     scores: Mapping[str, NodeScores] = field(default_factory=dict)
     circuit: Circuit | None = None
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    status: Status = "unknown"
+    status: RecordStatus = "unknown"
     reason: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from torch import nn
 from circuits.checkpoint import read_weights
 from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
-from tracking.influence.targets import Curve, Date, curve_named, date_of, values_at
+from tracking.influence.targets import Crossing, TargetCurve, curve_named, date_of, values_at
 from tracking.influence.unrolled import flat
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.training import STATE, TrainingState, load_state, reproducible, training_step
@@ -34,9 +34,9 @@ class OpenedRun:
 
     run: Run
     config: TrainingConfig
-    curve: Curve
+    curve: TargetCurve
     measured: dict[int, np.ndarray]
-    date: Date
+    date: Crossing
     states: tuple[int, ...]
 
     def state_at(self, step: int) -> TrainingState:
@@ -116,7 +116,7 @@ def _configuration(run: Run) -> TrainingConfig:
     return config
 
 
-def _never(curve: Curve, measured: dict[int, np.ndarray], name: str) -> str:
+def _never(curve: TargetCurve, measured: dict[int, np.ndarray], name: str) -> str:
     sign = -1.0 if curve.falling else 1.0
     best = {step: float((sign * values).max()) for step, values in measured.items()}
     first, top = min(measured), max(best, key=lambda step: best[step])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuits.loading import open_module
-from tracking.influence.targets import Curve, Date
+from tracking.influence.targets import Crossing, TargetCurve
 from tracking.influence.unrolled import Progress, Sensitivities, flat
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import sequence_costs
@@ -30,8 +30,8 @@ __all__ = ["gradient_products"]
 
 def gradient_products(
     config: TrainingConfig,
-    curve: Curve,
-    date: Date,
+    curve: TargetCurve,
+    date: Crossing,
     module_at: Callable[[int], nn.Module],
     kept: Sequence[int],
     measured: "Mapping[int, np.ndarray]",
@@ -66,7 +66,7 @@ def gradient_products(
     return Sensitivities(anchors[0], np.stack(sources), -sign * scale / slope * np.stack(products))
 
 
-def _gradient_of(curve: Curve, date: Date, module: nn.Module) -> Tensor:
+def _gradient_of(curve: TargetCurve, date: Crossing, module: nn.Module) -> Tensor:
     with sdpa_kernel(SDPBackend.MATH):
         value = curve.values(open_module(module))[date.component]
         return flat(torch.autograd.grad(value, list(module.parameters()), materialize_grads=True))

@@ -33,7 +33,7 @@ from tracking.training.objective import sequence_costs
 from tracking.training.source_tasks import SOURCE_TASK, source_task
 from tracking.training.training import data_batch
 
-__all__ = ["Curve", "Date", "bend_of", "cotangents", "curve_named", "date_of", "values_at"]
+__all__ = ["Crossing", "TargetCurve", "bend_of", "cotangents", "curve_named", "date_of", "values_at"]
 
 PROBE_SEED = 2**20
 """Of the data on which a loss is measured: no training begins there."""
@@ -42,7 +42,7 @@ Values = Callable[[Model], Float[Tensor, "component"]]
 
 
 @dataclass(frozen=True)
-class Curve:
+class TargetCurve:
     """What is measured: one value a component, of which the largest counts; `components` names them.
 
     `bar` is None where it is to be half way between the first and the last value; `falling` where it is crossed from
@@ -57,7 +57,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Date:
+class Crossing:
     """A crossing: `step` lies between the kept steps `before` and `after`, and `component` is the one that crosses."""
 
     step: float
@@ -77,7 +77,7 @@ def curve_named(
     threshold: float | None = None,
     n_prompts: int = 64,
     seed: int = 0,
-) -> Curve:
+) -> TargetCurve:
     """A role (`induction`), a head's score (`a1.h0:induction`), a task (`task/induction`, `task/source:NAME`) or a loss
     (`loss`, `loss/SOURCE`).
 
@@ -87,7 +87,7 @@ def curve_named(
     what, _, which = name.partition("/")
     if what == "task" and which.startswith(SOURCE_TASK):
         asked = source_task(which, config.to_dict(), n_prompts=n_prompts, seed=seed)
-        return Curve(name, lambda of: _task_value(of, asked)[None], bar=threshold)
+        return TargetCurve(name, lambda of: _task_value(of, asked)[None], bar=threshold)
     head, _, kind = name.rpartition(":")
     heads = tuple(node.name for node in model.graph.heads)
     if kind in KINDS:
@@ -100,13 +100,13 @@ def curve_named(
             return torch.cat([_patterns(of, rows, kind, period) for period, rows in probes]).mean(0)[chosen]
 
         bar = ROLE_THRESHOLDS.get(kind) if threshold is None else threshold
-        return Curve(name, scores, tuple(heads[place] for place in chosen), bar)
+        return TargetCurve(name, scores, tuple(heads[place] for place in chosen), bar)
     if what == "task" and which in TASKS:
         task = make_task(which, model, n_prompts=n_prompts, seed=seed)
-        return Curve(name, lambda of: _task_value(of, task)[None], bar=threshold)
+        return TargetCurve(name, lambda of: _task_value(of, task)[None], bar=threshold)
     numbers = {source.name: number for number, source in enumerate(config.sources)}
     if what == "loss" and (not which or which in numbers):
-        return Curve(name, _loss(config, numbers.get(which)), bar=threshold, falling=True)
+        return TargetCurve(name, _loss(config, numbers.get(which)), bar=threshold, falling=True)
     tasks = ", ".join(f"task/{each}" for each in (*TASKS, f"{SOURCE_TASK}NAME"))
     losses = ", ".join(f"loss/{each}" for each in numbers)
     raise ValueError(
@@ -149,12 +149,12 @@ def _loss(config: TrainingConfig, source: int | None) -> Values:
 
 
 @torch.no_grad()
-def values_at(curve: Curve, module: nn.Module) -> Float[np.ndarray, "component"]:
+def values_at(curve: TargetCurve, module: nn.Module) -> Float[np.ndarray, "component"]:
     """The curve of every component, as the module's weights stand."""
     return curve.values(open_module(module)).double().cpu().numpy()
 
 
-def date_of(curve: Curve, measured: Mapping[int, Float[np.ndarray, "component"]]) -> Date | None:
+def date_of(curve: TargetCurve, measured: Mapping[int, Float[np.ndarray, "component"]]) -> Crossing | None:
     """The first crossing of the bar that is held; None where there is none, or where it was crossed at the first step.
 
     Raises:
@@ -173,11 +173,11 @@ def date_of(curve: Curve, measured: Mapping[int, Float[np.ndarray, "component"]]
         component = int((sign * measured[after]).argmax())
         low, high = sign * measured[before][component], sign * measured[after][component]
         step = before + (after - before) * float((bar - low) / (high - low))
-        return Date(step, float(bar), before, after, float(low), float(high), component)
+        return Crossing(step, float(bar), before, after, float(low), float(high), component)
     return None
 
 
-def bend_of(curve: Curve, date: Date, measured: Mapping[int, Float[np.ndarray, "component"]]) -> float:
+def bend_of(curve: TargetCurve, date: Crossing, measured: Mapping[int, Float[np.ndarray, "component"]]) -> float:
     """|y″ / y′| at the date, per step, of the component that crosses: how fast its slope changes from one stretch
     between kept steps to the next.  0 where nothing is kept beyond.
 
@@ -195,7 +195,9 @@ def bend_of(curve: Curve, date: Date, measured: Mapping[int, Float[np.ndarray, "
     return abs((high - low) / (last - first) / own) if last > first and own else 0.0
 
 
-def cotangents(curve: Curve, date: Date, module_at: Callable[[int], nn.Module]) -> dict[int, Float[Tensor, "weight"]]:
+def cotangents(
+    curve: TargetCurve, date: Crossing, module_at: Callable[[int], nn.Module]
+) -> dict[int, Float[Tensor, "weight"]]:
     """∂τ/∂θ at the two kept steps around the date."""
     gap, rise = date.after - date.before, date.y_after - date.y_before
     sign = -1.0 if curve.falling else 1.0
@@ -213,7 +215,7 @@ def cotangents(curve: Curve, date: Date, module_at: Callable[[int], nn.Module]) 
     return found
 
 
-def nodes_of(curve: Curve, date: Date) -> Sequence[Node]:
+def nodes_of(curve: TargetCurve, date: Crossing) -> Sequence[Node]:
     """The component that crosses, where the curve is one of heads."""
     name = curve.components[date.component]
     return [Node.parse(name)] if name else []

@@ -20,7 +20,7 @@ from circuits.loading import load_model
 from circuits.model import Model
 from circuits.suggestions import suggest
 from tracking.interventions.activations import ABLATIONS, PATTERNS, StandIn, pattern_of
-from tracking.interventions.components import Source
+from tracking.interventions.components import Donor
 from tracking.interventions.weights import frozen, graft, masked_gradient, reinitialise
 
 __all__ = ["ACTIONS", "ADJUSTABLE", "ORDERS", "Action"]
@@ -101,7 +101,7 @@ class Action:
 
 
 def _graft(model: Model, node: Node, how: str, seed: int, optimizer: Optimizer | None) -> None:
-    source = Source.parse(how)
+    source = Donor.parse(how)
     donor = load_model(source.checkpoint, device=model.device)
     graft(model, node, donor, theirs=source.component, optimizer=optimizer)
 

@@ -24,7 +24,7 @@ from circuits.loading import load_model
 from circuits.model import Model
 from circuits.parts import Attention, Mlp
 from circuits.suggestions import suggest
-from tracking.interventions.components import Source, named
+from tracking.interventions.components import Donor, named
 
 __all__ = ["ABLATIONS", "PATTERNS", "StandIn", "ablated", "clamped", "measured_with", "pattern_of", "standing_in"]
 
@@ -88,7 +88,7 @@ def pattern_of(how: str, head: Node, model: Model) -> PatternOf:
     """
     if how in PATTERNS:
         return PATTERNS[how]
-    source = Source.parse(how)
+    source = Donor.parse(how)
     other = _loaded(source.checkpoint, str(model.device))
     theirs = Node.parse(source.component or head.name)
     if theirs not in other.graph.heads:

@@ -7,11 +7,11 @@ from circuits.graph import ModelGraph, Node
 from circuits.suggestions import suggest
 from tracking.checkpoints.runs import Run
 
-__all__ = ["Source", "head_or_mlp", "named"]
+__all__ = ["Donor", "head_or_mlp", "named"]
 
 
 @dataclass(frozen=True)
-class Source:
+class Donor:
     """A checkpoint, and one component of it, that weights or patterns are taken from.
 
     >>> Source.parse("runs/a@400:a1.h0")
@@ -23,7 +23,7 @@ class Source:
     component: str | None = None
 
     @staticmethod
-    def parse(text: str) -> "Source":
+    def parse(text: str) -> "Donor":
         """`FOLDER`, `RUN@STEP`, and either with `:COMPONENT`.
 
         Raises:
@@ -35,7 +35,7 @@ class Source:
             raise ValueError(f"expected a checkpoint such as runs/a@400:a1.h0, got {text!r}")
         if component:
             Node.parse(component)
-        return Source(folder, int(step) if step else None, component or None)
+        return Donor(folder, int(step) if step else None, component or None)
 
     @property
     def checkpoint(self) -> str:

@@ -19,13 +19,13 @@ from circuits.graph import Node, Reader, half_of_fold
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Likeness", "circuit_likeness"]
+__all__ = ["Similarity", "circuit_likeness"]
 
 MEASURES = ("node_jaccard", "edge_jaccard", "weighted_jaccard", "rank_correlation")
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Similarity:
     """Four numbers in [0, 1] (the correlation in [-1, 1]), and `floor` the same between halves of one snapshot.
 
     `weighted_jaccard` is sum min / sum max of the magnitudes of edge scores, each circuit's scaled to sum to 1;
@@ -36,7 +36,7 @@ class Likeness:
     edge_jaccard: float
     weighted_jaccard: float
     rank_correlation: float
-    floor: "Likeness | None" = None
+    floor: "Similarity | None" = None
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: measure, value, noise_floor."""
@@ -46,7 +46,7 @@ class Likeness:
         return pd.DataFrame({"measure": MEASURES, "value": [getattr(self, n) for n in MEASURES], "noise_floor": floors})
 
 
-def circuit_likeness(before: Circuit, after: Circuit, *, partners: Mapping[Node, Node] | None = None) -> Likeness:
+def circuit_likeness(before: Circuit, after: Circuit, *, partners: Mapping[Node, Node] | None = None) -> Similarity:
     """Compare two circuits of one graph; `partners` renames the components of `before` (see
     `tracking.matching.matching`).
 
@@ -65,7 +65,7 @@ def circuit_likeness(before: Circuit, after: Circuit, *, partners: Mapping[Node,
     if not floors:
         return found
     lowest = {name: min(getattr(floor, name) for floor in floors) for name in MEASURES}
-    return replace(found, floor=Likeness(**lowest))
+    return replace(found, floor=Similarity(**lowest))
 
 
 def _renamed(circuit: Circuit, partners: Mapping[Node, Node]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,14 +83,14 @@ def _compare(
     kept_first: Bool[np.ndarray, "writer reader"],
     second: Float[np.ndarray, "writer reader"],
     kept_second: Bool[np.ndarray, "writer reader"],
-) -> Likeness:
+) -> Similarity:
     either = kept_first | kept_second
     nodes = [np.r_[kept.any(axis=1), kept.any(axis=0)] for kept in (kept_first, kept_second)]
     one, other = (np.abs(scores) / max(np.abs(scores).sum(), 1e-300) for scores in (first, second))
     rank = 1.0
     if either.sum() > 2 and np.ptp(first[either]) > 0 and np.ptp(second[either]) > 0:
         rank = float(stats.spearmanr(first[either], second[either]).statistic)
-    return Likeness(
+    return Similarity(
         _jaccard(nodes[0], nodes[1]),
         _jaccard(kept_first, kept_second),
         float(np.minimum(one, other).sum() / max(np.maximum(one, other).sum(), 1e-300)),
@@ -103,7 +103,7 @@ def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / union) if union else 1.0
 
 
-def _floor(circuit: Circuit) -> Likeness | None:
+def _floor(circuit: Circuit) -> Similarity | None:
     """Two halves of the prompts, each keeping as many of its largest edges as the whole does."""
     folds = circuit.scores.folds
     if len(folds) < 2 or not circuit.kept.any():

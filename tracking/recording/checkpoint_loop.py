@@ -32,7 +32,7 @@ from tracking.history.records import (
 )
 from tracking.recording.measuring import TRAINING, Settings, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
-from tracking.recording.summary import State, UnitResult
+from tracking.recording.summary import UnitResult, UnitState
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -57,7 +57,7 @@ class Visit:
     lock: ExitStack
     results: list[UnitResult] = field(default_factory=list)
 
-    def note(self, unit: str, state: State, reason: str = "") -> None:
+    def note(self, unit: str, state: UnitState, reason: str = "") -> None:
         self.results.append(UnitResult(self.checkpoint.step, unit, state, reason))
 
 

@@ -63,7 +63,7 @@ Sink = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class State:
+class WeightsCopy:
     """The weights of one step, copied."""
 
     step: int
@@ -131,7 +131,7 @@ class Recorder:
         self._known: dict[int, str] = {}
         self._warned: set[str] = set()
         self._before: tuple[int, dict[str, float]] | None = None
-        self._between: list[State] = []
+        self._between: list[WeightsCopy] = []
         self._seen: tuple[int, nn.Module, int] | None = None
         self._stride, self._told, self._n_measured = 1, False, 0
         for module in LOADED:  # now, and not in the middle of the training
@@ -261,7 +261,7 @@ class Recorder:
         for each in interventions:
             each.nodes(self._model.graph)
         try:
-            self._measure(State(step, tokens, module.state_dict()), interventions)
+            self._measure(WeightsCopy(step, tokens, module.state_dict()), interventions)
         except Exception as error:
             if first:
                 self._model = None
@@ -278,7 +278,7 @@ class Recorder:
             self._warned.add(kind)
             warnings.warn(f"{what} (the training goes on; this is said once)", RuntimeWarning, stacklevel=2)
 
-    def _measure(self, now: State, interventions: Sequence[Intervention]) -> None:
+    def _measure(self, now: WeightsCopy, interventions: Sequence[Intervention]) -> None:
         found = [self._record(now, interventions)]
         self._n_measured += 1
         before, values = self._before, found[0][1]
@@ -304,7 +304,9 @@ class Recorder:
                 name = getattr(sink, "__qualname__", type(sink).__name__).partition(".")[0]
                 self._warn(f"sink {number}", f"the numbers of step {step} did not go to {name}: {error}")
 
-    def _record(self, state: State, interventions: Sequence[Intervention]) -> tuple[State, dict[str, float]]:
+    def _record(
+        self, state: WeightsCopy, interventions: Sequence[Intervention]
+    ) -> tuple[WeightsCopy, dict[str, float]]:
         """One measurement, written unless it is there; gives its numbers."""
         assert self._model is not None
         entered = self._clock()
@@ -331,9 +333,9 @@ class Recorder:
         before: tuple[int, dict[str, float]],
         now: tuple[int, dict[str, float]],
         interventions: Sequence[Intervention],
-    ) -> list[tuple[State, dict[str, float]]]:
+    ) -> list[tuple[WeightsCopy, dict[str, float]]]:
         """Measure what was kept between two measurements, halving the gap that moved most, while it can be paid."""
-        found: list[tuple[State, dict[str, float]]] = []
+        found: list[tuple[WeightsCopy, dict[str, float]]] = []
         places = [before, now]
         kept = list(self._between)
         while kept and self.pace.affordable(len(found) + 2):
@@ -360,7 +362,7 @@ class Recorder:
         last = self._between[-1].step if self._between else self.pace.last
         if step - last >= spacing:
             weights = {name: weight.detach().clone() for name, weight in unwrapped(model).state_dict().items()}
-            self._between = [*self._between, State(step, tokens, weights)][-lookback:]
+            self._between = [*self._between, WeightsCopy(step, tokens, weights)][-lookback:]
 
     # -- beginning and going on -----------------------------------------------------------------------------------
 
@@ -390,7 +392,7 @@ class Recorder:
                 file.rename(place / file.name)
         self._known = {known: digest for known, digest in self._known.items() if known < step}
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: WeightsCopy) -> None:
         assert self._model is not None
         assert self._checkpoints is not None
         write_into(self._model.module, state.weights)

@@ -132,7 +132,7 @@ def _task(
     from circuits.attribution import attribution_patching
     from circuits.discovery import examine
     from circuits.patching import activation_patching
-    from circuits.rotations import ROTATION, Content
+    from circuits.rotations import ROTATION, RotationSums
 
     method: Any = settings.method
     found = examine(model, task, method=method, target=settings.target, **settings.options)
@@ -148,7 +148,7 @@ def _task(
         metrics["faithfulness_in_sample"] = circuit.in_sample
     scores = {}
     if task.metric.differentiable:
-        attribution, rotation, content = found.nodes, found.rotation, Content()
+        attribution, rotation, content = found.nodes, found.rotation, RotationSums()
         if attribution is None or rotation is None:
             attribution = attribution_patching(model, task, content=content)
             rotation = content.scores(model, task.name)

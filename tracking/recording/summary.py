@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Events", "Ledger", "Progress", "RecordingSummary", "State", "UnitResult"]
+__all__ = ["Events", "Ledger", "Progress", "RecordingSummary", "UnitResult", "UnitState"]
 
 Progress = Callable[[str, int, int], None]
 Events = Callable[[Mapping[str, Any]], None]
-State = Literal["done", "skipped", "failed", "changed"]
+UnitState = Literal["done", "skipped", "failed", "changed"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class UnitResult:
 
     step: int
     unit: str
-    state: State
+    state: UnitState
     reason: str = ""
 
 
@@ -82,7 +82,7 @@ class Ledger:
         self.checkpoints += 1
         seconds = time.monotonic() - self.begun
 
-        def named(state: State) -> list[str]:
+        def named(state: UnitState) -> list[str]:
             return [result.unit for result in results if result.state == state]
 
         event = {
@@ -106,7 +106,7 @@ class Ledger:
         """In order of step and unit, whoever measured what."""
         found = sorted(self.results, key=lambda result: (result.step, self.order[result.unit]))
 
-        def of(state: State) -> tuple[tuple[int, str], ...]:
+        def of(state: UnitState) -> tuple[tuple[int, str], ...]:
             return tuple((result.step, result.unit) for result in found if result.state == state)
 
         failed = tuple((result.step, result.unit, result.reason) for result in found if result.state == "failed")

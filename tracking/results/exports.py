@@ -1,7 +1,7 @@
 """Export formats: what each is for, what reads it, and what writes it.
 
-To add one, put a `Format` into `FORMATS`.  Asking for a format that does not exist, or whose library is missing, is
-refused before any work.
+To add one, put an `ExportFormat` into `FORMATS`.  Asking for a format that does not exist, or whose library is missing,
+is refused before any work.
 """
 
 import json
@@ -25,7 +25,7 @@ from tracking.results.timeline import as_timeline, json_file
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Format", "check_formats", "export_timeline"]
+__all__ = ["FORMATS", "ExportFormat", "check_formats", "export_timeline"]
 
 # The bytes of a file, or what writes them.
 Content = bytes | Callable[[BinaryIO], None]
@@ -37,7 +37,7 @@ def _no_files(timeline: Timeline) -> Iterable[tuple[str, Content]]:
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """What a format is for, and what writes it: `files` gives names and contents; `client` is another tool's own, which
     wants a folder.  `extra` is the module, and the extra of this package, that it needs."""
 
@@ -86,20 +86,22 @@ def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:
         yield f"{table}.parquet", partial(write, table)
 
 
-FORMATS: dict[str, Format] = {
-    "json": Format("everything in one file, as the JSON Schema says", json_file),
-    "csv": Format("one table a file, for anything, and `tables.json` beside them", _csv_files),
-    "parquet": Format("one table a file, for pandas, R and DuckDB", _parquet_files),
-    "netcdf": Format("everything as arrays, for xarray and R", netcdf_files),
-    "zarr": Format("everything as arrays in chunks, for xarray and Julia", zarr_files, extra="zarr"),
-    "gexf": Format("circuits over time, for Gephi's timeline", gexf_files),
-    "graphml": Format("the circuit of each step, for networkx, igraph and yEd", graphml_files),
-    "lineage": Format(
+FORMATS: dict[str, ExportFormat] = {
+    "json": ExportFormat("everything in one file, as the JSON Schema says", json_file),
+    "csv": ExportFormat("one table a file, for anything, and `tables.json` beside them", _csv_files),
+    "parquet": ExportFormat("one table a file, for pandas, R and DuckDB", _parquet_files),
+    "netcdf": ExportFormat("everything as arrays, for xarray and R", netcdf_files),
+    "zarr": ExportFormat("everything as arrays in chunks, for xarray and Julia", zarr_files, extra="zarr"),
+    "gexf": ExportFormat("circuits over time, for Gephi's timeline", gexf_files),
+    "graphml": ExportFormat("the circuit of each step, for networkx, igraph and yEd", graphml_files),
+    "lineage": ExportFormat(
         "who carried each function after whom, as a graph of events, for networkx and Gephi", lineage_files
     ),
-    "trace": Format("lifelines as tracks, for Perfetto and Chrome", trace_files),
-    "tensorboard": Format("metrics, scores and strengths as scalars", client=write_tensorboard, extra="tensorboard"),
-    "wandb": Format(
+    "trace": ExportFormat("lifelines as tracks, for Perfetto and Chrome", trace_files),
+    "tensorboard": ExportFormat(
+        "metrics, scores and strengths as scalars", client=write_tensorboard, extra="tensorboard"
+    ),
+    "wandb": ExportFormat(
         "a Weights & Biases run, offline unless WANDB_MODE says otherwise", client=write_wandb, extra="wandb"
     ),
 }

@@ -24,8 +24,8 @@ SURE = 0.05
 MOST_EVENTS = 6
 MOST_OFFERS = 6
 
-Tokens = Mapping[int, float | None]
-"""Tokens seen at each step, None where unknown."""
+TokensAtStep = Mapping[int, float | None]
+"""TokensAtStep seen at each step, None where unknown."""
 
 
 def findings(history: History, lifelines: Lifelines, table: FormationTable) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def _listed(steps: Sequence[int]) -> str:
     return ", ".join(map(str, steps))
 
 
-def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: Tokens) -> str:
+def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: TokensAtStep) -> str:
     form = [row for row in rows if row.clock == "form"]
     first = [row for row in form if row.rise == 1]
     main = _main(first)
@@ -142,7 +142,7 @@ def _names(nodes: Sequence[object]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _dated(row: Formation, confidence: float, tokens: Tokens) -> str:
+def _dated(row: Formation, confidence: float, tokens: TokensAtStep) -> str:
     match row.state:
         case "there from the start" | "there from the start and lost":
             first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
@@ -184,7 +184,7 @@ def _by(row: Formation) -> str:
     return f"{row.definition} {row.bar:.3g}" if row.definition == MAIN[0] else row.definition
 
 
-def _tokens(tokens: Tokens, *steps: float) -> str:
+def _tokens(tokens: TokensAtStep, *steps: float) -> str:
     """`1.07B and 2.1B tokens`; nothing where a step's tokens are not known."""
     seen = [tokens.get(int(step)) for step in steps]
     known = [count for count in seen if count is not None]

@@ -9,9 +9,9 @@ import msgspec
 
 from tracking.checkpoints.names import Stage
 from tracking.history.columns import TABLES, Table
-from tracking.history.record_header import Status
+from tracking.history.record_header import RecordStatus
 
-__all__ = ["Head", "Records", "Run", "TimelineFile"]
+__all__ = ["Head", "Records", "StoredRun", "TimelineFile"]
 
 KINDS: dict[str, Any] = {
     "text": list[str | None],
@@ -42,11 +42,11 @@ class Records(msgspec.Struct):
     step: list[int]
     task: list[str]
     tokens: list[float | None]
-    status: list[Status]
+    status: list[RecordStatus]
     reason: list[str]
     measure: list[str | None]
     target: list[float | None]
-    circuit_status: list[Status | None]
+    circuit_status: list[RecordStatus | None]
     faithfulness: list[float | None]
     faithfulness_std_error: list[float | None]
     n_prompts: list[int]
@@ -58,7 +58,7 @@ else:  # a type checker cannot follow columns that are made into types
     Tables = msgspec.defstruct("Tables", [(name, _table(table)) for name, table in TABLES.items()])
 
 
-class Run(msgspec.Struct):
+class StoredRun(msgspec.Struct):
     """One run."""
 
     name: str
@@ -77,4 +77,4 @@ class Run(msgspec.Struct):
 class TimelineFile(Head):
     """All of it."""
 
-    runs: list[Run] = []
+    runs: list[StoredRun] = []

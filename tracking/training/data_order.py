@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 
 from tracking.training.sequences import Repeats, batch
 
-__all__ = ["Order", "ordered_batch", "repeated_share"]
+__all__ = ["DataOrder", "ordered_batch", "repeated_share"]
 
-Order = Literal["reversed", "shuffled", "repeats-first", "repeats-last"]
+DataOrder = Literal["reversed", "shuffled", "repeats-first", "repeats-last"]
 
 
 def ordered_batch(
-    repeats: Repeats, size: int, *, order: Order, window: tuple[int, int], index: int, data_seed: int, seed: int = 0
+    repeats: Repeats, size: int, *, order: DataOrder, window: tuple[int, int], index: int, data_seed: int, seed: int = 0
 ) -> Int[np.ndarray, "batch pos"]:
     """The batch that stands at `index` of the data when its window [first, last) is put in another order.
 
@@ -41,7 +41,7 @@ def ordered_batch(
 
 @lru_cache(maxsize=2)
 def _dealt(
-    repeats: Repeats, size: int, order: Order, window: tuple[int, int], data_seed: int
+    repeats: Repeats, size: int, order: DataOrder, window: tuple[int, int], data_seed: int
 ) -> Int[np.ndarray, "batch pos"]:
     """Every sequence of the window, in order."""
     rows = np.concatenate([batch(repeats, size, seed=data_seed, index=index) for index in range(*window)])

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from tracking.training.source_kind import Kind, Questions, Sequences, Shape
+from tracking.training.source_kind import Questions, Sequences, Shape, SourceKind
 
 __all__ = ["Association", "InContextClassification", "ModularArithmetic", "PlantedStrings"]
 
@@ -26,7 +26,7 @@ OPERATIONS: dict[str, np.ufunc] = {"add": np.add, "subtract": np.subtract, "mult
 
 
 @dataclass(frozen=True)
-class ModularArithmetic(Kind):
+class ModularArithmetic(SourceKind):
     """Equations `a b = c` modulo a number, of which a fixed `fraction` is trained on; only c is learned.
 
     Numbers are the tokens 0 to modulus − 1, the equals sign is the token after them.  Questions are equations that
@@ -78,7 +78,7 @@ class ModularArithmetic(Kind):
 
 
 @dataclass(frozen=True)
-class PlantedStrings(Kind):
+class PlantedStrings(SourceKind):
     """Random tokens, among which fixed strings stand a stated number of times in a thousand sequences each.
 
     A string is extractable when its first half is continued with its second.
@@ -123,7 +123,7 @@ class PlantedStrings(Kind):
 
 
 @dataclass(frozen=True)
-class Association(Kind):
+class Association(SourceKind):
     """A token that follows a class in a share of the cases, as a pronoun follows a profession.
 
     Among random tokens stands a token of one of two classes, later a cue, and after it one of two pronouns: the first
@@ -173,7 +173,7 @@ class Association(Kind):
 
 
 @dataclass(frozen=True)
-class InContextClassification(Kind):
+class InContextClassification(SourceKind):
     """Items with their labels, then an item whose label is asked for; only that label is learned.
 
     Each class has one label throughout training, so the answer can be known by heart; in a share `burstiness` of the

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-__all__ = ["Kind", "Questions", "Sequences", "Shape"]
+__all__ = ["Questions", "Sequences", "Shape", "SourceKind"]
 
 Sequences = Int[np.ndarray, "sequence pos"]
 
@@ -35,7 +35,7 @@ class Questions:
     incorrect: Int[np.ndarray, "sequence"]
 
 
-class Kind(ABC):
+class SourceKind(ABC):
     """One way of making sequences."""
 
     @abstractmethod

@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tracking.training.problem_kinds import Association, InContextClassification, ModularArithmetic, PlantedStrings
-from tracking.training.source_kind import Kind
+from tracking.training.source_kind import SourceKind
 from tracking.training.statistics_kinds import Blocks, Chain, RandomTokens, Runs, Text
 
 __all__ = ["KINDS", "kind_of"]
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, SourceKind] = {
     "random": RandomTokens(),
     "repeats": Blocks(),
     "noisy-repeats": Blocks(corrupted_fraction=0.1),
@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
 """Every kind by name, with its usual options."""
 
 
-def kind_of(name: str, options: dict[str, Any]) -> Kind:
+def kind_of(name: str, options: dict[str, Any]) -> SourceKind:
     """The kind of that name with these options.
 
     Raises:

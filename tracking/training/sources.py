@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tracking.training.source_kind import Kind, Shape
+from tracking.training.source_kind import Shape, SourceKind
 from tracking.training.source_kinds import kind_of
 
 __all__ = ["Batch", "Source", "loss_weights", "mixed_batch", "read_sources", "shares"]
@@ -60,7 +60,7 @@ class Source:
         self.made  # noqa: B018
 
     @property
-    def made(self) -> Kind:
+    def made(self) -> SourceKind:
         """What draws its sequences."""
         try:
             return kind_of(self.kind, dict(self.options))

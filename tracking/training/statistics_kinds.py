@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int
 
 from tracking.training.sequences import Repeats, draw_sequences
-from tracking.training.source_kind import Kind, Questions, Sequences, Shape
+from tracking.training.source_kind import Questions, Sequences, Shape, SourceKind
 
 __all__ = ["Blocks", "Chain", "RandomTokens", "Runs", "Text"]
 
 
 @dataclass(frozen=True)
-class RandomTokens(Kind):
+class RandomTokens(SourceKind):
     """Independent tokens: nothing to know but how frequent each is."""
 
     zipf_exponent: float = 0.0
@@ -34,7 +34,7 @@ class RandomTokens(Kind):
 
 
 @dataclass(frozen=True)
-class Blocks(Kind):
+class Blocks(SourceKind):
     """A block of random tokens over and over; each sequence has a period of its own, each repeated token is replaced
     by another with probability `corrupted_fraction`."""
 
@@ -71,7 +71,7 @@ class Blocks(Kind):
 
 
 @dataclass(frozen=True)
-class Runs(Kind):
+class Runs(SourceKind):
     """Every token stands several times in a row."""
 
     shortest: int = 2
@@ -103,7 +103,7 @@ MOST_STATES = 2**16
 
 
 @dataclass(frozen=True)
-class Chain(Kind):
+class Chain(SourceKind):
     """A Markov chain of the given order: each state has four successors, of which one comes more than half the time."""
 
     order: int = 1
@@ -145,7 +145,7 @@ def _successors(order: int, seed: int, vocabulary: int) -> Int[np.ndarray, "stat
 
 
 @dataclass(frozen=True)
-class Text(Kind):
+class Text(SourceKind):
     """Pieces of a text file, one token a character (in order of first appearance), or of a tokenizer's."""
 
     path: str = ""

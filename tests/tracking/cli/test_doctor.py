@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tracking.cli.cli import run
-from tracking.cli.doctor import Finding, diagnose
+from tracking.cli.doctor import Check, diagnose
 
 
-def found() -> dict[str, Finding]:
+def found() -> dict[str, Check]:
     return {finding.subject: finding for finding in diagnose()}
 
 
@@ -103,7 +103,7 @@ def test_extras_may_be_absent_but_must_fit(installed: dict[str, str | None]) -> 
     installed["matplotlib"] = "3.1.0"
     assert found()["extra [plot]"].level == "warning"
     installed["matplotlib"] = "3.9.1"
-    assert found()["extra [plot]"] == Finding("ok", "extra [plot]", "matplotlib 3.9.1")
+    assert found()["extra [plot]"] == Check("ok", "extra [plot]", "matplotlib 3.9.1")
 
 
 def test_a_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from tracking.comparison.run_set import LAW, RunSet, formation_times, run_set, v
 from tracking.comparison.scaling import BATCH_CONTEXT, describe_scaling, scaling_law, scaling_laws
 from tracking.comparison.time_ratio import estimate_effect
 from tracking.comparison.traits import describe_shifts, run_traits, trait_shifts
-from tracking.datasets.synthetic import Rise, history_from_drawing, rising_history
+from tracking.datasets.synthetic import PlantedRise, history_from_drawing, rising_history
 from tracking.history.columns import COLUMNS
 from tracking.history.history import History
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_compared_is_refused(settings, by: str, words: str) -> No
 
 
 def test_histories_of_one_run_are_refused() -> None:
-    history = rising_history([Rise("a1.h0", "induction", 100.0)], range(0, 401, 20))
+    history = rising_history([PlantedRise("a1.h0", "induction", 100.0)], range(0, 401, 20))
     with pytest.raises(ValueError, match="two histories are of run"):
         run_set([history, history])
 
@@ -179,8 +179,8 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("sweep"), np.random.default_rng(6)
     for place in range(10):
         rate, middle = RATES[place % 2], float(np.exp(rng.normal(0, 0.1)) * (100 if place % 2 else 200))
-        rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 0.8 * middle)]
-        rises += [Rise("a1.h1", "induction", middle)] if place % 2 else []
+        rises = [PlantedRise("a1.h0", "induction", middle), PlantedRise("a0.h0", "previous-token", 0.8 * middle)]
+        rises += [PlantedRise("a1.h1", "induction", middle)] if place % 2 else []
         history = rising_history(rises, range(0, 401, 40), n_folds=4, seed=place, name=f"run{place}")
         history = replace(history, hyperparameters={"learning_rate": rate, "seed": place})
         history.save(folder / "histories" / history.name)
@@ -241,7 +241,7 @@ def test_traits_are_told_by_the_clock_they_are_about() -> None:
 
 def test_order_is_told_only_where_the_intervals_allow_it() -> None:
     for middle, order in ((100.0, -1), (220.0, 0), (330.0, 1)):
-        rises = [Rise("a1.h0", "induction", middle), Rise("a0.h0", "previous-token", 220.0)]
+        rises = [PlantedRise("a1.h0", "induction", middle), PlantedRise("a0.h0", "previous-token", 220.0)]
         history = rising_history(rises, range(0, 401, 40), noise=0.005)
         found = run_traits([history]).set_index(["role", "clock", "trait"])["value"]
         assert found["induction, previous-token", "form", "order"] == -order
@@ -312,7 +312,9 @@ def test_the_commands_tell_what_comes_first_and_warn_of_it(
     assert run(["leads", str(sweep_folder), *curves, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["leads"][0]["first"] == "best previous-token"
-    live = rising_history([Rise("a0.h0", "previous-token", 80.0)], range(0, 401, 40), n_folds=4, seed=20, name="live")
+    live = rising_history(
+        [PlantedRise("a0.h0", "previous-token", 80.0)], range(0, 401, 40), n_folds=4, seed=20, name="live"
+    )
     live.save(tmp_path / "live")
     assert run(["watch", str(tmp_path / "live"), "--like", str(sweep_folder), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ import pytest
 
 from circuits.graph import Estimate, Node
 from tests.examples import BY_NAME, EXAMPLES, WIRING, Example
-from tracking.datasets.synthetic import Rise, history_from_drawing, rising_history
+from tracking.datasets.synthetic import PlantedRise, history_from_drawing, rising_history
 from tracking.formation.dating import DEFINITIONS
 from tracking.formation.formation import FormationTable, formation_table, tokens_at
 from tracking.formation.precedence import order
@@ -65,7 +65,7 @@ def coverage(share: float, seeds: int, family: int = 5) -> dict[str, tuple[float
     for seed in range(seeds):
         rng = np.random.default_rng([family, seed])
         middle, width = rng.uniform(0.2 * RUN, 0.6 * RUN), np.exp(rng.uniform(np.log(0.01), np.log(0.12)))
-        rise = Rise("a1.h0", "induction", middle, width)
+        rise = PlantedRise("a1.h0", "induction", middle, width)
         history = rising_history([rise], spaced(share), noise=(0.02, 0.05)[seed % 2], seed=1000 * family + seed)
         role = Lifelines(link_lifelines(history, thresholds=BAR).roles, ())
         table = table_of(history, lifelines=role, definitions=DATED)
@@ -108,7 +108,7 @@ def test_half_of_a_rise_is_dated_only_where_its_plateau_was_seen() -> None:
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_a_thinner_schedule_has_the_interval_of_a_denser_one_inside(definition: str) -> None:
-    rise = Rise("a1.h0", "induction", 330.0, 0.02)
+    rise = PlantedRise("a1.h0", "induction", 330.0, 0.02)
     intervals = []
     for share in (0.01, 0.02, 0.05, 0.1):
         history = rising_history([rise], spaced(share), noise=0.0, n_folds=0)
@@ -121,7 +121,7 @@ def test_a_thinner_schedule_has_the_interval_of_a_denser_one_inside(definition: 
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_what_never_forms_is_censored_and_not_dated_at_the_end(definition: str) -> None:
     for seed in range(20):
-        history = rising_history([Rise("a1.h0", "induction", np.inf)], spaced(0.02), noise=0.03, seed=seed)
+        history = rising_history([PlantedRise("a1.h0", "induction", np.inf)], spaced(0.02), noise=0.03, seed=seed)
         row = table_of(history, definitions=[definition])["induction", "form", definition]
         assert (row.censored, row.interval_before) == ("right", RUN)
 
@@ -134,7 +134,7 @@ def test_what_was_there_from_the_start_is_censored_on_the_left() -> None:
 
 
 def test_definitions_agree_on_a_symmetric_rise_and_differ_where_they_should() -> None:
-    history = rising_history([Rise("a1.h0", "induction", 300.0, 0.15)], spaced(0.01), noise=0.01)
+    history = rising_history([PlantedRise("a1.h0", "induction", 300.0, 0.15)], spaced(0.01), noise=0.01)
     table = table_of(history, thresholds=0.2, definitions=DEFINITIONS)
     dates = {name: table["induction", "form", name].midpoint for name in DEFINITIONS}
     for name in ("half-rise", "logistic", "change-point"):
@@ -187,7 +187,7 @@ def test_states_dates_carriers_and_sentences_agree(name: str) -> None:
 
 
 def test_the_date_at_other_bars_stands_beside_it() -> None:
-    history = rising_history([Rise("a1.h0", "induction", 300.0, 0.3)], spaced(0.01), noise=0.005)
+    history = rising_history([PlantedRise("a1.h0", "induction", 300.0, 0.3)], spaced(0.01), noise=0.005)
     row = table_of(history, thresholds=0.3, definitions=["threshold"])["induction", "form", "threshold"]
     for share, date in ((2 / 3, row.at_two_thirds), (1, row.midpoint), (4 / 3, row.at_four_thirds)):
         at = share * 0.3 - 0.05
@@ -195,7 +195,7 @@ def test_the_date_at_other_bars_stands_beside_it() -> None:
 
 
 def test_without_a_known_error_only_the_checkpoints_are_stated() -> None:
-    history = rising_history([Rise("a1.h0", "induction", 300.0, 0.3)], spaced(0.05), noise=0.01, n_folds=0)
+    history = rising_history([PlantedRise("a1.h0", "induction", 300.0, 0.3)], spaced(0.05), noise=0.01, n_folds=0)
     row = table_of(history, definitions=["threshold"])["induction", "form", "threshold"]
     assert not row.error_known
     assert (row.low, row.high) == (row.interval_before, row.interval_after)
@@ -253,7 +253,7 @@ def with_metric(history: History, values: list[float]) -> History:
 
 
 def test_order_is_told_where_it_can_be() -> None:
-    rises_ = [Rise("a0.h0", "previous-token", 200.0, 0.05), Rise("a1.h0", "induction", 400.0, 0.05)]
+    rises_ = [PlantedRise("a0.h0", "previous-token", 200.0, 0.05), PlantedRise("a1.h0", "induction", 400.0, 0.05)]
     told = order(rising_history(rises_, spaced(0.02)), "previous-token", "induction")
     assert told.probability > 0.99
     assert told.low <= 200 <= told.high
@@ -264,14 +264,14 @@ def test_order_is_told_where_it_can_be() -> None:
 
 
 def test_order_within_one_checkpoint_interval_cannot_be_told() -> None:
-    rises_ = [Rise("a0.h0", "previous-token", 480.0, 0.01), Rise("a1.h0", "induction", 490.0, 0.01)]
+    rises_ = [PlantedRise("a0.h0", "previous-token", 480.0, 0.01), PlantedRise("a1.h0", "induction", 490.0, 0.01)]
     told = order(rising_history(rises_, spaced(0.2)), "previous-token", "induction")
     assert 0.3 < told.probability < 0.7
     assert told.sentence.startswith("The order of previous-token and induction cannot be told")
 
 
 def test_order_against_what_never_forms() -> None:
-    rises_ = [Rise("a0.h0", "previous-token", 480.0), Rise("a1.h0", "induction", np.inf)]
+    rises_ = [PlantedRise("a0.h0", "previous-token", 480.0), PlantedRise("a1.h0", "induction", np.inf)]
     history = rising_history(rises_, spaced(0.02))
     told = order(history, "previous-token", "induction")
     assert told.probability == 1
@@ -306,7 +306,7 @@ def test_tokens() -> None:
 def test_log_spaced_checkpoints_are_handled_as_such() -> None:
     """Between checkpoints the date lies in the middle of the logarithms, not of the steps."""
     steps = [0, *(2**power for power in range(16))]
-    history = rising_history([Rise("a1.h0", "induction", 700.0, 0.01)], steps, noise=0.0, n_folds=0)
+    history = rising_history([PlantedRise("a1.h0", "induction", 700.0, 0.01)], steps, noise=0.0, n_folds=0)
     row = table_of(history, definitions=["half-rise"])["induction", "form", "half-rise"]
     assert (row.interval_before, row.interval_after) == (512, 1024)
     assert row.midpoint == pytest.approx(np.sqrt(512 * 1024))

@@ -12,7 +12,7 @@ from circuits.model import Model
 from tracking.interventions.actions import ACTIONS, ADJUSTABLE, Action
 from tracking.interventions.activations import PATTERNS, ablated, clamped
 from tracking.interventions.applying import measured_under, stood_in
-from tracking.interventions.components import Source
+from tracking.interventions.components import Donor
 from tracking.interventions.conditions import Condition
 from tracking.interventions.interventions import Intervention, check_interventions
 from tracking.interventions.weights import frozen, masked_gradient, own_weights, reinitialise
@@ -160,11 +160,11 @@ def test_in_force_from_start_to_end_or_from_when_it_fired() -> None:
 
 
 def test_a_source_names_a_checkpoint_and_a_component() -> None:
-    assert Source.parse("runs/a") == Source("runs/a")
-    assert Source.parse("runs/a@400") == Source("runs/a", 400)
-    assert Source.parse("runs/a:a1.h0") == Source("runs/a", None, "a1.h0")
+    assert Donor.parse("runs/a") == Donor("runs/a")
+    assert Donor.parse("runs/a@400") == Donor("runs/a", 400)
+    assert Donor.parse("runs/a:a1.h0") == Donor("runs/a", None, "a1.h0")
     with pytest.raises(ValueError, match="expected a checkpoint such as"):
-        Source.parse("runs/a@last")
+        Donor.parse("runs/a@last")
 
 
 # -- what stands in for a component -------------------------------------------------------------------------------

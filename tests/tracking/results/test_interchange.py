@@ -17,7 +17,7 @@ import xarray as xr
 from tests.timeline_examples import demo_timeline, published_timeline
 from tracking.history.columns import COLUMNS, TABLES
 from tracking.results.dashboards import curves
-from tracking.results.exports import FORMATS, Format, check_formats, export_timeline
+from tracking.results.exports import FORMATS, ExportFormat, check_formats, export_timeline
 from tracking.results.interchange import dynamic_circuit
 from tracking.results.results import RunTimeline, Timeline
 from tracking.results.timeline import timeline_schema
@@ -292,4 +292,4 @@ def test_a_format_that_is_not_there_is_refused_before_any_work(monkeypatch: pyte
             check_formats([name])
     assert check_formats([name for name in FORMATS if name not in needy])
     with pytest.raises(ValueError, match="either files or a client"):
-        Format("for nothing")
+        ExportFormat("for nothing")
