@@ -25,7 +25,7 @@ MOST_EVENTS = 6
 MOST_OFFERS = 6
 
 TokensAtStep = Mapping[int, float | None]
-"""TokensAtStep seen at each step, None where unknown."""
+"""Tokens seen at each step, None where unknown."""
 
 
 def findings(history: History, lifelines: Lifelines, table: FormationTable) -> tuple[str, ...]:
