@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuits.circuit import Circuit, select_top
+from circuits.circuit import Circuit, graph_from_dict, select_top
+from circuits.decoding import read_json
 from circuits.evaluation import Judge
 from circuits.files import write_beside
-from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph
+from circuits.graph import Edge, EdgeScores, Estimate
 from circuits.model import Model
 from circuits.tasks.task import Task
 
@@ -148,6 +150,24 @@ def write_mib_graph(circuit: Circuit, path: "str | Path", *, d_model: int) -> No
     write_beside(path, json.dumps(content).encode())
 
 
+class _MibSizes(msgspec.Struct, frozen=True):
+    n_layers: int
+    n_heads: int
+    parallel_attn_mlp: bool = False
+
+
+class _MibEdge(msgspec.Struct, frozen=True):
+    in_graph: bool
+    score: float | None = None
+
+
+class _MibGraph(msgspec.Struct, frozen=True):
+    """What is read of such a file."""
+
+    cfg: _MibSizes
+    edges: dict[str, _MibEdge]
+
+
 def read_mib_graph(path: "str | Path", *, n_key_value_heads: int | None = None) -> Circuit:
     """Read such a file; scores come without errors.
 
@@ -155,19 +175,15 @@ def read_mib_graph(path: "str | Path", *, n_key_value_heads: int | None = None) 
         ValueError: the file is no such graph.
     """
     try:
-        content = json.loads(Path(path).read_text())
-        cfg, edges = content["cfg"], content["edges"]
-        graph = ModelGraph(
-            n_layers=int(cfg["n_layers"]),
-            n_heads=int(cfg["n_heads"]),
-            n_key_value_heads=n_key_value_heads,
-            parallel=bool(cfg.get("parallel_attn_mlp", False)),
-        )
+        content = read_json(path, _MibGraph)
+        cfg = content.cfg
+        about = {"n_layers": cfg.n_layers, "n_heads": cfg.n_heads, "n_key_value_heads": n_key_value_heads}
+        graph = graph_from_dict({**about, "parallel": cfg.parallel_attn_mlp}, where="cfg")
         values, kept = np.zeros(graph.edge_mask.shape), np.zeros_like(graph.edge_mask)
-        for name, entry in edges.items():
+        for name, entry in content.edges.items():
             index = graph.index(Edge.parse(name))
-            values[index], kept[index] = float(entry.get("score") or 0), bool(entry["in_graph"])
-    except (KeyError, TypeError, ValueError) as error:
+            values[index], kept[index] = entry.score or 0.0, entry.in_graph
+    except (KeyError, ValueError) as error:  # a KeyError is an edge that the graph has not
         raise ValueError(
             f"expected a graph with cfg, nodes and edges in {path}, got something else: {error}"
         ) from error

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from circuits.decoding import read_json
+from circuits.decoding import read_bytes, read_json, read_text
 from circuits.formats import TrainerState
 
 __all__ = ["READERS", "curves_beside", "hyperparameters_beside"]
@@ -31,6 +31,10 @@ IDLE = (
 )  # fmt: skip
 
 
+UNREADABLE = (ValueError, OSError, SyntaxError, ArithmeticError, RecursionError)
+"""What reading a damaged file, or one of another program, ends in."""
+
+
 def hyperparameters_beside(folder: "str | Path") -> dict[str, Any]:
     """Plain settings of the training that wrote a folder of checkpoints; empty where nothing tells them.
 
@@ -43,7 +47,7 @@ def hyperparameters_beside(folder: "str | Path") -> dict[str, Any]:
             for file in sorted(place.glob(name)):
                 try:
                     values = read(file)
-                except Exception:  # damaged, or of another program: nothing is told by it
+                except UNREADABLE:  # damaged, or of another program: nothing is told by it
                     continue
                 found = {**_plain(values), **found}
     return dict(sorted(found.items()))
@@ -109,7 +113,10 @@ def _yaml(file: Path) -> dict[str, Any]:
         return loader.construct_scalar(node)
 
     Plain.add_multi_constructor("", fields)
-    held = yaml.load(file.read_text(), Loader=Plain)
+    try:
+        held = yaml.load(read_text(file), Loader=Plain)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
     return dict(held) if isinstance(held, Mapping) else {}
 
 
@@ -124,7 +131,7 @@ def _wandb(file: Path) -> dict[str, Any]:
 def _assignments(file: Path) -> dict[str, Any]:
     """`name = 0.1 * 3` at the top of a Python file, where the right side is plain arithmetic of known values."""
     found: dict[str, Any] = {}
-    for statement in ast.parse(file.read_text()).body:
+    for statement in ast.parse(read_text(file)).body:
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target = statement.targets[0]
             value = _value_of(statement.value, found)
@@ -160,6 +167,8 @@ def _value_of(node: ast.expr, known: Mapping[str, Any]) -> Any:
 # -- training_args.bin, without running anything --------------------------------------------------------------------
 
 
+LARGEST = 1 << 22
+"""Bytes of pickled training arguments that are read."""
 ENUMERATIONS = ("Type", "Strategy", "Names")
 
 
@@ -193,15 +202,10 @@ class _NamesOnly(pickle.Unpickler):
 
 
 def _training_args(file: Path) -> dict[str, Any]:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            if archive.getinfo(name).file_size > 1 << 22:
-                raise ValueError(f"{file} is too large for training arguments")
-            content = archive.read(name)
-    else:
-        content = file.read_bytes()[: 1 << 22]
-    held = _NamesOnly(io.BytesIO(content)).load()
+    try:
+        held = _NamesOnly(io.BytesIO(_pickled(file))).load()
+    except Exception as error:  # a damaged pickle, or archive, ends in any error
+        raise ValueError(f"{file} holds no training arguments: {error}") from error
     state = held.state if isinstance(held, _Named) else held
     if not isinstance(state, Mapping):
         return {}
@@ -210,6 +214,18 @@ def _training_args(file: Path) -> dict[str, Any]:
         str(key): value.made_of[0] if isinstance(value, _Named) and _is_name(value) else value
         for key, value in state.items()
     }
+
+
+def _pickled(file: Path) -> bytes:
+    """The pickle in a file of torch's: an archive, or an older one's bytes."""
+    content = read_bytes(file)
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content[:LARGEST]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("data.pkl")), "data.pkl")
+        if archive.getinfo(name).file_size > LARGEST:
+            raise ValueError("it is too large")
+        return archive.read(name)
 
 
 def _is_name(value: _Named) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from circuits.files import name_for_file
 from tracking.cli.terminal import pairs, value_of
 
 __all__ = ["import_", "join"]
@@ -49,7 +50,7 @@ def import_(
     else:
         histories = (import_history(table, edges=edges, metrics=metrics, name=name, **options),)
     for history in histories:
-        folder = out if run_column is None else out / "histories" / history.name.replace("/", "_")
+        folder = out if run_column is None else out / "histories" / name_for_file(history.name)
         history.save(folder)
         found = [f"{measure} ({task})" for task, measure in history.measures] or list(history.metrics)
         heads = f", {len(history.graph.heads)} heads" if history.measures else ""

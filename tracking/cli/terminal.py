@@ -7,12 +7,15 @@ import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tracking.results.names import TERMINAL, holdable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +98,7 @@ def print_wrapped(text: str, width: int, first: str = "", rest: str | None = Non
     """On stdout, wrapped between words: `first` and `rest` are indents; a name longer than the line stays whole."""
     wrapper = textwrap.TextWrapper(width, first, first if rest is None else rest)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
-    typer.echo(wrapper.fill(text))
+    typer.echo(wrapper.fill(holdable(text, TERMINAL)))
 
 
 def print_plain(frame: "pd.DataFrame") -> None:
@@ -115,14 +118,14 @@ def print_table(title: str, frame: "pd.DataFrame") -> None:
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     # A file or a pipe has no width: let no column be cut there.
-    console = Console(width=terminal_width() if for_people() else 240)
+    console = Console(width=terminal_width() if for_people() else 240, markup=False, emoji=False)
     console.print(table if len(frame) else f"{title}: none")
 
 
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else holdable(str(value), TERMINAL)
 
 
 @contextmanager
@@ -131,7 +134,12 @@ def progress_bars() -> "Iterator[Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
 
@@ -175,7 +183,11 @@ def reporter(progress: "Progress") -> Any:
 
 
 def make_printable() -> None:
-    """Let any text be printed, whatever the terminal's encoding, and none where there is no terminal at all."""
+    """Let any text be printed, whatever the terminal's encoding, and none where there is no terminal at all.
+
+    Warnings are sentences, without the place in the code that they come from.
+    """
+    warnings.formatwarning = lambda message, *_about, **_more: f"formation: {message}\n"
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

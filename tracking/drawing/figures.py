@@ -60,6 +60,7 @@ STYLE: Any = {
     "ytick.color": "#444444",
     "figure.facecolor": "white",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold dollars
     "pdf.fonttype": 42,
 }
 

@@ -12,6 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from circuits.decoding import as_type, read_json
+from circuits.files import write_new
 from tracking.comparison.run_set import QUESTION, RunSet, formation_times, questions
 from tracking.forecasting.forecast import predict_date
 from tracking.forecasting.scoring import coverage
@@ -22,6 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["describe_settled", "predict_open", "register", "settle"]
 
 COLUMNS = ("run", *QUESTION, "known_until", "midpoint", "low", "high", "others_midpoint")
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """One row of a register, in steps; nothing stands for a date that is beyond all steps."""
+
+    run: str
+    role: str
+    clock: str
+    definition: str
+    known_until: float
+    low: float
+    midpoint: float | None = None
+    high: float | None = None
+    others_midpoint: float | None = None
+
+
+class Register(msgspec.Struct, frozen=True):
+    """What is read of a register; its other keys are for people."""
+
+    predictions: tuple[Prediction, ...]
+    sha256: str
 
 
 def predict_open(runs: RunSet, *, confidence: float = 0.9) -> "pd.DataFrame":
@@ -75,8 +100,8 @@ def register(runs: RunSet, path: "str | Path", *, confidence: float = 0.9) -> "p
         "known": _hash_of_tables(runs),
         "predictions": json.loads(table.to_json(orient="records", double_precision=10)),
     }
-    with Path(path).open("x", encoding="utf-8") as file:
-        json.dump({**about, "sha256": _hash(about)}, file, indent=1)
+    if not write_new(path, json.dumps({**about, "sha256": _hash(about)}, indent=1).encode()):
+        raise FileExistsError(f"there is a file {path} already; a register is never written over")
     return table
 
 
@@ -94,12 +119,12 @@ def settle(runs: RunSet, path: "str | Path") -> "pd.DataFrame":
     about = _read(Path(path))
     times = {key: formation_times(runs, part).groupby("run").first() for key, part in questions(runs)}
     rows = []
-    for one in about["predictions"]:
-        role, clock, definition = (str(one[name]) for name in QUESTION)
-        key = role, clock, definition
-        seen = times[key].loc[one["run"]] if key in times and one["run"] in times[key].index else None
+    for one in about.predictions:
+        key = one.role, one.clock, one.definition
+        seen = times[key].loc[one.run] if key in times and one.run in times[key].index else None
         before, after = (math.nan, math.nan) if seen is None else (float(seen["low"]), float(seen["high"]))
-        rows.append({**one, "seen_before": before, "seen_after": after, "outcome": _outcome(one, before, after)})
+        seen_dates = {"seen_before": before, "seen_after": after, "outcome": _outcome(one, before, after)}
+        rows.append(msgspec.structs.asdict(one) | seen_dates)
     return pd.DataFrame(rows, columns=[*COLUMNS, "seen_before", "seen_after", "outcome"])
 
 
@@ -127,8 +152,8 @@ def describe_settled(table: "pd.DataFrame", *, confidence: float = 0.9) -> list[
     return found
 
 
-def _outcome(one: dict[str, Any], before: float, after: float) -> str:
-    low, high = float(one["low"]), float(one["high"])
+def _outcome(one: Prediction, before: float, after: float) -> str:
+    low, high = one.low, math.inf if one.high is None else one.high
     if math.isnan(before) or (math.isinf(after) and before < high):
         return "open"
     if math.isinf(after) or before >= high or after <= low:
@@ -136,15 +161,17 @@ def _outcome(one: dict[str, Any], before: float, after: float) -> str:
     return "held" if low <= before and after <= high else "in part"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Register:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        said = about.pop("sha256")
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"expected a register written by `formation forecast --register`, got {path}") from error
-    if said != _hash(about):
+        about = read_json(path, dict[str, Any])
+        found = as_type(about, Register, where=str(path))
+    except ValueError as error:
+        raise ValueError(
+            f"expected a register written by `formation forecast --register`, got {path}: {error}"
+        ) from error
+    if found.sha256 != _hash({key: value for key, value in about.items() if key != "sha256"}):
         raise ValueError(f"{path} was changed after it was written: its hash is not that of its contents")
-    return about
+    return found
 
 
 def _hash(about: dict[str, Any]) -> str:

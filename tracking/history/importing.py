@@ -6,6 +6,7 @@ are; others are named by `columns`.  Two things are understood without being tol
 """
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,24 +210,34 @@ def read_table(path: "str | Path") -> "pd.DataFrame":
         FileNotFoundError: no such file.
         ValueError: another ending, or content that is not such a table.
     """
-    import pandas as pd
-
     path = Path(path)
     open_regular(path, what=f"a table ({', '.join(FORMATS)})").close()
     ending = next((ending for ending in FORMATS if path.name.lower().endswith(ending)), None)
     if ending is None:
         raise ValueError(f"expected a table that ends in {', '.join(FORMATS)}, got {path.name}")
-    try:
-        if ending == ".parquet":
-            import pyarrow.parquet as pq
+    if ending == ".parquet":
+        return _read_parquet(path)
+    import pandas as pd
 
-            check_limit("rows", pq.read_metadata(path).num_rows, f"{path} holds")
-            return pd.read_parquet(path)
+    try:
         frame = pd.read_csv(path, sep="\t" if ending.startswith(".tsv") else ",", nrows=int(limit_of("rows")) + 1)
-        check_limit("rows", len(frame), f"{path} holds more than")
-        return frame
-    except Exception as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a {ending} table: {error}") from error
+    check_limit("rows", len(frame), f"{path} holds more than")
+    return frame
+
+
+def _read_parquet(path: Path) -> "pd.DataFrame":
+    """The columns of the file; what pandas may have said of them beside is not asked."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            check_limit("rows", file.metadata.num_rows, f"{path} holds")
+            return file.read().to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a .parquet table: {error}") from error
 
 
 def _named(

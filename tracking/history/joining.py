@@ -8,15 +8,16 @@ A results file of lm-evaluation-harness holds `results`: by task, `metric,filter
 checkpoint it is of is told by the model's arguments (`revision=step1000`), or by the names of the file and its folder.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
+from circuits.decoding import as_type, read_json, read_json_lines
 from tracking.checkpoints.names import read_name, says_step
 from tracking.history.history import History
 from tracking.history.importing import long_metrics, read_table
@@ -30,6 +31,14 @@ __all__ = ["join_table", "lm_eval_rows", "read_results"]
 
 NEAR = 0.005
 """Share by which tokens may differ from a checkpoint's: tables round them."""
+
+
+class LmEvalFile(msgspec.Struct, frozen=True):
+    """What is read of a results file: by task, numbers and what is said of them."""
+
+    results: dict[str, dict[str, Any]]
+    config: dict[str, Any] | None = None
+    config_general: dict[str, Any] | None = None
 
 
 def join_table(
@@ -88,16 +97,13 @@ def read_results(place: "str | Path") -> "pd.DataFrame":
             return pd.DataFrame(rows)
         raise ValueError(f"{path} holds no results of lm-evaluation-harness; expected an object with 'results'")
     if path.suffix == ".jsonl":
-        return pd.read_json(path, lines=True)
+        return pd.DataFrame(list(read_json_lines(path, dict[str, Any])))
     return read_table(path)
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:
-    try:
-        about = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); expected results of lm-evaluation-harness") from error
-    if isinstance(about, dict) and isinstance(about.get("results"), dict):
+    about = read_json(file, Any, what="results of lm-evaluation-harness")
+    if isinstance(about, dict) and "results" in about:
         return lm_eval_rows(about, str(file))
     step = about.get("step") if isinstance(about, dict) else None
     if isinstance(step, int):  # one object a step, of any program
@@ -110,11 +116,12 @@ def lm_eval_rows(about: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     """The rows (step or tokens, name, value, std_error) of one results file.
 
     Raises:
-        ValueError: nothing tells the step.
+        ValueError: nothing tells the step, or an entry is of the wrong kind.
     """
-    found = _whose(about, source)
+    held = as_type(about, LmEvalFile, where=source)
+    found = _whose(held, source)
     rows = []
-    for task, numbers in about["results"].items():
+    for task, numbers in held.results.items():
         for key, value in numbers.items():
             metric, _, kind = str(key).partition(",")
             if metric.endswith("_stderr") or isinstance(value, bool) or not isinstance(value, int | float):
@@ -126,9 +133,9 @@ def lm_eval_rows(about: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _whose(about: Mapping[str, Any], source: str) -> dict[str, float]:
+def _whose(about: LmEvalFile, source: str) -> dict[str, float]:
     """The step or tokens of the checkpoint that was evaluated."""
-    config = about.get("config") or about.get("config_general") or {}
+    config = about.config or about.config_general or {}
     arguments = config.get("model_args") or ""
     if isinstance(arguments, Mapping):
         arguments = ",".join(f"{key}={value}" for key, value in arguments.items())

@@ -4,7 +4,6 @@ What must be there before it can be asked which data moved a date, and what is s
 """
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from circuits.checkpoint import read_weights
 from circuits.loading import load_model
+from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run
 from tracking.influence.targets import Crossing, TargetCurve, curve_named, date_of, values_at
 from tracking.influence.unrolled import flat
@@ -101,10 +101,9 @@ def _configuration(run: Run) -> TrainingConfig:
         config = TrainingConfig.from_dict(known)
     except ValueError as error:
         raise ValueError(f"run.json of {run.name!r} does not say what it was trained on: {error}") from error
-    about = json.loads((Path(run.source) / "run.json").read_text())
-    if about.get("interventions"):
+    if interventions := read_run_file(run.source).interventions:
         raise ValueError(
-            f"{run.name!r} was trained with interventions ({'; '.join(about['interventions'])}), through which "
+            f"{run.name!r} was trained with interventions ({'; '.join(interventions)}), through which "
             "gradients do not go; ask its parent"
         )
     weights = next(iter(read_weights(Path(run.checkpoints[0].source)).values()))

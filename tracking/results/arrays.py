@@ -6,13 +6,14 @@ events and formation have an axis of rows each.
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from circuits.files import name_for_file
 from tracking.history.columns import kind_of
+from tracking.results.names import ARRAYS, holdable, say_replaced
 from tracking.results.results import RunTimeline, Timeline, versions
 
 if TYPE_CHECKING:
@@ -50,11 +51,18 @@ def dataset(run: RunTimeline) -> "xr.Dataset":
     for table in ("lifelines", "events", "formation"):
         frame = run.table(table).drop(columns="run")
         for name in frame.columns:
-            values = frame[name].to_numpy() if kind_of(name) != "text" else frame[name].fillna("").to_numpy(dtype=str)
+            values = frame[name].to_numpy() if kind_of(name) != "text" else _texts(frame[name].fillna(""))
             data[f"{table}_{name}"] = (f"{table}_row", values)
     settings = {"hyperparameters": history.hyperparameters, "settings": history.settings, "analysis": run.analysis}
     texts = {name: json.dumps(value, default=str, sort_keys=True) for name, value in settings.items()}
-    return data.assign_attrs(run=run.name, **versions(), **texts)
+    return data.assign_attrs(run=holdable(run.name, ARRAYS), **versions(), **texts)
+
+
+def _texts(values: Iterable[Any]) -> np.ndarray:
+    """Texts as an array, whose entries can be held whole."""
+    texts = [str(value) for value in values]
+    say_replaced("".join({*texts}), ARRAYS, "arrays of text")
+    return np.array([holdable(text, ARRAYS) for text in texts], dtype=str)
 
 
 def _edge_arrays(run: RunTimeline) -> "xr.Dataset":
@@ -75,7 +83,7 @@ def _edge_arrays(run: RunTimeline) -> "xr.Dataset":
             score[at], error[at] = circuit.scores.values[mask], circuit.scores.std_error[mask]
             kept[at] = circuit.kept[mask]
     found = {"edge_score": score, "edge_score_std_error": error, "in_circuit": kept}
-    return xr.Dataset({name: (tuple(axes), array) for name, array in found.items()}, axes)
+    return xr.Dataset({name: (tuple(axes), array) for name, array in found.items()}, axes | {"task": _texts(tasks)})
 
 
 def _arrays(frame: "pd.DataFrame", value: str, name: str, axes: "dict[str, list | None]") -> "xr.Dataset":
@@ -91,7 +99,8 @@ def _arrays(frame: "pd.DataFrame", value: str, name: str, axes: "dict[str, list 
         array = np.full([len(some) for some in labels.values()], np.nan)
         array[places] = frame[column].to_numpy()
         found[variable] = (tuple(axes), array)
-    return xr.Dataset(found, coords=labels)
+    coordinates = {axis: some if axis == "step" else _texts(some) for axis, some in labels.items()}
+    return xr.Dataset(found, coords=coordinates)
 
 
 def zarr_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:

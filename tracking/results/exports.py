@@ -4,6 +4,7 @@ To add one, put an `ExportFormat` into `FORMATS`.  Asking for a format that does
 is refused before any work.
 """
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,12 +61,19 @@ def _csv_files(timeline: Timeline, *, safe: bool = False) -> Iterator[tuple[str,
         for number, part in enumerate(timeline.parts(table)):
             whole = {name: "Int64" for name in part.columns if kind_of(name) == "integer"}
             part = _not_run(part) if safe else part
-            part.astype(whole).to_csv(file, index=False, header=number == 0, lineterminator="\n")
+            quoted = csv.QUOTE_NONNUMERIC if _breaks_lines(part) else csv.QUOTE_MINIMAL
+            part.astype(whole).to_csv(file, index=False, header=number == 0, lineterminator="\n", quoting=quoted)
 
     for table in TABLES:
         yield f"{table}.csv", partial(write, table)
     kinds = {table: {name: kind_of(name) for name in COLUMNS[table]} for table in TABLES}
     yield "tables.json", (json.dumps({**versions(), "tables": kinds}, indent=2) + "\n").encode()
+
+
+def _breaks_lines(frame: "pd.DataFrame") -> bool:
+    """Whether a text holds a carriage return, which the writer would leave without quotes."""
+    texts = (frame[name] for name in frame.columns if kind_of(str(name)) == "text")
+    return any("\r" in str(text) for column in texts for text in column.unique())
 
 
 def _parquet_files(timeline: Timeline) -> Iterator[tuple[str, Content]]:

@@ -4,6 +4,7 @@ Each format is a function from a timeline to the files it is written as (path in
 graph files and traces is the training step; what holds at one checkpoint holds until the next.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from circuits.circuit import Circuit, CircuitGraph
 from circuits.files import name_for_file
 from tracking.history.history import History
 from tracking.lifelines.lineage import lineage_of_tables
+from tracking.results.names import XML, holdable, say_replaced
 from tracking.results.results import RunTimeline, Timeline, versions
 
 __all__ = ["dynamic_circuit", "gexf_files", "graphml_files", "lineage_files", "trace_files"]
@@ -25,10 +27,24 @@ def gexf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
     """`gexf/<run>.<task>.gexf`: nodes and edges of the circuit with the spells in which they are in it."""
     for run in timeline.runs:
         for task in _tasks_with_circuits(run.history):
-            text = "\n".join(nx.generate_gexf(dynamic_circuit(run, task), version="1.2draft"))
+            file = io.BytesIO()
+            nx.write_gexf(dynamic_circuit(run, task), file, version="1.2draft")
             # The writer dates its files to the day; equal timelines are equal files.
-            text = re.sub(r' lastmodifieddate="[^"]*"', "", text)
-            yield f"gexf/{name_for_file(run.name)}.{name_for_file(task)}.gexf", (text + "\n").encode()
+            text = re.sub(r' lastmodifieddate="[^"]*"', "", file.getvalue().decode(), count=1)
+            yield f"gexf/{name_for_file(run.name)}.{name_for_file(task)}.gexf", _xml(text)
+
+
+def _graphml(graph: "nx.Graph[Any]") -> bytes:
+    file = io.BytesIO()
+    nx.write_graphml_xml(graph, file)
+    return _xml(file.getvalue().decode())
+
+
+def _xml(text: str) -> bytes:
+    """What a writer of XML gives, with the names that it holds as XML can hold them."""
+    say_replaced(text, XML, "XML")
+    # A parser would take the carriage return for the end of a line.
+    return (holdable(text, XML).replace("\r", "&#13;") + "\n").encode()
 
 
 def dynamic_circuit(run: RunTimeline, task: str) -> CircuitGraph:
@@ -105,11 +121,7 @@ def graphml_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
             for step, circuit in _circuits(run.history, task):
                 graph = circuit.to_networkx()
                 graph.graph |= {**versions(), "run": run.name, "step": step, "status": circuit.status}
-                text = "\n".join(nx.generate_graphml(graph))
-                yield (
-                    f"graphml/{name_for_file(run.name)}/{name_for_file(task)}/{step:09d}.graphml",
-                    (text + "\n").encode(),
-                )
+                yield f"graphml/{name_for_file(run.name)}/{name_for_file(task)}/{step:09d}.graphml", _graphml(graph)
 
 
 def lineage_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
@@ -119,7 +131,7 @@ def lineage_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
         graph = nx.relabel_nodes(found, {key: f"{key[0]} from {key[1]}" for key in found})
         graph.graph |= {**versions(), "run": run.name}
         place = f"lineage/{name_for_file(run.name)}"
-        yield f"{place}.graphml", ("\n".join(nx.generate_graphml(graph)) + "\n").encode()
+        yield f"{place}.graphml", _graphml(graph)
         content = json.dumps(nx.node_link_data(graph, edges="edges"), indent=1, allow_nan=False)
         yield f"{place}.json", (content + "\n").encode()
 

@@ -96,6 +96,12 @@ def test_rows_are_filtered_by_words_step_and_component(call: Call) -> None:
     assert call("tabSeparated", ["a", "b"], [[1, None], ["x", 2.5]]) == "a\tb\n1\t\nx\t2.5\n"
 
 
+def test_what_is_copied_is_not_run_by_a_spreadsheet(call: Call) -> None:
+    rows = [["=1+1", -1], ["@a", "a\tb"], ["+", 'a,"\r']]
+    assert call("tabSeparated", ["-a", "b"], rows) == '\'-a\tb\n\'=1+1\t-1\n\'@a\t"a\tb"\n\'+\t"a,""\r"\n'
+    assert call("commaSeparated", ["a", "b"], rows[:2]) == "a,b\n'=1+1,-1\n'@a,a\tb\n"
+
+
 def test_a_match_is_the_same_from_both_sides(call: Call) -> None:
     page = page_data(two_runs())
     there = call("matchesIn", page, "demo", "a0.h1", "demo-slow")

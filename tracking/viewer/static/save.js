@@ -4,10 +4,21 @@
 /** What a drawing takes from the page's style, and has to carry itself outside of it. */
 const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity", "font-family", "font-size", "font-weight", "text-anchor", "paint-order", "visibility", "display"];
 
-/** Rows as CSV, quoted where they must be. @param {string[]} columns @param {any[][]} rows */
+/** Rows as comma-separated text. @param {string[]} columns @param {any[][]} rows */
 export function commaSeparated(columns, rows) {
-  const cell = (/** @type {any} */ value) => (/[",\n]/.test(String(value ?? "")) ? `"${String(value).replaceAll('"', '""')}"` : String(value ?? ""));
-  return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
+  return separated(columns, rows, ",");
+}
+
+/** Rows as tab-separated text, which spreadsheets take. @param {string[]} columns @param {any[][]} rows */
+export function tabSeparated(columns, rows) {
+  return separated(columns, rows, "\t");
+}
+
+/** Texts that a spreadsheet would run as a formula get an apostrophe. @param {string[]} columns @param {any[][]} rows @param {string} mark */
+function separated(columns, rows, mark) {
+  const safe = (/** @type {any} */ value) => (typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? ""));
+  const quoted = (/** @type {string} */ text) => (/["\n\r]/.test(text) || text.includes(mark) ? `"${text.replaceAll('"', '""')}"` : text);
+  return [columns, ...rows].map((row) => row.map((cell) => quoted(safe(cell))).join(mark)).join("\n") + "\n";
 }
 
 /** Give a file to whoever looks at the page. @param {string} name @param {string} kind @param {BlobPart} content */

@@ -3,7 +3,7 @@
 
 import { d3 } from "./vendor/d3.js";
 import { TABLES, tableOf } from "./data.js";
-import { commaSeparated, download, toClipboard } from "./save.js";
+import { commaSeparated, download, tabSeparated, toClipboard } from "./save.js";
 
 /** @typedef {import("./history.js").Context} Context */
 
@@ -23,11 +23,6 @@ export function filtered({ columns, rows }, { filter, step, component }) {
     if (component && !texts.some((text) => text.split(",").includes(component))) return false;
     return words.every((word) => texts.some((text) => text.includes(word)));
   });
-}
-
-/** Rows as tab-separated text, which spreadsheets take. */
-export function tabSeparated(/** @type {string[]} */ columns, /** @type {any[][]} */ rows) {
-  return [columns, ...rows].map((row) => row.map((cell) => cell ?? "").join("\t")).join("\n") + "\n";
 }
 
 /**
