@@ -2,10 +2,8 @@
 
 Published series are known to carry equal weights under different steps, a step that is really another, or one shard of
 another step.  An audit looks at the files (cheap) and at the weights (a hash, norms and a random projection of every
-tensor: `tracking.checkpoints.sketches`) and says for each finding which steps, what, how sure, and what to do.
-
-A trajectory has its distances in order: for checkpoint x between a and b, the **detour** d(a, x) + d(x, b) - d(a, b) is
-small, and largest (as d(a, x) + d(x, b) = 2 d) where x has nothing to do with its place.
+tensor: `tracking.checkpoints.sketches`) and says for each finding which steps, what, how sure, and what to do.  What
+recording could not load is a finding too.  What the weights' places tell is in `tracking.checkpoints.weight_faults`.
 """
 
 import json
@@ -18,54 +16,39 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from circuits.formats import entries, read_index, weight_files
-from tracking.checkpoints.hub import download
-from tracking.checkpoints.loading import find_config, working_config
+from tracking.checkpoints.hub import download, weight_digests
+from tracking.checkpoints.loading import find_config, why_unloadable, working_config
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.checkpoints.sketches import WeightNote, distance, sampled_hash, similarity, weigh
+from tracking.checkpoints.weight_faults import Finding, Trajectory, untold, weight_faults
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Audit", "Finding", "audit", "audit_files", "equal_weights"]
+__all__ = ["Audit", "Finding", "audit", "audit_files", "audit_hub"]
 
 Progress = Callable[[str, int, int], None]
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "spiece.model")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be.
-
-    `severity`: `error` makes results wrong, `warning` may be what really happened in training, `note` is for the
-    record.  `confidence` is between 0 and 1.
-    """
-
-    kind: str
-    severity: Literal["error", "warning", "note"]
-    steps: tuple[int, ...]
-    what: str
-    advice: str
-    confidence: float = 1.0
-
-    def __str__(self) -> str:
-        sure = "" if self.confidence >= 0.995 else f" ({self.confidence:.0%} sure)"
-        return f"{self.severity}: {self.what}{sure}; {self.advice}"
-
-
-@dataclass(frozen=True)
 class Audit:
-    """Every finding on one series; `distances` of the checkpoints of `steps` to each other, where weights were read."""
+    """Every finding on one series; `distances` of the checkpoints of `steps` to each other, where weights were read.
+
+    `untold` are neighbours of which nothing tells whether they are of one run.
+    """
 
     run: str
     steps: tuple[int, ...]
     findings: tuple[Finding, ...]
     distances: Float[np.ndarray, "step step"] | None = None
+    untold: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -89,7 +72,7 @@ class Audit:
             first, last = self.steps[:2], self.steps[-2:]
             ends = f"{first[0]} and {first[1]}, and {last[0]} and {last[1]}"
             found.append(f"whether {ends}, are in their order: nothing lies beyond an end")
-        return tuple(found)
+        return (*found, *self.untold)
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: run, kind, severity, steps, what, advice, confidence."""
@@ -121,13 +104,15 @@ def audit(
         FileNotFoundError: no such run, or no checkpoints in it.
     """
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
-    files, found, notes = _Files(config), [], {}
+    files, notes = _Files(config), {}
+    found = [finding for finding in audit_hub(run).findings if finding.kind == "shard"]
     for number, checkpoint in enumerate(run.checkpoints):
         if progress is not None:
             progress("auditing", number, len(run))
         with _brought(checkpoint) as place:
             if not files.look(checkpoint.step, place):
                 continue
+            files.try_loading(checkpoint.step, place)
             try:
                 notes[checkpoint.step] = weigh(place)
             except (ValueError, OSError) as error:
@@ -138,20 +123,21 @@ def audit(
     found = [finding for finding in found if finding.kind != "equal"] + equal_weights(
         {step: note.digest for step, note in notes.items()}
     )
-    found += _not_finite(notes) + _partly_equal(notes) + _norms(notes)
-    distances, several = None, [step for step in notes if not _repeats(step, found)]
-    if len(notes) > 1:
-        distances = np.array([[distance(a, b) for b in notes.values()] for a in notes.values()])
-    if len(several) > 2:
-        places = [list(notes).index(step) for step in several]
-        assert distances is not None
-        between = distances[np.ix_(places, places)]
-        misplaced = _misplaced(several, between)
-        wrong = {step for finding in misplaced for step in finding.steps}
-        found += misplaced + _jumps({step: notes[step] for step in several if step not in wrong})
+    found += _not_finite(notes) + _partly_equal(notes)
+    path = _trajectory(notes)
+    alone = path.only([place for place, step in enumerate(path.steps) if not _repeats(step, found)])
+    found += weight_faults(alone)
     order = {"error": 0, "warning": 1, "note": 2}
     found.sort(key=lambda finding: (order[finding.severity], finding.steps))
-    return Audit(run.name, tuple(notes), tuple(found), distances)
+    distances = path.distances if len(notes) > 1 else None
+    return Audit(run.name, tuple(notes), tuple(found), distances, tuple(untold(alone)))
+
+
+def _trajectory(notes: Mapping[int, WeightNote]) -> Trajectory:
+    every = list(notes.values())
+    distances = np.array([[distance(a, b) for b in every] for a in every]).reshape(len(every), len(every))
+    cosines = np.array([[similarity(a, b) for b in every] for a in every]).reshape(len(every), len(every))
+    return Trajectory(tuple(notes), np.array([note.norm for note in every]), distances, cosines)
 
 
 def audit_files(run: Run, *, config: "str | Path | None" = None) -> Audit:
@@ -161,6 +147,14 @@ def audit_files(run: Run, *, config: "str | Path | None" = None) -> Audit:
         with _brought(checkpoint) as place:
             files.look(checkpoint.step, place)
     return Audit(run.name, run.steps, tuple(files.findings() + _missing_steps(run.steps)))
+
+
+def audit_hub(run: Run) -> Audit:
+    """What the hub tells of its files' hashes before anything is downloaded; nothing of a run that lies elsewhere."""
+    digests = {c.step: weight_digests(c.source, c.revision) for c in run.checkpoints if c.revision is not None}
+    digests = {step: files for step, files in digests.items() if files}
+    whole = {step: " ".join(sorted(files.values())) for step, files in digests.items()}
+    return Audit(run.name, tuple(digests), tuple(equal_weights(whole) + _shared_shards(digests)))
 
 
 @contextmanager
@@ -183,6 +177,7 @@ class _Files:
         self.tokenizers: dict[int, Any] = {}
         self.headers: dict[int, Any] = {}
         self.sampled_hashes: dict[int, str] = {}
+        self.unloadable: dict[int, str] = {}
 
     def look(self, step: int, place: Path) -> bool:
         """Take notes of one checkpoint; whether it can be read."""
@@ -200,16 +195,33 @@ class _Files:
         self.tokenizers[step] = _tokenizer(place)
         return True
 
+    def try_loading(self, step: int, place: Path) -> None:
+        """Whether the tensors are those of a model that can be laid open."""
+        if (why := why_unloadable(place, self.headers[step], config=self.given)) is not None:
+            self.unloadable[step] = why
+
     def findings(self) -> list[Finding]:
         compared = {"configuration": self.configs, "tokenizer": self.tokenizers, "tensors": self.headers}
         changes = [finding for what, values in compared.items() for finding in _changes(what, values)]
-        return self.found + equal_weights(self.sampled_hashes) + changes
+        return self.found + equal_weights(self.sampled_hashes) + changes + _unloadable(self.unloadable)
 
 
 def _unreadable(step: int, error: Exception) -> Finding:
     return Finding(
         "unreadable", "error", (step,), f"step {step} cannot be read: {error}", "fetch that checkpoint again"
     )
+
+
+def _unloadable(reasons: Mapping[int, str]) -> list[Finding]:
+    """What `record` will not load, one finding a reason."""
+    steps: dict[str, list[int]] = defaultdict(list)
+    for step, reason in reasons.items():
+        steps[reason].append(step)
+    advice = "name a configuration with config=, or an adapter; scores alone come in by `formation import`"
+    return [
+        Finding("unloadable", "error", tuple(at), f"steps {_list(at)} cannot be recorded: {reason}", advice)
+        for reason, at in steps.items()
+    ]
 
 
 def _index(step: int, place: Path) -> list[Finding]:
@@ -253,6 +265,22 @@ def equal_weights(digests: Mapping[int, str]) -> list[Finding]:
         for steps in groups.values()
         if len(steps) > 1
     ]
+
+
+def _shared_shards(digests: Mapping[int, Mapping[str, str]]) -> list[Finding]:
+    """Steps that share one file of several, which is not the same at all steps (as that of frozen weights would be)."""
+    homes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for step, files in digests.items():
+        for name, digest in files.items():
+            homes[name, digest].append(step)
+    found = []
+    for (name, _), steps in homes.items():
+        whole = len({tuple(digests[step].items()) for step in steps}) == 1
+        if 1 < len(steps) < len(digests) and not whole:
+            what = f"{name} is the same file at steps {' and '.join(map(str, steps))}, and the other files are not"
+            advice = "a shard of one is of the other; leave these steps out with steps="
+            found.append(Finding("shard", "error", tuple(steps), what, advice))
+    return found
 
 
 def _list(steps: Sequence[int]) -> str:
@@ -317,17 +345,6 @@ def _not_finite(notes: Mapping[int, WeightNote]) -> list[Finding]:
     return found
 
 
-def _norms(notes: Mapping[int, WeightNote]) -> list[Finding]:
-    """Norms unlike those of both neighbours, when these agree with each other."""
-    found, steps = [], list(notes)
-    for place in range(1, len(steps) - 1):
-        before, here, after = (notes[step].norm for step in steps[place - 1 : place + 2])
-        if max(before, after) < 2 * min(before, after) and not min(before, after) / 3 < here < 3 * max(before, after):
-            what = f"the weights' norm at step {steps[place]} is {here:.3g}, between {before:.3g} and {after:.3g}"
-            found.append(Finding("norm", "error", (steps[place],), what, "fetch that checkpoint again", 0.95))
-    return found
-
-
 def _partly_equal(notes: Mapping[int, WeightNote]) -> list[Finding]:
     """Some tensors of one step, but not all, are exactly those of another step."""
     homes: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -349,63 +366,4 @@ def _partly_equal(notes: Mapping[int, WeightNote]) -> list[Finding]:
             what = f"{len(names)} of {len(moving)} tensors are the same at steps {first} and {second}, {names[0]} first"
             advice = "a shard of one may be of the other (or those weights were frozen); fetch both again"
             found.append(Finding("partly-equal", "error", (first, second), what, advice, 0.95))
-    return found
-
-
-def _misplaced(steps: Sequence[int], between: Float[np.ndarray, "step step"]) -> list[Finding]:
-    """Checkpoints that fit between two others far better than where they stand; the worst first, each taken out."""
-    found, left = [], list(range(len(steps)))
-    while len(left) > 3:
-        worst, where, gain = None, (0, 0), 0.0
-        for place, index in enumerate(left):
-            others = left[:place] + left[place + 1 :]
-            detours = [_detour(between, a, index, b) for a, b in pairwise(others)]
-            best = int(np.argmin(detours))
-            actual = _stands(between, left, place)
-            if best not in (place - 1,) and detours[best] < 0.5 * actual and actual - detours[best] > gain:
-                worst, where, gain = place, (others[best], others[best + 1]), actual - detours[best]
-        if worst is None:
-            break
-        index = left.pop(worst)
-        around = f"between steps {steps[where[0]]} and {steps[where[1]]}"
-        what = f"the weights under step {steps[index]} lie {around} on the way of the others"
-        advice = "that step is probably mislabelled; fetch it again, or leave it out with steps="
-        found.append(Finding("misplaced", "error", (steps[index],), what, advice, 0.95))
-    return found
-
-
-def _detour(between: np.ndarray, a: int, x: int, b: int) -> float:
-    return float(between[a, x] + between[x, b] - between[a, b])
-
-
-def _stands(between: np.ndarray, left: Sequence[int], place: int) -> float:
-    """The detour of a checkpoint where it stands, 0 where it is small beside the way itself.
-
-    At an end, where there is no way through, it is how much nearer the nearest other is than the neighbour, twice.
-    """
-    if 0 < place < len(left) - 1:
-        a, x, b = left[place - 1 : place + 2]
-        detour = _detour(between, a, x, b)
-        return detour if detour > 0.4 * (between[a, x] + between[x, b]) else 0.0
-    x, neighbour = (left[0], left[1]) if place == 0 else (left[-1], left[-2])
-    nearest = min(between[x, other] for other in left if other != x)
-    return 2 * float(between[x, neighbour] - nearest) if nearest < 0.5 * between[x, neighbour] else 0.0
-
-
-def _jumps(notes: Mapping[int, WeightNote]) -> list[Finding]:
-    """Neighbours that have no more in common than two models of different seeds, in a series that has otherwise."""
-    steps = list(notes)
-    alike = [similarity(notes[a], notes[b]) for a, b in pairwise(steps)]
-    found = []
-    for place, here in enumerate(alike):
-        others = alike[:place] + alike[place + 1 :]
-        if here > 0.1 or not others or float(np.median(others)) < 0.5:
-            continue
-        a, b = steps[place], steps[place + 1]
-        if place == 0:
-            what = f"the series does not descend from its first step: {a} and {b} have nothing in common"
-        else:
-            what = f"the trajectory jumps: steps {a} and {b} have nothing in common, their neighbours do"
-        advice = "they are probably of different runs; look where each came from"
-        found.append(Finding("jump", "error", (a, b), f"{what} (cosine {here:.2f})", advice, 0.95))
     return found

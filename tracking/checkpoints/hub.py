@@ -41,14 +41,14 @@ def revisions(repository: str) -> tuple[str, ...]:
     return tuple(branches + [reference.name for reference in found.tags if reference.name not in branches])
 
 
-def weight_digests(repository: str, revision: str) -> tuple[str, ...]:
-    """Hashes of a revision's weight files, as the hub tells them, without downloading any; empty where unknown."""
+def weight_digests(repository: str, revision: str) -> dict[str, str]:
+    """Hash of each of a revision's weight files, as the hub tells it without a download; empty where unknown."""
     about = _asked(
         lambda: _client().model_info(repository, revision=revision, files_metadata=True), repository, revision
     )
     large = [file for file in about.siblings or [] if file.rfilename.endswith((".safetensors", ".bin", ".pt"))]
-    digests = [file.lfs.sha256 if file.lfs else file.blob_id for file in large]
-    return tuple(sorted(str(digest) for digest in digests)) if all(digests) else ()
+    digests = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in large}
+    return {name: str(digest) for name, digest in sorted(digests.items())} if all(digests.values()) else {}
 
 
 def download(repository: str, revision: str, folder: "Path | None" = None) -> Path:

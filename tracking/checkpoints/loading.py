@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.decoding import read_json
-from circuits.formats import read_once, weight_files
+from circuits.formats import facts_inside, read_once, weight_files
 
 if TYPE_CHECKING:
     from circuits.model import Model
 
-__all__ = ["Loaded", "find_config", "load_checkpoint", "make_model", "working_config"]
+__all__ = ["Loaded", "find_config", "load_checkpoint", "make_model", "why_unloadable", "working_config"]
 
 # Keys of config.json that say nothing about what the model computes.
 IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "seed", "init_scale"}
@@ -91,7 +91,7 @@ def make_model(loaded: Loaded, *, device: str = "cpu", dtype: str | None = None)
 
 def _own_names(weights: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The weights under the model's own names: without the prefix under which most of them are found there."""
-    expected = _expected_names(json.dumps(config, sort_keys=True))
+    expected = _expected(json.dumps(config, sort_keys=True)).shapes
     prefixes = _prefixes(weights)
 
     def fitting(prefix: str) -> int:
@@ -112,23 +112,110 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """The tensors that a configuration's model has: shapes by name, groups of names that share one tensor, and why its
+    parts cannot be laid open (empty where they can)."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    tied: tuple[frozenset[str], ...]
+    prefix: str
+    trouble: str
+
+
 @lru_cache(maxsize=4)
-def _expected_names(config: str) -> frozenset[str]:
+def _expected(config: str) -> _Expected:
+    """Of the configuration in JSON; nothing of its size is kept in memory.
+
+    Raises:
+        ValueError: it describes no model that can be made.
+    """
     import torch
+    from torch import nn
+
+    from circuits.architectures import NativeConfig, lay_open, native_module
 
     values = json.loads(config)
-    if "n_layers" in values and "model_type" not in values:
-        from circuits.architectures import NativeConfig, native_module
+    module: nn.Module
+    with torch.device("meta"):
+        if "n_layers" in values and "model_type" not in values:
+            module, name = native_module(NativeConfig.from_dict(values)), "native"
+        else:
+            module, name = _hugging_face(values), str(values.get("model_type"))
+    held: Mapping[str, torch.Tensor] = module.state_dict(keep_vars=True)
+    groups: dict[int, set[str]] = {}
+    for key, weight in held.items():
+        groups.setdefault(id(weight), set()).add(key)
+    try:
+        lay_open(module, name, Path("this configuration"))
+        trouble = ""
+    except ValueError as error:
+        trouble = str(error)
+    tied = tuple(frozenset(group) for group in groups.values() if len(group) > 1)
+    shapes = {key: tuple(weight.shape) for key, weight in held.items()}
+    return _Expected(shapes, tied, str(getattr(module, "base_model_prefix", "")), trouble)
 
-        return frozenset(native_module(NativeConfig.from_dict(values)).state_dict())
+
+def _hugging_face(values: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        with torch.device("meta"):
-            about = AutoConfig.for_model(**values)
-            return frozenset(AutoModelForCausalLM.from_config(about).state_dict())
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     except Exception as error:
         raise ValueError(f"the configuration names no causal language model of transformers: {error}") from error
+
+
+def why_unloadable(
+    source: "str | Path",
+    headers: Mapping[str, tuple[tuple[int, ...], str]],
+    *,
+    config: "str | Path | None" = None,
+) -> str | None:
+    """Why `load_checkpoint` and `make_model` will not load a checkpoint, from names and shapes of its tensors alone.
+
+    None where nothing speaks against it.  Names of Hugging Face's models may be converted while they are loaded, so of
+    these only wrong shapes, and weights that are mostly of other names, are told.
+
+    Args:
+        headers: shape and type of each tensor, by name.
+    """
+    place = Path(source)
+    if config is None and "model_args" in facts_inside(place):
+        return None
+    try:
+        about = find_config(place, config=config)
+        expected = _expected(json.dumps(about, sort_keys=True))
+    except (ValueError, OSError) as error:
+        return str(error)
+    if expected.trouble:
+        return expected.trouble
+    given = {name: shape for name, (shape, _) in headers.items()}
+    own = {_known_as(name, expected): given[old] for old, name in _renamed(given, about).items()}
+    fitting = {name: shape for name, shape in own.items() if name in expected.shapes}
+    for name, shape in fitting.items():
+        if shape != expected.shapes[name]:
+            return f"{name} has shape {list(shape)}, and its configuration says {list(expected.shapes[name])}"
+    if 2 * len(fitting) < len(own):
+        strange = next(name for name in own if name not in expected.shapes)
+        return f"its weights do not fit its configuration: unexpected {strange}"
+    if "model_type" in about:
+        return None
+    shared = {name: group for group in expected.tied for name in group}
+    missing = [name for name in expected.shapes if not ({name} | shared.get(name, frozenset())) & fitting.keys()]
+    return f"its weights do not fit its configuration: missing {missing[0]}" if missing else None
+
+
+def _renamed(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """Name in the file -> the model's own, for those under the prefix that `_own_names` takes away."""
+    kept = _own_names({name: name for name in given}, config)
+    return {old: new for new, old in kept.items()}
+
+
+def _known_as(name: str, expected: _Expected) -> str:
+    """The name that a tensor has in the module, where checkpoints call it otherwise."""
+    renamed = {"embed_out.weight": "lm_head.weight"}.get(name, name)
+    candidates = (name, renamed, f"{expected.prefix}.{name}")
+    return next((candidate for candidate in candidates if candidate in expected.shapes), name)
 
 
 def _from_nanogpt(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

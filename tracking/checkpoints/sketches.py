@@ -11,6 +11,7 @@ References:
 """
 
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -23,9 +24,13 @@ from jaxtyping import Float
 from circuits.formats import entries, weight_files
 from circuits.tensor_files import Entry
 
-__all__ = ["TensorNote", "WeightNote", "distance", "sampled_hash", "similarity", "weigh"]
+__all__ = ["TensorNote", "WeightNote", "WeightSketch", "distance", "sampled_hash", "similarity", "sketch_of", "weigh"]
 
 BUCKETS = 128
+WHOLE = 1024
+"""Buckets of a sketch of all matrices together: distances are good to 4 per cent."""
+MOST = 1 << 16
+"""Numbers that are taken of one matrix for it, spread evenly."""
 BLOCK = 1 << 20
 """Numbers that are read and projected at a time."""
 
@@ -131,6 +136,48 @@ def _signs() -> np.ndarray:
         bits = np.unpackbits(np.frombuffer(np.random.default_rng(0).bytes(BLOCK // 4), dtype=np.uint8))
         _SIGNS.append((1 - 2 * bits.astype(np.int8)).astype(np.float32))
     return _SIGNS[0]
+
+
+@dataclass(frozen=True)
+class WeightSketch:
+    """All matrices of a checkpoint in one sketch, small enough to be kept with what was measured of it."""
+
+    norm: float
+    sketch: Float[np.ndarray, "bucket"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"norm": self.norm, "sketch": b64encode(self.sketch.astype("<f4").tobytes()).decode()}
+
+    @staticmethod
+    def from_dict(about: Mapping[str, Any]) -> "WeightSketch":
+        """Raises:
+        ValueError: it is none; the message says so.
+        """
+        try:
+            sketch = np.frombuffer(b64decode(about["sketch"]), dtype="<f4").astype(float)
+            return WeightSketch(float(about["norm"]), sketch.reshape(WHOLE))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"expected a sketch of weights, got {str(about)[:60]!r}") from error
+
+
+def sketch_of(weights: Mapping[str, Any]) -> WeightSketch:
+    """The sketch of weights that are in memory; of a large matrix of numbers spread over it, all scaled up."""
+    import torch
+
+    square, whole, signs = 0.0, np.zeros(WHOLE), _signs()
+    for name, weight in sorted(weights.items()):
+        if weight.ndim < 2 or not weight.is_floating_point():
+            continue
+        flat = weight.detach().reshape(-1)
+        stride = -(-flat.numel() // MOST)
+        values = flat[::stride].to(torch.float32).cpu().numpy().astype(float)
+        values = np.nan_to_num(values, posinf=0.0, neginf=0.0) * np.sqrt(flat.numel() / max(len(values), 1))
+        square += float(np.square(values).sum())
+        turns = np.random.default_rng(list(name.encode()))
+        start, first = int(turns.integers(BLOCK)), int(turns.integers(WHOLE))
+        buckets = (first + np.arange(len(values))) % WHOLE
+        whole += np.bincount(buckets, values * signs[start : start + len(values)], minlength=WHOLE)
+    return WeightSketch(square**0.5, whole)
 
 
 def sampled_hash(source: "str | Path", *, chunks: int = 32, size: int = 2048) -> str:

@@ -337,11 +337,14 @@ def _say_recorded(summary: "RecordingSummary", out: Path, as_json: bool) -> int:
     failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
     counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
     if as_json:
-        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed}))
+        faults = [{"steps": list(fault.steps), "kind": fault.kind, "what": fault.what} for fault in summary.faults]
+        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed, "faults": faults}))
     else:
         typer.echo(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
     for step, unit in summary.changed:
         typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
+    for fault in summary.faults:
+        typer.echo(f"wrong with this series: {fault}", err=True)
     for what, reason in failed.items():
         typer.echo(f"not recorded: {what}: {reason}", err=True)
     return (3 if summary.done or summary.skipped else 1) if failed else 0

@@ -54,6 +54,8 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     """The findings, and then the dates by each clock; with `everything` also each sentence and table in full."""
     found, width = headlines(run), terminal_width()
     print_wrapped(_about(run), width)
+    for fault in found.faults:
+        print_wrapped(fault, width)
     typer.echo()
     print_wrapped(found.story, width)
     _print_roles(found, width, None if everything else MOST_ROLES)

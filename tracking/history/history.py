@@ -18,12 +18,15 @@ from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
 from tracking.checkpoints.names import Stage
 from tracking.checkpoints.runs import NoSuchStepError
+from tracking.checkpoints.sketches import WeightSketch
+from tracking.checkpoints.weight_faults import Finding, trajectory_of, weight_faults
 from tracking.history.folder import create_history, read_history_file, tool_version
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
     NULL_MEASURES,
     SCHEMA_VERSION,
+    SKETCH,
     Record,
     StoredRecord,
     edges_frame,
@@ -175,6 +178,15 @@ class History:
     def metrics(self) -> tuple[str, ...]:
         """Names of all single numbers, as `task/name`."""
         return tuple(sorted({f"{r.task}/{name}" for r in self.records.values() for name in r.metric_names}))
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """Checkpoints that do not belong where they stand, by the sketches of their weights that recording kept."""
+        sketches: dict[int, WeightSketch] = {}
+        for (step, _), record in self.records.items():
+            if SKETCH in record.provenance:
+                sketches[step] = WeightSketch.from_dict(record.provenance[SKETCH])
+        return tuple(weight_faults(trajectory_of(sketches)))
 
     def __getitem__(self, step: int) -> Snapshot:
         """The snapshot of a step.

@@ -33,6 +33,7 @@ __all__ = [
     "EDGE_PARTS",
     "NULL_MEASURES",
     "SCHEMA_VERSION",
+    "SKETCH",
     "EdgePart",
     "Record",
     "RecordFile",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+SKETCH = "weights"
+"""Where a record's provenance keeps the sketch of the weights that it was measured on."""
 NULL_MEASURES = ("rotation",)
 """Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
 

@@ -19,9 +19,11 @@ from circuits.files import remove_leftovers
 from circuits.graph import ModelGraph
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
+from tracking.checkpoints.sketches import WeightSketch
 from tracking.execution.locks import claim
 from tracking.history.history import History, create_history, tool_version
 from tracking.history.records import (
+    SKETCH,
     Record,
     check_record,
     read_record,
@@ -30,7 +32,7 @@ from tracking.history.records import (
     settings_digest,
     write_record,
 )
-from tracking.recording.measuring import TRAINING, Settings, failed_record, measure, training_record
+from tracking.recording.measuring import PROBE, TRAINING, Settings, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
 from tracking.recording.summary import UnitResult, UnitState
 
@@ -196,7 +198,8 @@ class CheckpointLoop:
             self._begin(model)
         for unit in visit.missing:
             try:
-                record = measure(unit, model, self.slot.tasks, self.settings, checkpoint, provenance)
+                told = provenance if unit != PROBE or found.sketch is None else _sketched(provenance, found.sketch)
+                record = measure(unit, model, self.slot.tasks, self.settings, checkpoint, told)
             except Exception as error:
                 self._fail(unit, visit, error, provenance)
             else:
@@ -233,6 +236,10 @@ class CheckpointLoop:
             write_record(self.folder, found, settings=self.digest)
         else:
             self.waiting.append(found)
+
+
+def _sketched(provenance: Mapping[str, Any], sketch: WeightSketch) -> dict[str, Any]:
+    return {**provenance, SKETCH: sketch.to_dict()}
 
 
 def _refuse_full_disk(error: Exception) -> None:

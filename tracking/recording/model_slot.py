@@ -14,6 +14,7 @@ from circuits.graph import ModelGraph
 from tracking.checkpoints.hub import Downloads, download
 from tracking.checkpoints.loading import Loaded, load_checkpoint, make_model, working_config
 from tracking.checkpoints.runs import Checkpoint
+from tracking.checkpoints.sketches import WeightSketch, sketch_of
 from tracking.execution.pool import local_device
 from tracking.recording.measuring import Settings, make_tasks
 
@@ -30,12 +31,13 @@ SMALL = 20_000_000
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
-    """A checkpoint that was read: the digest of its files (empty where it is not known), and its weights unless they
-    are not wanted or are in the slot already.  `stamp` tells when its files were written."""
+    """A checkpoint that was read: the digest of its files (empty where it is not known), and its weights unless these
+    are not wanted or are in the slot already.  `stamp` is when its files were written, `sketch` of its weights."""
 
     digest: str
     stamp: Any
     loaded: Loaded | None = None
+    sketch: WeightSketch | None = None
 
 
 class ModelSlot:
@@ -82,11 +84,11 @@ class ModelSlot:
         states = [(path, path.stat()) for path in weight_files(source)]
         stamp = [(str(path), state.st_mtime_ns, state.st_size) for path, state in states]
         if (held := self.holds) is not None and held.stamp == stamp:
-            return ReadCheckpoint(held.digest, stamp)
+            return ReadCheckpoint(held.digest, stamp, sketch=held.sketch)
         if not weights:
             return ReadCheckpoint(content_hash(source), None)
         loaded = load_checkpoint(source, config=self.given_config)
-        return ReadCheckpoint(loaded.digest, stamp, loaded)
+        return ReadCheckpoint(loaded.digest, stamp, loaded, sketch_of(loaded.weights))
 
     def load(self, reading: ReadCheckpoint, graph: ModelGraph | None) -> "Model":
         """The model with these weights; made anew only where the configuration differs.
@@ -101,7 +103,7 @@ class ModelSlot:
             return self.model
         self.holds = None
         model = self._fill(reading.loaded, graph)
-        self.holds = ReadCheckpoint(reading.digest, reading.stamp)
+        self.holds = ReadCheckpoint(reading.digest, reading.stamp, sketch=reading.sketch)
         return model
 
     def _fill(self, loaded: Loaded, graph: ModelGraph | None) -> "Model":

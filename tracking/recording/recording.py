@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from circuits.files import write_beside
-from tracking.checkpoints.audit import audit_files, equal_weights
-from tracking.checkpoints.hub import Downloads, weight_digests
+from tracking.checkpoints.audit import audit_files, audit_hub
+from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Run
 from tracking.execution.pool import local_device
 from tracking.history.history import History
@@ -124,7 +124,8 @@ def record(
             continue
         with closing(Downloads(place, keep_checkpoints)) as downloads:
             CheckpointLoop(part, place, slot, downloads=downloads).measure_all(ledger.checkpoint_over, show=ledger.show)
-    return ledger.summary()
+    found = ledger.summary()
+    return replace(found, faults=History.open(place).faults) if (place / "history.json").is_file() else found
 
 
 def _rounds(run: Run, folder: Path, budget: int | None) -> Iterator[Run]:
@@ -162,12 +163,9 @@ def share_records(runs: Sequence[tuple[Run, Path]]) -> Iterator[tuple[Run, Path]
 
 def _refuse_false_series(run: Run, config: "str | Path | None") -> None:
     """A checkpoint that cannot be read costs itself alone; one that is not of this series makes the others wrong."""
-    if run.checkpoints and run.checkpoints[0].revision is not None:
-        digests = {c.step: " ".join(weight_digests(c.source, c.revision or "")) for c in run.checkpoints}
-        findings = equal_weights({step: digest for step, digest in digests.items() if digest})
-    else:
-        findings = list(audit_files(run, config=config).findings)
-    found = [f for f in findings if f.kind in ("equal", "config", "tokenizer")]
+    on_hub = bool(run.checkpoints) and run.checkpoints[0].revision is not None
+    findings = (audit_hub(run) if on_hub else audit_files(run, config=config)).findings
+    found = [f for f in findings if f.kind in ("equal", "config", "tokenizer", "shard")]
     if found:
         more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
         raise ValueError(

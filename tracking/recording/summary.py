@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tracking.checkpoints.weight_faults import Finding
+
 __all__ = ["Events", "Ledger", "Progress", "RecordingSummary", "UnitResult", "UnitState"]
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +38,7 @@ class RecordingSummary:
     """What one call of `record` did, by (step, task).
 
     `failed` adds the reason.  `changed` names what was recorded earlier from other weights than the checkpoint holds
-    now; it is left as it was.
+    now; it is left as it was.  `faults` are of the whole history: checkpoints that do not belong where they stand.
     """
 
     folder: str
@@ -44,6 +46,7 @@ class RecordingSummary:
     skipped: tuple[tuple[int, str], ...] = ()
     failed: tuple[tuple[int, str, str], ...] = ()
     changed: tuple[tuple[int, str], ...] = ()
+    faults: tuple[Finding, ...] = ()
 
 
 class Ledger:

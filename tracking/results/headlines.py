@@ -59,7 +59,10 @@ class NearestMiss:
 
 @dataclass(frozen=True)
 class Headlines:
-    """A run at a glance; `moved` and `advice` are empty unless no role formed."""
+    """A run at a glance; `moved` and `advice` are empty unless no role formed.
+
+    `faults` say what is wrong with the series of checkpoints itself, and so with what is told of their steps.
+    """
 
     story: str
     roles: tuple[RoleLine, ...]
@@ -67,6 +70,7 @@ class Headlines:
     misses: tuple[NearestMiss, ...]
     moved: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def headlines(run: RunTimeline) -> Headlines:
@@ -79,9 +83,9 @@ def headlines(run: RunTimeline) -> Headlines:
     )
     lines = tuple(RoleLine(row["lifeline"], _when(row), _carriers(run, row["lifeline"])) for row in _in_order(there))
     story = _story(run, _in_order(there), [row for row in rows if row["clock"] == "behaviour"])
-    if there:
-        return Headlines(story, lines, _events(run), misses)
-    return Headlines(story, lines, _events(run), misses, _moved(run), _advice(run, misses))
+    rest = ((), ()) if there else (_moved(run), _advice(run, misses))
+    faults = tuple(f"Wrong with this series: {what}." for what in run.analysis.get("faults", ()))
+    return Headlines(story, lines, _events(run), misses, *rest, faults)
 
 
 def main_rows(run: RunTimeline) -> list[dict[str, Any]]:

@@ -76,6 +76,8 @@ def build_timeline(
         bars = {line.lifeline: float(line.threshold) for line in linked.roles}
         analysis = {"task": task, "thresholds": bars, "max_gap": max_gap, "definitions": list(definitions)}
         analysis |= {"confidence": confidence, "least": least, "seed": seed, "measures": formed.measures}
+        if faults := [finding.what for finding in history.faults]:
+            analysis["faults"] = faults
         runs.append(RunTimeline(history, *frames, sentences=sentences, analysis=analysis))
     return Timeline(tuple(runs))
 

@@ -132,7 +132,7 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "name": run.name,
         "graph": shape,
         "hyperparameters": {key: _plain(value) for key, value in history.hyperparameters.items()},
-        "settings": {key: _plain(value) for key, value in {**history.settings, **run.analysis}.items()},
+        "settings": {k: _plain(v) for k, v in {**history.settings, **run.analysis}.items() if k != "faults"},
         "thresholds": {key: _plain(value) for key, value in run.analysis.get("thresholds", {}).items()},
         "confidence": run.analysis.get("confidence"),
         "sentences": list(run.sentences),
@@ -155,6 +155,7 @@ def _run(run: RunTimeline) -> dict[str, Any]:
 def _headlines(run: RunTimeline) -> dict[str, Any]:
     found = headlines(run)
     return {
+        "faults": list(found.faults),
         "story": found.story,
         "roles": [[line.role, line.when, line.who] for line in found.roles],
         "events": list(found.events),

@@ -15,7 +15,11 @@ from tracking.checkpoints.audit import Audit, audit, audit_files
 from tracking.checkpoints.runs import Run
 from tracking.checkpoints.sketches import distance, sampled_hash, similarity, weigh
 
-SHAPES = {"embed.weight": (40, 16), "layer.weight": (16, 16), "layer.gain": (16,), "head.weight": (16, 40), "b": (4,)}
+CONFIG = {"n_layers": 1, "n_heads": 2, "d_head": 8, "d_model": 16, "d_vocab": 40, "n_ctx": 8, "base": 10000}
+LAYER = "layers.0.attn"
+SHAPES = {"tok_embed.weight": (40, 16), **{f"{LAYER}.{name}.weight": (16, 16) for name in "qkvo"}}
+SHAPES |= {"head.weight": (40, 16), "layers.0.ln1.weight": (16,), "ln_out.weight": (16,)}
+SHAPES |= {name: (16,) for name in ("layers.0.ln1.bias", "ln_out.bias", *(f"{LAYER}.{name}.bias" for name in "qkvo"))}
 EVEN, LOG = tuple(range(0, 1100, 100)), (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SPEED = {"steady": lambda s: 0.02 + 0 * s, "warm-up": lambda s: 0.02 * np.minimum(1, (s + 1) / 200)}
 
@@ -24,7 +28,8 @@ def series(folder: Path, *, seed: int = 0, steps: tuple[int, ...] = EVEN, speed:
     """A trajectory with drift, momentum and noise, such as training takes: one checkpoint a folder."""
     rng = np.random.default_rng(seed)
     weights = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
-    weights["layer.gain"], weights["b"] = np.ones(16), np.zeros(4)
+    weights |= {name: np.ones(16) for name in SHAPES if "ln" in name}
+    weights |= {name: np.zeros(16) for name in SHAPES if name.endswith("bias")}
     goal = {name: rng.normal(size=shape) * 2 for name, shape in SHAPES.items()}
     momentum = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     rate = SPEED[speed]
@@ -33,7 +38,7 @@ def series(folder: Path, *, seed: int = 0, steps: tuple[int, ...] = EVEN, speed:
             place = folder / f"step{step}"
             place.mkdir(parents=True)
             save_file({n: w.astype(np.float32) for n, w in weights.items()}, place / "model.safetensors")
-            (place / "config.json").write_text(json.dumps({"n_layers": 1, "base": 10000}))
+            (place / "config.json").write_text(json.dumps(CONFIG))
             (place / "tokenizer.json").write_text("{}")
         for name in SHAPES:
             push = 0.03 * (goal[name] - weights[name]) + rng.normal(size=SHAPES[name])
@@ -91,6 +96,34 @@ def another_start(folder: Path) -> tuple[int, ...]:
     return (0, 100)
 
 
+def two_runs(folder: Path) -> tuple[int, ...]:
+    """Every other checkpoint is of another run."""
+    other = series(folder.parent / "other", seed=99)
+    for step in range(100, 1100, 200):
+        shutil.copy(weights_of(other, step), weights_of(folder, step))
+    return EVEN
+
+
+def zeroed(folder: Path) -> tuple[int, ...]:
+    change(folder, 300, lambda held: held.update({name: 0 * weight for name, weight in held.items()}))
+    return (300,)
+
+
+def random(folder: Path) -> tuple[int, ...]:
+    shutil.copy(weights_of(series(folder.parent / "other", seed=98, steps=(0,)), 0), weights_of(folder, 300))
+    return (300,)
+
+
+def of_another_shape(folder: Path) -> tuple[int, ...]:
+    change(folder, 300, lambda held: held.update({"head.weight": held["head.weight"][:39]}))
+    return (300,)
+
+
+def without_a_tensor(folder: Path) -> tuple[int, ...]:
+    change(folder, 300, lambda held: held.pop("head.weight"))
+    return (300,)
+
+
 def scaled(folder: Path) -> tuple[int, ...]:
     change(folder, 300, lambda held: held.update({n: w * 10 for n, w in held.items()}))
     return (300,)
@@ -107,7 +140,7 @@ def one_shard(folder: Path) -> tuple[int, ...]:
 
 
 def other_config(folder: Path) -> tuple[int, ...]:
-    (folder / "step300" / "config.json").write_text(json.dumps({"n_layers": 1, "base": 500}))
+    (folder / "step300" / "config.json").write_text(json.dumps({**CONFIG, "base": 500}))
     return (300,)
 
 
@@ -117,7 +150,7 @@ def other_tokenizer(folder: Path) -> tuple[int, ...]:
 
 
 def other_type(folder: Path) -> tuple[int, ...]:
-    change(folder, 300, lambda held: held.update({"layer.weight": held["layer.weight"].astype(np.float16)}))
+    change(folder, 300, lambda held: held.update({f"{LAYER}.q.weight": held[f"{LAYER}.q.weight"].astype(np.float16)}))
     return (300,)
 
 
@@ -148,7 +181,8 @@ FAULTS: dict[Callable[..., tuple[int, ...]], str] = {
     the_same: "equal", relabelled: "misplaced", relabelled_first: "misplaced", exchanged: "misplaced",
     another_run: "jump", another_start: "jump", scaled: "norm", not_a_number: "not-finite", one_shard: "partly-equal",
     other_config: "config", other_tokenizer: "tokenizer", other_type: "tensors", wrong_index: "index",
-    truncated: "unreadable", missing: "missing",
+    truncated: "unreadable", missing: "missing", two_runs: "two runs", zeroed: "empty", random: "stranger",
+    of_another_shape: "unloadable", without_a_tensor: "unloadable",
 }  # fmt: skip
 
 
@@ -177,6 +211,25 @@ def test_a_planted_fault_is_found(sound: Path, tmp_path: Path, fault: Callable[.
 def test_a_sound_series_gives_no_alarm(tmp_path: Path, seed: int, steps: tuple[int, ...], speed: str) -> None:
     found = audit(series(tmp_path, seed=seed, steps=steps, speed=speed))
     assert found.findings == ()
+
+
+def test_what_record_cannot_load_is_not_nothing_wrong(tmp_path: Path) -> None:
+    folder = series(tmp_path / "run", steps=(0, 100, 200))
+    for step in (0, 100, 200):
+        (folder / f"step{step}" / "config.json").write_text(json.dumps({"model_type": "mamba", "num_hidden_layers": 1}))
+    found = audit(folder)
+    assert [(f.kind, f.steps) for f in found.findings] == [("unloadable", (0, 100, 200))]
+    assert "cannot lay open the architecture mamba" in found.findings[0].what
+    for step in (0, 100, 200):
+        (folder / f"step{step}" / "config.json").unlink()
+    assert "no config.json" in audit(folder).findings[0].what
+
+
+def test_two_checkpoints_that_have_nothing_in_common_are_not_vouched_for(tmp_path: Path) -> None:
+    folder = series(tmp_path / "run", steps=(0, 100))
+    shutil.copy(weights_of(series(tmp_path / "other", seed=99), 100), weights_of(folder, 100))
+    assert "steps 0 and 100 are of one run" in audit(folder).unchecked[-1]
+    assert not audit(series(tmp_path / "third", steps=(0, 100))).untold
 
 
 def test_a_real_run_gives_no_alarm(tmp_path: Path) -> None:
@@ -260,7 +313,7 @@ def test_memory_does_not_grow_with_the_size(tmp_path: Path, make: Callable[[Path
     make(tmp_path / "step100" / name)
     code = (
         "import resource; from tracking.checkpoints.audit import audit; "
-        f"assert audit({str(tmp_path)!r}).findings == (); "
+        f"assert {{f.kind for f in audit({str(tmp_path)!r}).findings}} == {{'unloadable', 'empty'}}; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     root = Path(__file__).parents[3]

@@ -252,6 +252,21 @@ def test_branches_that_serve_the_same_weights_are_refused_before_a_download(hub:
     assert not any("resolve" in request for request in hub.requests)
 
 
+def test_one_shard_of_another_step_is_known_before_a_download(hub: Hub, run: Path, tmp_path: Path) -> None:
+    from tracking.checkpoints.audit import audit
+
+    for step in STEPS:
+        folder = tmp_path / "sharded" / str(step)
+        folder.mkdir(parents=True)
+        (folder / "model-00001-of-00002.safetensors").write_bytes(f"first half of {step}".encode())
+        (folder / "model-00002-of-00002.safetensors").write_bytes(f"second half of {min(step, 4)}".encode())
+        hub.files[f"step{step}-tokens{step}M"] = folder
+    with pytest.raises(ValueError, match=r"of-00002\.safetensors is the same file at steps 4 and 6, and"):
+        record(REPOSITORY, tmp_path / "h", n_prompts=8)
+    assert not any("resolve" in request for request in hub.requests)
+    assert ("shard", (4, 6)) in [(f.kind, f.steps) for f in audit(REPOSITORY, steps="4,6,2").findings]
+
+
 def test_what_looks_like_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -394,3 +394,41 @@ def test_two_recorders_on_one_history_and_a_killed_one(run: Path, whole: Path, t
     both = [recorder(run, tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert content(tmp_path) == content(whole)
+
+
+def randomise(checkpoint: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    rng = np.random.default_rng(1)
+    weights = load_file(checkpoint / "model.safetensors")
+    drawn = {name: rng.normal(size=w.shape).astype(w.dtype) * w.std() for name, w in weights.items()}
+    save_file(drawn, checkpoint / "model.safetensors")
+
+
+def zero(checkpoint: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({name: 0 * weight for name, weight in weights.items()}, checkpoint / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("do", "kind", "steps"),
+    [
+        (lambda run: randomise(run / "checkpoints" / "step000004"), "stranger", {4}),
+        (lambda run: zero(run / "checkpoints" / "step000004"), "empty", {4}),
+        (lambda run: randomise(run / "checkpoints" / "step000000"), "jump", {0, 2}),
+    ],
+)
+def test_recording_names_what_does_not_belong(
+    run: Path, tmp_path: Path, do: Callable[[Path], None], kind: str, steps: set[int]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    do(tmp_path / "run")
+    summary = measured(tmp_path / "run", tmp_path / "history")
+    assert [(fault.kind, set(fault.steps)) for fault in summary.faults] == [(kind, steps)]
+    assert History.open(tmp_path / "history").faults == summary.faults
+
+
+def test_recording_vouches_for_a_sound_series(run: Path, whole: Path) -> None:
+    assert History.open(whole).faults == ()

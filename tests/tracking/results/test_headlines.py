@@ -68,3 +68,21 @@ def test_every_role_of_this_tool_has_a_meaning_and_every_state_its_words() -> No
 
     assert set(ROLE_THRESHOLDS) <= set(ROLE_MEANINGS)
     assert max(map(len, STATE_WORDS.values())) <= 20
+
+
+def test_what_is_wrong_with_the_series_is_said_first() -> None:
+    from dataclasses import replace
+
+    from tests.examples import BY_NAME
+    from tracking.results.headlines import headlines
+    from tracking.results.timeline import build_timeline
+    from tracking.viewer.page_data import page_data
+
+    timeline = build_timeline(BY_NAME["swap"].history())
+    (run,) = timeline.runs
+    assert headlines(run).faults == ()
+    wrong = replace(run, analysis={**run.analysis, "faults": ["all weights at step 3 are zero"]})
+    assert headlines(wrong).faults == ("Wrong with this series: all weights at step 3 are zero.",)
+    page = page_data(replace(timeline, runs=(wrong,)))
+    assert page["runs"][0]["headlines"]["faults"] == ["Wrong with this series: all weights at step 3 are zero."]
+    assert "faults" not in page["runs"][0]["settings"]

@@ -21,7 +21,7 @@
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
  *   confidence: number|null, sentences: string[],
- *   headlines: {story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
+ *   headlines: {faults: string[], story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
  *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
  *   scores: Scores[], circuits: Record<string, Circuits>, lineage: Lineage}} Run

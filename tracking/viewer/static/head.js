@@ -44,11 +44,12 @@ export function drawHead(page, run, part, colour) {
 /** The headlines; unfolded, every sentence as well. @param {Page} page @param {Run} run @param {Part} part @param {(role: string) => string} colour */
 function drawFindings(page, run, part, colour) {
   const roles = [...new Set(run.lanes.map((lane) => lane.role))].sort((a, b) => b.length - a.length);
-  const { story, roles: lines, events, misses, more } = run.headlines;
+  const { faults, story, roles: lines, events, misses, more } = run.headlines;
   part(".findings h2").textContent = page.runs.length > 1 ? `What was found in ${run.name}` : "What was found";
   const several = page.runs.length > 1 ? `${run.name}: ` : "";
   write(d3.select(part(".story")).html(""), `${several}${story}`, roles, colour);
   const list = d3.select(part(".findings ol")).html("");
+  for (const fault of faults) list.append("li").attr("class", "fault").text(fault);
   for (const [lifeline, when, who] of lines) {
     const item = list.append("li");
     const role = run.lanes.find((lane) => lane.lifeline === lifeline)?.role ?? lifeline;
