@@ -18,6 +18,7 @@ __all__ = [
     "KNOWN_SERIES",
     "Checkpoint",
     "CheckpointName",
+    "Fork",
     "KnownSeries",
     "Stage",
     "in_one_path",
@@ -103,6 +104,14 @@ class Stage:
     first_step: int
     last_step: int
     begins: int = 0
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where a run begins: it is another, `parent`, up to `step`."""
+
+    parent: str
+    step: int
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tracking.checkpoints.beside import curves_beside, hyperparameters_beside
 from tracking.checkpoints.hub import is_hub_id, revisions
 from tracking.checkpoints.names import (
     Checkpoint,
+    Fork,
     Stage,
     in_one_path,
     known_series,
@@ -59,7 +60,7 @@ class Run:
 
     `model` is the architecture as `run.json` tells it (empty where it does not); each entry of `log` has at least
     `step`.  `stages` are its parts in order, empty where it has one; `step_unit` is what its steps count where that is
-    something else (`tokens`, `words`, `checkpoints`).
+    something else (`tokens`, `words`, `checkpoints`); `parent` is the run that it is up to a step.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Run:
     stages: tuple[Stage, ...] = ()
     variant: str | None = None
     step_unit: str = "steps"
+    parent: Fork | None = None
 
     def __repr__(self) -> str:
         steps = self.steps
@@ -110,12 +112,18 @@ class Run:
 
     @staticmethod
     def open_variants(source: "str | Path", *, stage: str | None = None, **options: Any) -> "tuple[Run, ...]":
-        """Every run under one name: one for each variant, or the only one; options as in `open`."""
+        """Every run under one name: one for each variant, or the only one; options as in `open`.
+
+        Where all have checkpoints in common, their parent is the run of that name up to the last of these.
+        """
         pattern, scale = options.pop("step_pattern", None), options.pop("steps_per_checkpoint", 1)
         steps = options.pop("steps", "all")
         found = _find(source, _step_reader(pattern, scale), options.pop("tokens_per_step", None))
         known = variants_of(found.checkpoints) or (None,)
-        return tuple(_of_variant(found, stage, variant).select(steps) for variant in known)
+        runs = [_of_variant(found, stage, variant) for variant in known]
+        common = [c.step for c in runs[0].checkpoints if c.variant is None] if len(runs) > 1 else []
+        fork = Fork(found.name, max(common)) if common else None
+        return tuple(replace(run, parent=fork or run.parent).select(steps) for run in runs)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -256,7 +264,20 @@ def _find(source: "str | Path", step_of: StepOf, tokens_per_step: float | None) 
         log=read_log(place) or tuple(curves_beside(place)),
         source=str(place),
         step_unit=units.pop() if len(units) == 1 else "steps",
+        parent=_parent_of(about),
     )
+
+
+def _parent_of(about: RunFile) -> Fork | None:
+    """The run that `run.json` says this one parted from, by its folder's name."""
+    told = about.parent if isinstance(about.parent, Mapping) else {}
+    if not (isinstance(told.get("run"), str) and isinstance(told.get("step"), int)):
+        return None
+    place = Path(told["run"])
+    try:
+        return Fork(read_run_file(place).name or place.name, told["step"])
+    except ValueError:
+        return Fork(place.name, told["step"])
 
 
 def _of_variant(found: Run, stage: str | None, variant: str | None) -> Run:

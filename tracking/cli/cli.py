@@ -4,17 +4,16 @@ Each verb is one call of the Python interface.  Results go to stdout (`--json` f
 stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.
 """
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from tracking.cli.checkpoints import audit, record
 from tracking.cli.importing import import_, join
 from tracking.cli.influence import why
 from tracking.cli.many_runs import compare, design, forecast, sweep
@@ -22,27 +21,22 @@ from tracking.cli.outputs import export, match, report, track
 from tracking.cli.terminal import (
     Json,
     fail,
-    for_people,
     in_the_way,
     make_printable,
     number,
     pairs,
     print_json,
-    print_wrapped,
     progress_bars,
     reporter,
     sentence_of,
     stop_printing,
-    telling,
-    terminal_width,
     trouble_with_disk,
 )
 from tracking.cli.watching import leads, watch
-from tracking.execution.plugins import add_from_file, load_plugins
+from tracking.execution.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from tracking.checkpoints.runs import Run
-    from tracking.recording.summary import RecordingSummary
+    pass
 
 __all__ = ["VERBS", "add_verb", "app", "main"]
 
@@ -60,20 +54,6 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 | first:N | FROM..TO.")]
-Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
-StepPattern = Annotated[
-    str | None, typer.Option("--step-pattern", help="Regular expression; its first group is the step in a name.")
-]
-StepsPerCheckpoint = Annotated[
-    int, typer.Option("--steps-per-checkpoint", min=1, help="Where names count checkpoints, and not steps.")
-]
-Variant = Annotated[str | None, typer.Option(help="Which of several runs under one name: seed-default, ingredient1.")]
-Stage = Annotated[str | None, typer.Option(help="One stage of training alone; by default all, as one run.")]
-TokensPerStep = Annotated[
-    float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,134 +202,6 @@ def branch(
         typer.echo(sentence)
 
 
-def audit(
-    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
-    steps: Steps = "all",
-    config: Config = None,
-    step_pattern: StepPattern = None,
-    steps_per_checkpoint: StepsPerCheckpoint = 1,
-    tokens_per_step: TokensPerStep = None,
-    variant: Variant = None,
-    stage: Stage = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
-
-    Example: `formation audit demo/run`
-    """
-    from tracking.checkpoints.audit import audit as audit_run
-
-    naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}
-    run = _open_run(source, **naming, tokens_per_step=tokens_per_step, variant=variant, stage=stage)
-    with progress_bars() as progress:
-        found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
-    if as_json:
-        rows = json.loads(found.to_frame().to_json(orient="records"))
-        about = {"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows}
-        print_json({**about, "unchecked": list(found.unchecked)})
-    else:
-        verdict = "of what was checked, nothing is wrong" if found.passed else "this series is not what it claims to be"
-        typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
-        for finding in found.findings:
-            print_wrapped(str(finding), terminal_width() if for_people() else 10_000, "  ", "    ")
-        for claim in found.unchecked:
-            typer.echo(f"not checked: {claim}")
-    if not found.passed:
-        raise typer.Exit(1)
-
-
-def record(
-    source: Annotated[str, typer.Argument(help="A run's folder, a folder of checkpoints, or a hub id.")],
-    out: Annotated[Path, typer.Option(help="Folder for the history; an unfinished one there goes on.")],
-    task: Annotated[
-        str, typer.Option(help="Tasks, with commas between them; one of your own is FILE.py:NAME.")
-    ] = "induction",
-    score: Annotated[list[str] | None, typer.Option(help="A score of heads of your own, FILE.py:NAME.")] = None,
-    steps: Steps = "all",
-    method: Annotated[
-        str,
-        typer.Option(help="How edges are scored: auto (exact where affordable) | eap-ig | eap | exact | contested."),
-    ] = "auto",
-    n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts a task.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    target: Annotated[float, typer.Option(help="Faithfulness that the circuit must reach.")] = 0.85,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "cpu",
-    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16; the checkpoint's own.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each process; 1 for small models.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
-    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
-    keep_checkpoints: Annotated[
-        int | None, typer.Option("--keep-checkpoints", min=0, help="The hub's checkpoints that stay on disk.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
-    config: Config = None,
-    step_pattern: StepPattern = None,
-    steps_per_checkpoint: StepsPerCheckpoint = 1,
-    tokens_per_step: TokensPerStep = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Which of several runs under one name; all: each into OUT/histories.")
-    ] = None,
-    stage: Stage = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
-) -> None:
-    """Measure every checkpoint of a run: head scores, edge attributions, the circuit, losses.
-
-    Example: `formation record demo/run --task induction --out recorded`
-    """
-    from tracking.recording.recording import record as record_run
-
-    for own in score or []:
-        add_from_file("score", own)
-    named = [part.strip() for part in task.split(",") if part.strip()]
-    tasks = tuple(add_from_file("task", part) if ".py:" in part else part for part in named)
-    options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
-    options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
-    options |= {"shard": shard}
-    options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
-    naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}
-    naming |= {"tokens_per_step": tokens_per_step, "stage": stage}
-    codes = []
-    for run, folder in _runs_to_record(source, out, variant, naming):
-        with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
-            said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
-            options["events"] = said or (lambda event, bars=progress: bars.console.print(_told(event), highlight=False))
-            summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)
-        codes.append(_say_recorded(summary, folder, as_json))
-    if any(codes):
-        raise typer.Exit(1 if all(code == 1 for code in codes) else 3)
-
-
-def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[str, Any]) -> "list[tuple[Run, Path]]":
-    """Each run with the folder of its history; records of checkpoints that several share are taken over."""
-    from tracking.checkpoints.runs import Run
-    from tracking.recording.recording import share_records
-
-    if variant != "all":
-        return [(Run.open(source, variant=variant, **naming), out)]
-    runs = Run.open_variants(source, **naming)
-    found = [(run, out / "histories" / str(run.variant)) for run in runs]
-    return list(share_records(found))
-
-
-def _say_recorded(summary: "RecordingSummary", out: Path, as_json: bool) -> int:
-    """What a recording did, on stdout, and what it could not, on stderr; gives the exit code."""
-    failed = {f"{step}/{task}": reason for step, task, reason in summary.failed}
-    counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
-    if as_json:
-        faults = [{"steps": list(fault.steps), "kind": fault.kind, "what": fault.what} for fault in summary.faults]
-        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed, "faults": faults}))
-    else:
-        typer.echo(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
-    for step, unit in summary.changed:
-        typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
-    for fault in summary.faults:
-        typer.echo(f"wrong with this series: {fault}", err=True)
-    for what, reason in failed.items():
-        typer.echo(f"not recorded: {what}: {reason}", err=True)
-    return (3 if summary.done or summary.skipped else 1) if failed else 0
-
-
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, what clashes, which devices there are, and what to do.
 
@@ -366,27 +218,6 @@ def doctor(as_json: Json = False) -> None:
             typer.echo(f"{finding.level:8}{finding.subject}: {finding.text}{advice}")
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
-
-
-def _open_run(source: str, **options: Any) -> "Run":
-    from tracking.checkpoints.runs import Run
-
-    return Run.open(source, **options)
-
-
-def _extent(run: "Run") -> str:
-    """How many checkpoints there are, and of which steps and tokens, so that wrongly read names are seen."""
-    first, last = run.checkpoints[0], run.checkpoints[-1]
-    tokens = "" if last.tokens is None else f" ({first.tokens or 0:.3g} to {last.tokens:.3g} tokens)"
-    return f"{len(run)} checkpoints, steps {first.step} to {last.step}{tokens},"
-
-
-def _told(event: Mapping[str, Any]) -> str:
-    """One line a checkpoint, for people."""
-    kinds = {"done": "written", "skipped": "there already", "failed": "failed"}
-    what = ", ".join(f"{len(event[kind])} {word}" for kind, word in kinds.items() if event[kind])
-    rate, left = event["checkpoints_per_second"], timedelta(seconds=round(event["seconds_left"]))
-    return f"step {event['step']}: {what}; {event['number']} of {event['total']}, {rate:.3g} a second, {left} left"
 
 
 class _VerbCommand(TyperCommand):

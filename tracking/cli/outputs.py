@@ -78,6 +78,7 @@ def match(
 
     Example: `formation match recorded recorded --step 200 --step 240`
     """
+    from tracking.history.forks import parted_at
     from tracking.history.history import History
     from tracking.matching.matching import match as match_snapshots
 
@@ -85,13 +86,16 @@ def match(
     steps = step or [first.steps[-1], second.steps[-1]]
     if len(steps) != 2:
         raise ValueError(f"expected --step twice, one for each history, got {len(steps)}")
-    same_run = before.resolve() == after.resolve()
-    matching = match_snapshots(first[steps[0]], second[steps[1]], same_run=same_run)
+    forked = parted_at(first, second)
+    same_run = True if before.resolve() == after.resolve() else None if forked is not None else False
+    matching = match_snapshots(first, second, step=(steps[0], steps[1]), same_run=same_run)
     frame = matching.to_frame()
     if as_json:
         pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
         gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
         return print_json({"pairs": pairs, **gone})
+    if forked is not None and same_run is None:
+        typer.echo(f"One run up to step {forked:,}: every component is itself; similarity says what is left in common.")
     print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
     typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
     typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")

@@ -12,7 +12,8 @@ than two; the other hyperparameters that vary are taken out.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from tracking.comparison.run_set import (
 )
 from tracking.comparison.survival import log_rank, turnbull
 from tracking.comparison.time_ratio import TimeRatio, estimate_effect
+from tracking.history.forks import parted_at
 from tracking.history.history import History
 
 if TYPE_CHECKING:
@@ -99,7 +101,20 @@ def compare(
     """
     names = (by,) if isinstance(by, str) else tuple(by)
     check_names(settings_of(histories), names)
-    return compare_formation(run_set(histories, definitions=definitions), by=names, **options)
+    found = compare_formation(run_set(histories, definitions=definitions), by=names, **options)
+    return replace(found, sentences=(*found.sentences, *_common_history(histories)))
+
+
+def _common_history(histories: Sequence[History]) -> list[str]:
+    """Which runs are one up to a step, so that what formed by then is one observation of them and not two."""
+    found = []
+    for first, second in combinations(histories, 2):
+        if (step := parted_at(first, second)) is not None:
+            found.append(f"{first.name!r} and {second.name!r} are one run up to step {step:,}")
+    if not found:
+        return []
+    more = f", and {len(found) - 1} more pairs are" if len(found) > 1 else ""
+    return [f"{found[0]}{more}: what formed by then is one observation, and no replication."]
 
 
 def compare_formation(

@@ -194,6 +194,9 @@ def settings_of(histories: Sequence[History]) -> dict[str, dict[str, Any]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two histories are of run {twice[0]!r}; give each run once")
     settings = {history.name: dict(history.hyperparameters) for history in histories}
+    for history in histories:
+        if history.parent is not None:
+            settings[history.name].setdefault("parent", f"{history.parent.parent} at step {history.parent.step}")
     if any("intervention" in values for values in settings.values()):  # a run that is no branch is one without
         settings = {name: {"intervention": "none", **values} for name, values in settings.items()}
     return settings

@@ -19,7 +19,7 @@ from circuits.circuit import graph_from_dict
 from circuits.decoding import as_type, read_json
 from circuits.files import write_beside, write_new
 from circuits.graph import ModelGraph
-from tracking.checkpoints.names import Stage
+from tracking.checkpoints.names import Fork, Stage
 from tracking.execution.locks import claim
 from tracking.history.records import SCHEMA_VERSION, settings_digest
 
@@ -36,6 +36,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
     hyperparameters: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     stages: tuple[Stage, ...] = ()
+    parent: Fork | None = None
 
     def model_graph(self, place: Path) -> ModelGraph:
         return graph_from_dict(self.graph, where=f"{place}, graph")
@@ -56,6 +57,7 @@ def create_history(
     hyperparameters: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     stages: Sequence[Stage] = (),
+    parent: Fork | None = None,
 ) -> str:
     """Make the folder of a history, or check that it is already there with the same graph and settings.
 
@@ -78,6 +80,8 @@ def create_history(
     }
     if stages:
         about["stages"] = [asdict(stage) for stage in stages]
+    if parent is not None:
+        about["parent"] = asdict(parent)
     (folder / "records").mkdir(parents=True, exist_ok=True)
     (folder / ".locks").mkdir(exist_ok=True)
     place = folder / "history.json"

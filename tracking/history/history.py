@@ -16,7 +16,7 @@ import numpy as np
 
 from circuits.circuit import Circuit
 from circuits.graph import Estimate, ModelGraph
-from tracking.checkpoints.names import Stage
+from tracking.checkpoints.names import Fork, Stage
 from tracking.checkpoints.runs import NoSuchStepError
 from tracking.checkpoints.sketches import WeightSketch
 from tracking.checkpoints.weight_faults import Finding, trajectory_of, weight_faults
@@ -65,7 +65,7 @@ class History:
 
     `records` maps (step, task) to its record and reads it when it is asked for.  `hyperparameters` are those of the
     run; `settings` are those of the recording (prompts, seed, method, versions).  `stages` are
-    the parts of the training in order, empty where it has one.
+    the parts of the training in order, empty where it has one; `parent` is the run that it is up to a step.
     """
 
     name: str
@@ -74,6 +74,7 @@ class History:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    parent: Fork | None = None
 
     def __repr__(self) -> str:
         graph, steps = self.graph, self.steps
@@ -95,7 +96,7 @@ class History:
         about = read_history_file(folder)
         graph = about.model_graph(folder / "history.json")
         records = FolderRecords(folder / "records", settings=settings_digest(about.settings), graph=graph)
-        return History(about.name, graph, records, about.hyperparameters, about.settings, about.stages)
+        return History(about.name, graph, records, about.hyperparameters, about.settings, about.stages, about.parent)
 
     @staticmethod
     def from_frame(
@@ -129,6 +130,7 @@ class History:
     def save(self, out: "str | Path") -> None:
         """Write every record into the folder `out`, which must not hold another history."""
         about = {"hyperparameters": self.hyperparameters, "settings": self.settings, "stages": self.stages}
+        about["parent"] = self.parent
         digest = create_history(out, self.name, self.graph, **about)
         for record in self.records.values():
             write_record(out, record, settings=digest)

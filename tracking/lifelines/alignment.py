@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from circuits.graph import Node
+from tracking.history.forks import parted_at
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifelines, link_lifelines
 from tracking.matching.matching import Matching, match
@@ -124,10 +125,16 @@ def find_counterparts(
     for one, other in combinations(range(len(histories)), 2) if pairs is None else pairs:
         first, second = histories[one], histories[other]
         try:
-            matches[first.name, second.name] = match(first, second, same_run=False, seed=seed)
+            forked = parted_at(first, second)
+            matches[first.name, second.name] = match(
+                first, second, same_run=None if forked is not None else False, seed=seed
+            )
         except ValueError as error:  # nothing measured in both: nothing is matched
             remarks.append(str(error))
             continue
+        if forked is not None:
+            named = f"{first.name!r} and {second.name!r}"
+            remarks.append(f"{named} are one run up to step {forked:,}, so that each component is itself in both")
         both = first.name, second.name
         remarks += _without_common_role(both, (carriers[both[0]], carriers[both[1]]))
     families = _families(_links(matches, carriers, least), carriers)

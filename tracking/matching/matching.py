@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import expit, logsumexp
 
 from circuits.graph import Node
+from tracking.history.forks import parted_at
 from tracking.history.history import History, Snapshot
 from tracking.matching.assignment import Groups, assign, best_in_groups, match_graphs
 from tracking.matching.signatures import Signatures, signatures_of
@@ -94,7 +95,8 @@ def match(
         before: a snapshot, or a history whose snapshot is the first of `step` (its last one where not given).
         after: likewise.
         step: the two steps, where histories are given.
-        same_run: whether a component's name says anything; where not given, it does for two steps of one history.
+        same_run: whether a component's name says anything; where not given, it does for two steps of one history, and
+            says all for two histories that are one run up to a step (`tracking.history.forks`).
         anchors: pairs that are known.
         n_resamples: resamples of the prompts behind the confidence; as many as take little time where not given.
         seed: of resamples and nulls.
@@ -103,11 +105,15 @@ def match(
         ValueError: the two have no measure of one task in common, a history is empty, an anchor is not a component, or
             anchors tear a group apart.
     """
-    if same_run is None:
-        same_run = isinstance(before, History) and isinstance(after, History) and before.name == after.name
+    forked = False
+    if same_run is None and isinstance(before, History) and isinstance(after, History):
+        same_run = before.name == after.name
+        forked = not same_run and parted_at(before, after) is not None
     first, second = _signatures(before, step and step[0]), _signatures(after, step and step[1])
     a, b = _shared(first, second, (_called(before, "one before"), _called(after, "one after")))
-    problem = _Problem.of(a, b, same_run, _anchored(a, b, anchors))
+    if forked:
+        anchors = {node: node for node in a.nodes if node in b.nodes} | dict(anchors or {})
+    problem = _Problem.of(a, b, bool(same_run) or forked, _anchored(a, b, anchors))
     return _solve(problem, n_resamples, np.random.default_rng(seed))
 
 

@@ -123,6 +123,7 @@ class CheckpointLoop:
     def _create(self, graph: ModelGraph) -> None:
         settings = {**self.settings.to_dict(), "versions": _versions()}
         about = {"hyperparameters": self.run.hyperparameters, "settings": settings, "stages": self.run.stages}
+        about["parent"] = self.run.parent
         create_history(self.folder, self.run.name, graph, **about)
         (self.folder / ".locks").mkdir(exist_ok=True)
         remove_leftovers(self.folder / "records")

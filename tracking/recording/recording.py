@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circuits.files import write_beside
 from tracking.checkpoints.audit import audit_files, audit_hub
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Run
 from tracking.execution.pool import local_device
+from tracking.history.forks import copy_records, going_on, parent_and_step
 from tracking.history.history import History
+from tracking.history.records import settings_digest
 from tracking.recording.adaptive_steps import budget_of, first_steps, next_steps
 from tracking.recording.checkpoint_loop import CheckpointLoop
 from tracking.recording.measuring import PROBE, TRAINING, Settings
@@ -53,6 +54,7 @@ def record(
     shard: str | None = None,
     workers: int = 1,
     cluster: str | None = None,
+    parent: str | None = None,
     progress: Progress | None = None,
     events: Events | None = None,
     **options: Any,
@@ -81,6 +83,8 @@ def record(
         cluster: address of a Ray cluster ("auto" for the one this machine belongs to, "local" to start one here); the
             folder and the checkpoints must be seen by all of its machines.  Each checkpoint and task is a unit of its
             own there, as it is with several workers; a unit whose worker dies is done by another.
+        parent: `HISTORY@STEP`, where the run goes on from a checkpoint that another history holds: its steps count on
+            from there, and that history up to there is taken over without measuring it again.
         progress: called with ("recording", units done, units); a unit is one checkpoint and one task or probe.
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
 
@@ -99,6 +103,8 @@ def record(
         run = run.select(steps)
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
+    if parent is not None:
+        run = _after_parent(run, parent, place, settings)
     if cluster is None:
         local_device(device)
     ledger = Ledger(
@@ -117,10 +123,8 @@ def record(
         if not part.checkpoints:  # more shards than checkpoints
             continue
         if workers > 1 or cluster is not None:
-            record_in_parallel(
-                part, place, settings, ledger, workers=workers, cluster=cluster, device=device, threads=threads,
-                config=config, keep=keep_checkpoints,
-            )  # fmt: skip
+            how: Any = {"device": device, "threads": threads, "config": config, "keep": keep_checkpoints}
+            record_in_parallel(part, place, settings, ledger, workers=workers, cluster=cluster, **how)
             continue
         with closing(Downloads(place, keep_checkpoints)) as downloads:
             CheckpointLoop(part, place, slot, downloads=downloads).measure_all(ledger.checkpoint_over, show=ledger.show)
@@ -141,22 +145,34 @@ def _rounds(run: Run, folder: Path, budget: int | None) -> Iterator[Run]:
         steps = next_steps(History.open(folder), run.steps, budget, taken=taken)
 
 
+def _after_parent(run: Run, parent: str, folder: Path, settings: Settings) -> Run:
+    """The run on its parent's path, with what was recorded of that up to the fork in its folder."""
+    home, step = parent_and_step(parent)
+    trunk = History.open(home)
+    if settings_digest(settings.to_dict()) != settings_digest(trunk.settings):
+        asked = ("n_prompts", "seed", "method", "target", "dtype", "options")
+        differ = [name for name in asked if trunk.settings.get(name) != settings.to_dict().get(name)] or ["settings"]
+        raise ValueError(
+            f"{home} was recorded with {differ[0]} {trunk.settings.get(differ[0])!r}, and this run is to be with "
+            f"{settings.to_dict().get(differ[0])!r}; record both alike"
+        )
+    found = going_on(run, trunk, step)
+    copy_records(home, folder, steps={at for at in trunk.steps if at <= step})
+    return found
+
+
 def share_records(runs: Sequence[tuple[Run, Path]]) -> Iterator[tuple[Run, Path]]:
     """The same runs and folders, one after the other; what a run has in common with one before is not measured again.
 
     Runs that part from one path have checkpoints in common.  When a run's turn comes, the records of these that an
-    earlier one has are copied into its folder, where they are as if it had measured them itself.
+    earlier one has are linked into its folder, where they are as if it had measured them itself.
     """
     done: list[tuple[Run, Path]] = []
     for run, folder in runs:
         places = {(c.source, c.revision): c.step for c in run.checkpoints}
         for other, home in done:
             shared = [c.step for c in other.checkpoints if places.get((c.source, c.revision)) == c.step]
-            for file in (file for step in shared for file in sorted((home / "records").glob(f"{step:09d}.*"))):
-                target = folder / "records" / file.name
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    write_beside(target, file.read_bytes())
+            copy_records(home, folder, steps=set(shared))
         yield run, folder
         done.append((run, folder))
 

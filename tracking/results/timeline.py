@@ -19,7 +19,7 @@ import numpy as np
 from circuits.circuit import Circuit, graph_from_dict
 from circuits.decoding import as_type, read_json
 from circuits.graph import Estimate
-from tracking.checkpoints.names import Stage
+from tracking.checkpoints.names import Fork, Stage
 from tracking.formation.dating import default_definitions
 from tracking.formation.formation import formation_table
 from tracking.history.columns import MEASURED, STAGE, TABLES, Column, Table, kind_of, typed
@@ -174,6 +174,8 @@ def _run_to_json(run: RunTimeline) -> str:
     }
     if history.stages:
         parts["stages"] = [asdict(stage) for stage in history.stages]
+    if history.parent is not None:
+        parts["parent"] = asdict(history.parent)
     tables = {"records": _records_columns(history), **{name: _columns(run.table(name)) for name in TABLES}}
     records = tables.pop("records")
     lines = [f"   {json.dumps(key)}: {_dump(value)}" for key, value in parts.items()]
@@ -252,7 +254,8 @@ def _run_from_json(about: Mapping[str, Any], schema_version: int) -> RunTimeline
         key = (kept["step"], kept["task"])
         restored[key] = _restored(records.get(key, Record(*key)), kept)
     stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
-    history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"], stages)
+    parent = None if about.get("parent") is None else Fork(**about["parent"])
+    history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"], stages, parent)
     found = (frames[name] for name in ("lifelines", "events", "formation"))
     return RunTimeline(history, *found, sentences=tuple(about["sentences"]), analysis=about["analysis"])
 

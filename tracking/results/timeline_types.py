@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tracking.checkpoints.names import Stage
+from tracking.checkpoints.names import Fork, Stage
 from tracking.history.columns import TABLES, Table
 from tracking.history.record_header import RecordStatus
 
@@ -72,6 +72,7 @@ class StoredRun(msgspec.Struct):
     records: Records
     tables: Tables
     stages: list[Stage] = []
+    parent: Fork | None = None
 
 
 class TimelineFile(Head):
