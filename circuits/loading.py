@@ -24,6 +24,7 @@ from circuits.checkpoint import (
     read_weights,
     write_weights,
 )
+from circuits.lora import adapted_weights, base_of, lora_config
 from circuits.model import Model, check_fidelity
 
 __all__ = ["load_model", "model_of", "open_module", "save_checkpoint", "save_module"]
@@ -45,7 +46,8 @@ def load_model(
     device: "str | torch.device" = "cpu",
     dtype: "torch.dtype | str | None" = None,
 ) -> "Model":
-    """A model from a local folder (`save_checkpoint`'s or Hugging Face's), a hub id, or a module in memory.
+    """A model from a local folder (`save_checkpoint`'s or Hugging Face's, or a LoRA adapter beside its base), a hub id,
+    or a module in memory.
 
     Args:
         revision: branch, tag or commit on the hub; a local folder has none.
@@ -61,8 +63,12 @@ def load_model(
     if isinstance(source, nn.Module):
         return open_module(source.to(device, wanted), adapter=adapter)
     folder = locate(source, revision=revision)
-    config = read_config(folder)
-    return model_of(read_weights(folder), config, source=folder, device=device, dtype=wanted)
+    if (lora := lora_config(folder)) is not None:
+        base = base_of(folder, lora)
+        weights, config = adapted_weights(folder, lora, read_weights(base)), read_config(base)
+    else:
+        config, weights = read_config(folder), read_weights(folder)
+    return model_of(weights, config, source=folder, device=device, dtype=wanted)
 
 
 def model_of(

@@ -9,16 +9,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.decoding import read_json
-from circuits.formats import facts_inside, read_once, weight_files
+from circuits.formats import content_hash, facts_inside, read_once, weight_files
+from circuits.lora import CONFIG, adapted_weights, base_of, lora_config
 
 if TYPE_CHECKING:
     from circuits.model import Model
 
-__all__ = ["Loaded", "find_config", "load_checkpoint", "make_model", "why_unloadable", "working_config"]
+__all__ = ["Loaded", "digest_of", "find_config", "load_checkpoint", "make_model", "why_unloadable", "working_config"]
 
 # Keys of config.json that say nothing about what the model computes.
 IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "seed", "init_scale"}
@@ -38,13 +40,18 @@ def load_checkpoint(source: "str | Path", *, config: "str | Path | None" = None)
     """Read a checkpoint of any form (see `circuits.formats`).
 
     Args:
-        config: the model's configuration, a `config.json` or a folder with one, where none lies beside the weights.
+        config: the model's configuration, a `config.json` or a folder with one, where none lies beside the weights; of
+            an adapter its base's folder.
 
     Raises:
         FileNotFoundError: no weights there.
         ValueError: the weights cannot be read, or no configuration is known.
     """
     place = Path(source)
+    if (lora := lora_config(place)) is not None:
+        base = load_checkpoint(base_of(place, lora) if config is None else config)
+        digest = _digest_on(base.digest, place)
+        return Loaded(str(place), base.config, adapted_weights(place, lora, base.weights), digest)
     weights, digest, facts = read_once(place)
     if "model_args" in facts and config is None:
         about, weights = _from_nanogpt(facts["model_args"], weights)
@@ -55,6 +62,18 @@ def load_checkpoint(source: "str | Path", *, config: "str | Path | None" = None)
     return Loaded(str(place), about, weights, digest)
 
 
+def digest_of(source: "str | Path", *, config: "str | Path | None" = None) -> str:
+    """The digest that `load_checkpoint` gives, from the bytes of the files alone."""
+    place = Path(source)
+    if (lora := lora_config(place)) is None:
+        return content_hash(place)
+    return _digest_on(digest_of(base_of(place, lora) if config is None else config), place)
+
+
+def _digest_on(base: str, adapter: Path) -> str:
+    return sha256(f"{base} {content_hash(adapter)} {(adapter / CONFIG).read_text()}".encode()).hexdigest()
+
+
 def find_config(source: "str | Path", *, config: "str | Path | None" = None) -> dict[str, Any]:
     """The model's configuration: the one named, or the nearest `config.json` beside or above the weights.
 
@@ -63,6 +82,8 @@ def find_config(source: "str | Path", *, config: "str | Path | None" = None) -> 
         ValueError: it is no JSON object.
     """
     place = Path(source)
+    if config is None and (lora := lora_config(place)) is not None:
+        return find_config(base_of(place, lora))
     homes = [Path(config)] if config is not None else [place, place.parent, place.parent.parent]
     for home in homes:
         path = home if home.is_file() and home.suffix == ".json" else home / "config.json"
@@ -189,6 +210,8 @@ def why_unloadable(
         return str(error)
     if expected.trouble:
         return expected.trouble
+    if lora_config(place) is not None:
+        return None
     given = {name: shape for name, (shape, _) in headers.items()}
     own = {_known_as(name, expected): given[old] for old, name in _renamed(given, about).items()}
     fitting = {name: shape for name, shape in own.items() if name in expected.shapes}

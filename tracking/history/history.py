@@ -24,6 +24,7 @@ from tracking.history.folder import create_history, read_history_file, tool_vers
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
+    MERGED,
     NULL_MEASURES,
     SCHEMA_VERSION,
     SKETCH,
@@ -189,6 +190,12 @@ class History:
             if SKETCH in record.provenance:
                 sketches[step] = WeightSketch.from_dict(record.provenance[SKETCH])
         return tuple(weight_faults(trajectory_of(sketches)))
+
+    @property
+    def merges(self) -> dict[int, tuple[str, ...]]:
+        """Of which models a checkpoint was made that no training wrote, by step."""
+        told = {step: r.provenance[MERGED] for (step, _), r in self.records.items() if MERGED in r.provenance}
+        return {step: tuple(map(str, parents)) for step, parents in sorted(told.items())}
 
     def __getitem__(self, step: int) -> Snapshot:
         """The snapshot of a step.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDGE_PARTS",
+    "MERGED",
     "NULL_MEASURES",
     "SCHEMA_VERSION",
     "SKETCH",
@@ -49,6 +50,8 @@ __all__ = [
 SCHEMA_VERSION = 2
 SKETCH = "weights"
 """Where a record's provenance keeps the sketch of the weights that it was measured on."""
+MERGED = "merged_from"
+"""Where it keeps the models that the checkpoint was made of, where training did not write it."""
 NULL_MEASURES = ("rotation",)
 """Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
 

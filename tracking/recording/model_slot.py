@@ -5,14 +5,15 @@ unit of the same checkpoint reads nothing anew.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.formats import content_hash, weight_files
+from circuits.formats import weight_files
 from circuits.graph import ModelGraph
 from tracking.checkpoints.hub import Downloads, download
-from tracking.checkpoints.loading import Loaded, load_checkpoint, make_model, working_config
+from tracking.checkpoints.loading import Loaded, digest_of, load_checkpoint, make_model, working_config
+from tracking.checkpoints.merges import parents_of
 from tracking.checkpoints.runs import Checkpoint
 from tracking.checkpoints.sketches import WeightSketch, sketch_of
 from tracking.execution.pool import local_device
@@ -32,12 +33,14 @@ SMALL = 20_000_000
 @dataclass(frozen=True)
 class ReadCheckpoint:
     """A checkpoint that was read: the digest of its files (empty where it is not known), and its weights unless these
-    are not wanted or are in the slot already.  `stamp` is when its files were written, `sketch` of its weights."""
+    are not wanted or are in the slot already.  `stamp` is when its files were written, `sketch` of its weights, and
+    `parents` are the models that it was made of, where training did not write it."""
 
     digest: str
     stamp: Any
     loaded: Loaded | None = None
     sketch: WeightSketch | None = None
+    parents: tuple[str, ...] = ()
 
 
 class ModelSlot:
@@ -84,11 +87,11 @@ class ModelSlot:
         states = [(path, path.stat()) for path in weight_files(source)]
         stamp = [(str(path), state.st_mtime_ns, state.st_size) for path, state in states]
         if (held := self.holds) is not None and held.stamp == stamp:
-            return ReadCheckpoint(held.digest, stamp, sketch=held.sketch)
+            return replace(held, stamp=stamp)
         if not weights:
-            return ReadCheckpoint(content_hash(source), None)
+            return ReadCheckpoint(digest_of(source, config=self.given_config), None)
         loaded = load_checkpoint(source, config=self.given_config)
-        return ReadCheckpoint(loaded.digest, stamp, loaded, sketch_of(loaded.weights))
+        return ReadCheckpoint(loaded.digest, stamp, loaded, sketch_of(loaded.weights), parents_of(source))
 
     def load(self, reading: ReadCheckpoint, graph: ModelGraph | None) -> "Model":
         """The model with these weights; made anew only where the configuration differs.
@@ -103,7 +106,7 @@ class ModelSlot:
             return self.model
         self.holds = None
         model = self._fill(reading.loaded, graph)
-        self.holds = ReadCheckpoint(reading.digest, reading.stamp, sketch=reading.sketch)
+        self.holds = replace(reading, loaded=None)
         return model
 
     def _fill(self, loaded: Loaded, graph: ModelGraph | None) -> "Model":

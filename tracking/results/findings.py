@@ -44,6 +44,8 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     sentences += _behaviour(lifelines, table)
     sentences += _orders(history, lifelines, table)
     sentences += _events(lifelines.events)
+    for step, parents in history.merges.items():
+        sentences.append(f"Step {step} is no step of training: it is made of {' and '.join(parents)}.")
     damaged = {(record.step, record.task) for record in history.damaged}
     if failed := sorted({r.step for r in history.failures if (r.step, r.task) not in damaged}):
         sentences.append(f"Not measured, as the checkpoint could not be read or used: steps {_listed(failed)}.")

@@ -144,3 +144,19 @@ def test_what_cannot_go_on_is_said(base: Path, tree: dict[str, Path], tmp_path: 
         parent_and_step("base-history")
     with pytest.raises(ValueError, match="was recorded with n_prompts 8, and this run is to be with 4"):
         record(run, tmp_path / "h", n_prompts=4, parent=f"{tree['base']}@4")
+
+
+def test_all_variants_by_one_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from tracking.cli.cli import run as formation
+
+    shutil.copytree(base / "checkpoints" / "step000002", tmp_path / "soup" / "stage1-step2")
+    for name in ("ingredient1", "ingredient2"):
+        shutil.copytree(base / "checkpoints" / "step000004", tmp_path / "soup" / f"stage2-{name}-step1")
+    asked = ["record", str(tmp_path / "soup"), "--out", str(tmp_path / "out"), "--n-prompts", "4", "--method", "eap"]
+    assert formation([*asked, "--variant", "ingredient3"]) == 2
+    assert "no variant 'ingredient3'; it has ingredient1, ingredient2" in capsys.readouterr().err
+    assert formation([*asked, "--variant", "all", "--hyperparameter", "mixture=1"]) == 0
+    histories = [History.open(tmp_path / "out" / "histories" / name) for name in ("ingredient1", "ingredient2")]
+    assert [history.steps for history in histories] == [(2, 3), (2, 3)]
+    assert all(history.hyperparameters["mixture"] == 1 for history in histories)
+    assert parted_at(*histories) == 3  # the two ingredients of this test have equal weights
