@@ -37,6 +37,8 @@ class Model:
         self.parts = parts
         self.source: Path = source
         self._tokenizer: Any = None
+        self.on_layers: Callable[[int], None] | None = None
+        """Called after every run with how many layers it took, over all rows: what shows progress."""
 
     def __repr__(self) -> str:
         return f"<Model of {self.source}: {self.graph.n_layers} layers × {self.graph.n_heads} heads>"
@@ -187,6 +189,8 @@ class Model:
         are given."""
         for layer in range(first, self.graph.n_layers):
             x = self.block(layer, x, tap, watches, rules, answers)
+        if self.on_layers is not None:
+            self.on_layers(len(x) * (self.graph.n_layers - first))
         return (tap or _pass_on)("final", self.graph.n_layers, x)
 
     def read_out(

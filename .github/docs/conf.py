@@ -20,6 +20,7 @@ from sphinx.util.nodes import make_refnode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tracking.checkpoints.names import KNOWN_SERIES
 from tracking.history.columns import TABLES
 
 project = "Circuit formation tracker"
@@ -87,8 +88,24 @@ class Columns(Directive):
         return place.children
 
 
+class KnownSeriesTable(Directive):
+    """The published series that are known by their repositories: `.. known-series::`."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - series", "     - repositories"]
+        lines += ["     - a step is", "     - tokens a step"]
+        for series in KNOWN_SERIES:
+            per_step = "" if series.tokens_per_step is None else f"{series.tokens_per_step:,.0f}"
+            lines += [f"   * - {series.name}", f"     - ``{series.repositories}``"]
+            lines += [f"     - {series.unit.removesuffix('s')}", f"     - {per_step or 'told by the names'}"]
+        place = nodes.Element()
+        self.state.nested_parse(StringList(lines, "tracking.checkpoints.names"), self.content_offset, place)
+        return place.children
+
+
 def setup(app: Any) -> None:
     app.add_directive("columns", Columns)
+    app.add_directive("known-series", KnownSeriesTable)
     app.add_role("known", code_or_link)
     app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,6 +109,9 @@ def record(
     keep_checkpoints: KeepCheckpoints = None,
     parent: Parent = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes (passes, time, memory, disk), and stop.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
     config: Config = None,
     step_pattern: StepPattern = None,
@@ -139,14 +142,33 @@ def record(
     naming |= {"tokens_per_step": tokens_per_step, "stage": stage}
     codes = []
     for run, folder in _runs_to_record(source, out, variant, naming):
+        run = replace(run, hyperparameters={**run.hyperparameters, **given})
+        if dry_run:
+            _say_cost(run.select(steps), folder, tasks, options, as_json)
+            continue
         with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
             said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
             options["events"] = said or (lambda event, bars=progress: bars.console.print(_told(event), highlight=False))
-            run = replace(run, hyperparameters={**run.hyperparameters, **given})
             summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)
         codes.append(_say_recorded(summary, folder, as_json))
     if any(codes):
         raise typer.Exit(1 if all(code == 1 for code in codes) else 3)
+
+
+def _say_cost(run: "Run", folder: Path, tasks: tuple[str, ...], options: Mapping[str, Any], as_json: bool) -> None:
+    """What recording would take, on stdout."""
+    from tracking.recording.cost import recording_cost
+    from tracking.recording.measuring import Settings
+    from tracking.training.source_tasks import data_options
+
+    asked = {name: options[name] for name in ("n_prompts", "seed", "method", "target", "dtype")}
+    settings = Settings(tasks, **asked, data=data_options(tasks, run.hyperparameters))
+    found = recording_cost(run, folder, settings, **{name: options[name] for name in ("device", "threads", "config")})
+    if as_json:
+        return print_json({**asdict(found), "seconds_in_all": found.total_seconds})
+    typer.echo(f"{run.name}, into {folder}:")
+    for sentence in found.sentences():
+        typer.echo(f"  {sentence}")
 
 
 def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[str, Any]) -> "list[tuple[Run, Path]]":

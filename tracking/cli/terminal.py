@@ -140,7 +140,8 @@ def progress_bars() -> "Iterator[Progress]":
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # What takes minutes a piece has a speed too.
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=1800) as progress:
         yield progress
 
 

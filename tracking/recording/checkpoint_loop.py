@@ -23,6 +23,7 @@ from tracking.checkpoints.sketches import WeightSketch
 from tracking.execution.locks import claim
 from tracking.history.history import History, create_history, tool_version
 from tracking.history.records import (
+    MERGED,
     SKETCH,
     Record,
     check_record,
@@ -35,6 +36,7 @@ from tracking.history.records import (
 from tracking.recording.measuring import PROBE, TRAINING, Settings, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
 from tracking.recording.summary import UnitResult, UnitState
+from tracking.recording.unit_progress import Within, Work
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -43,6 +45,10 @@ __all__ = ["CANNOT", "AllUnreadableError", "CheckpointLoop", "stands"]
 
 CANNOT = "can be read: "
 CheckpointOver = Callable[[int, Sequence[UnitResult]], None]
+
+
+def _unseen(unit: str, done: int, total: int) -> None:
+    pass
 
 
 class AllUnreadableError(ValueError):
@@ -85,13 +91,18 @@ class CheckpointLoop:
         self.begun: bool = False
         self.waiting: list[Record] = []
         self.unreadable: str = ""
+        self.work: Work = Work(_unseen)
 
-    def measure_all(self, over: CheckpointOver, *, show: Callable[[int], None] = lambda units: None) -> None:
+    def measure_all(
+        self, over: CheckpointOver, *, show: Callable[[int], None] = lambda units: None, within: Within = _unseen
+    ) -> None:
         """Measure everything that is missing.
 
         Args:
             over: called with the step and the results of every checkpoint that is over.
             show: called with how many more units are over.
+            within: called with a unit, how many of its layers are done, and about how many there are, while it is
+                measured.
 
         Raises:
             AllUnreadableError: there is no history yet, and no checkpoint of which one could be begun.
@@ -105,6 +116,7 @@ class CheckpointLoop:
         elif (graph := recorded_graph(self.folder)) is not None:
             self._create(graph)
         threads = torch.get_num_threads()
+        self.work = Work(within)
         try:
             show(0)
             with closing(self._read_ahead()) as readings:
@@ -182,6 +194,7 @@ class CheckpointLoop:
         try:
             found = reading.result()
             provenance["hash"] = found.digest
+            provenance |= {MERGED: list(found.parents)} if found.parents else {}
             for unit in [unit for unit in visit.present if found.digest]:
                 there = read_record(record_place(self.folder, checkpoint.step, unit))
                 if there.provenance.get("hash") != found.digest:
@@ -198,6 +211,7 @@ class CheckpointLoop:
         if not self.begun:
             self._begin(model)
         for unit in visit.missing:
+            self.work.begin(unit, model, self.settings)
             try:
                 told = provenance if unit != PROBE or found.sketch is None else _sketched(provenance, found.sketch)
                 record = measure(unit, model, self.slot.tasks, self.settings, checkpoint, told)
@@ -206,6 +220,7 @@ class CheckpointLoop:
             else:
                 self._write(record)
                 visit.note(unit, "done")
+            self.work.end(model)
             show(1)
 
     def _log_of_training(self, visit: Visit) -> None:

@@ -127,7 +127,9 @@ def record(
             record_in_parallel(part, place, settings, ledger, workers=workers, cluster=cluster, **how)
             continue
         with closing(Downloads(place, keep_checkpoints)) as downloads:
-            CheckpointLoop(part, place, slot, downloads=downloads).measure_all(ledger.checkpoint_over, show=ledger.show)
+            CheckpointLoop(part, place, slot, downloads=downloads).measure_all(
+                ledger.checkpoint_over, show=ledger.show, within=ledger.progress
+            )
     found = ledger.summary()
     return replace(found, faults=History.open(place).faults) if (place / "history.json").is_file() else found
 

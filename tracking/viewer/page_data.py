@@ -141,6 +141,8 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "steps": steps,
         "tokens": tokens if known else None,
         "scale": {"step": _scale(steps), "tokens": _scale([t for t in tokens if t is not None]) if known else None},
+        "stages": [[stage.name, stage.begins or stage.first_step, stage.begins] for stage in history.stages],
+        "parent": None if history.parent is None else f"{history.parent.parent} up to step {history.parent.step:,}",
         "failed": [[record.step, record.task, record.reason] for record in history.failures],
         "curves": _curves(history),
         "lanes": _lanes(run),

@@ -70,6 +70,7 @@ def test_a_published_name(name: str, step, tokens, stage, variant, unit: str) ->
         ("HuggingFaceTB/SmolLM3-3B-checkpoints", "SmolLM3", 2_359_296, "steps"),
         ("LLM360/Amber", "Amber", None, "checkpoints"),
         ("bigscience/bloom-1b1-intermediate", "BLOOM", None, "steps"),
+        ("BabyLM-community/babylm-baseline-100m-gpt2", "BabyLM", None, "words"),
     ],
 )
 def test_a_known_series(repository: str, series: str, tokens_per_step: float | None, unit: str) -> None:

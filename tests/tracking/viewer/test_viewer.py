@@ -190,3 +190,13 @@ def test_the_formation_chart_is_drawn_where_things_happen(call: Call) -> None:
     part = call("within", {"steps": [0, 100, 200, 300], "tokens": [0, 10, 20, 30]}, [50, 250])
     assert part["steps"] == [50, 100, 200, 250]
     assert part["tokens"] == [5, 10, 20, 25]
+
+
+def test_stages_are_marked_and_have_a_clock(call: Call) -> None:
+    scale = {"automatic": "linear", "log": "log1p", "constant": 3}
+    run = {"steps": [0, 100, 150, 200], "tokens": None, "scale": {"step": scale, "tokens": None}}
+    run["stages"] = [["stage1", 0, 0], ["stage2", 100, 100]]
+    marks = call("((run) => timeAxis(run, 'step', 'linear', 0, 200).stages)", run)
+    assert marks == [{"at": 100, "name": "stage2"}]
+    assert [call("stageClock", run, step) for step in (100, 150)] == [" · stage1 step 100", " · stage2 step 50"]
+    assert call("stageClock", {**run, "stages": []}, 150) == ""

@@ -6,7 +6,7 @@ import { definitionsOf, familyOf, isFirstRise, matchesIn, namedBy, namesIn, rows
 import { countOf, drawInterval, notDated } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
 import { tell } from "./tip.js";
-import { short, timeAxis, withError } from "./time.js";
+import { markStages, short, timeAxis, withError } from "./time.js";
 
 /** @typedef {import("./history.js").Context} Context */
 /** @typedef {import("./data.js").Run} Run */
@@ -92,6 +92,7 @@ function drawScores(root, name, task, { run, colour, store }, width) {
     svg.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y(tick)).attr("y2", y(tick));
     svg.append("text").attr("class", "tick").attr("x", axis.left - 6).attr("y", y(tick) + 3.5).attr("text-anchor", "end").text(short(tick));
   }
+  markStages(svg, axis, 6, HEIGHT);
   for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", HEIGHT + 16).attr("text-anchor", "middle").text(tick.label);
   for (const { measure, values, errors } of curves) {
     const points = values.map((value, i) => ({ x: axis.x(i), v: value, e: 2 * (errors?.[i] ?? 0) }));
@@ -160,6 +161,7 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
     back.append("line").attr("class", "grid").attr("x1", tick.at).attr("x2", tick.at).attr("y1", 0).attr("y2", y);
     svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", y + 13).attr("text-anchor", "middle").text(tick.label);
   }
+  markStages(back, axis, 0, y);
   svg.attr("height", y + 20);
   const others = definitions.filter((one) => one !== wanted);
   if (others.length) root.append("p").attr("class", "meta").text(`Thick: by ${wanted}; thin, below it: by ${others.join(", ")}.`);

@@ -22,7 +22,7 @@
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
  *   confidence: number|null, sentences: string[],
  *   headlines: {faults: string[], story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
- *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, failed: [number, string, string][],
+ *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, stages: [string, number, number][], parent: string|null, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
  *   scores: Scores[], circuits: Record<string, Circuits>, lineage: Lineage}} Run
  * @typedef {{families: {label: string, support: number, members: Record<string, string>}[],

@@ -49,6 +49,7 @@ function drawFindings(page, run, part, colour) {
   const several = page.runs.length > 1 ? `${run.name}: ` : "";
   write(d3.select(part(".story")).html(""), `${several}${story}`, roles, colour);
   const list = d3.select(part(".findings ol")).html("");
+  if (run.parent) list.append("li").attr("class", "meta").text(`This run is ${run.parent}.`);
   for (const fault of faults) list.append("li").attr("class", "fault").text(fault);
   for (const [lifeline, when, who] of lines) {
     const item = list.append("li");

@@ -6,7 +6,7 @@ import { drawFamily, drawMore, families, MORE } from "./curves.js";
 import { drawLane } from "./lanes.js";
 import { innerWidthOf } from "./paper.js";
 import { saveButtons } from "./save.js";
-import { short, timeAxis } from "./time.js";
+import { markStages, short, timeAxis } from "./time.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./state.js").Store} Store */
@@ -33,7 +33,8 @@ export function drawHistory(element, context) {
   svg.attr("role", "group").attr("aria-label", "Curves and lifelines over training");
   const back = svg.append("g");
   const ground = svg.append("rect").attr("class", "ground").attr("x", gutter - 6).attr("width", width - gutter + 6);
-  let y = 4;
+  let y = axis.stages.length ? 18 : 4;
+  for (const { at, name } of axis.stages) svg.append("text").attr("class", "tick").attr("x", at + 3).attr("y", 10).text(name);
   /** @type {Move[]} */
   const moving = [];
   const { shown, folded } = families(run, store.state.open.split("|").includes(MORE));
@@ -63,6 +64,7 @@ export function drawHistory(element, context) {
   ground.attr("height", bottom);
   for (const tick of axis.ticks)
     back.append("line").attr("class", "grid").attr("x1", tick.at).attr("x2", tick.at).attr("y1", 0).attr("y2", bottom);
+  markStages(back, axis, 0, bottom);
   const ghost = svg.append("line").attr("class", "ghost").attr("y1", 0).attr("y2", bottom).attr("visibility", "hidden");
   const cursor = svg.append("line").attr("class", "cursor").attr("y1", 0).attr("y2", bottom);
   scrub(svg.node(), ground.node(), ghost, axis, store, run);

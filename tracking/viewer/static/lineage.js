@@ -5,7 +5,7 @@ import { d3 } from "./vendor/d3.js";
 import { innerWidthOf } from "./paper.js";
 import { saveButtons } from "./save.js";
 import { pressable, tell } from "./tip.js";
-import { short, timeAxis } from "./time.js";
+import { markStages, short, timeAxis } from "./time.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./history.js").Context} Context */
@@ -46,6 +46,7 @@ export function drawLineage(element, context) {
   const svg = root.append("svg").attr("class", "lineage").attr("width", width).attr("height", ROW * shown.length + 24);
   svg.attr("role", "group").attr("aria-label", "Which component carried a function after which");
   const y = (/** @type {number} */ node) => ROW * shown.indexOf(nodes[node][0]) + ROW / 2;
+  markStages(svg, axis, 0, ROW * shown.length);
   for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", ROW * shown.length + 16).attr("text-anchor", "middle").text(tick.label);
   shown.forEach((name, i) => {
     const label = svg.append("text").attr("class", "name").attr("x", axis.left - 8).attr("y", ROW * i + ROW / 2 + 4).attr("text-anchor", "end").attr("tabindex", 0).text(name);

@@ -17,7 +17,7 @@ import { lifted } from "./paper.js";
 import { fromFragment, makeStore, toFragment } from "./state.js";
 import { drawTable } from "./table.js";
 import { showTips, tell } from "./tip.js";
-import { short } from "./time.js";
+import { short, stageClock } from "./time.js";
 
 /** @typedef {import("./data.js").Page} Page */
 /** @typedef {import("./data.js").Run} Run */
@@ -75,7 +75,7 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     const slider = /** @type {HTMLInputElement} */ (part(".scrub"));
     slider.value = String(place);
     slider.setAttribute("aria-valuetext", `step ${run.steps[place]}`);
-    part(".now").textContent = `step ${run.steps[place].toLocaleString("en")}${run.tokens ? ` · ${short(run.tokens[place])} tokens` : ""}`;
+    part(".now").textContent = `step ${run.steps[place].toLocaleString("en")}${stageClock(run, run.steps[place])}${run.tokens ? ` · ${short(run.tokens[place])} tokens` : ""}`;
     for (const view of Object.values(move)) view(place);
   };
   const draw = (/** @type {Set<string>} */ what) => {

@@ -22,7 +22,7 @@ export function withError(/** @type {number|null|undefined} */ value, /** @type 
 /**
  * @typedef {{x: (place: number) => number, ofStep: (step: number|null) => number|null,
  *   ofTime: (time: number) => number, nearest: (px: number) => number,
- *   ticks: {at: number, label: string}[], left: number, right: number, label: string}} TimeAxis
+ *   ticks: {at: number, label: string}[], stages: {at: number, name: string}[], left: number, right: number, label: string}} TimeAxis
  */
 
 /**
@@ -49,7 +49,20 @@ export function timeAxis(run, unit, wanted, left, right) {
   const label = `${unit === "tokens" && run.tokens ? "tokens" : "step"}${{ linear: "", even: ", even" }[kind] ?? ", log"}`;
   const round = kind === "even" ? roundCheckpoints(run.steps, times, at) : roundTimes(times[0], times[times.length - 1], kind, at);
   const ticks = round.map((time) => ({ at: at(time), label: short(time) }));
-  return { x: (place) => places[place], ofStep, ofTime: at, nearest, ticks, left, right, label };
+  const stages = (run.stages ?? []).slice(1).map(([name, begins]) => ({ at: Number(ofStep(begins)), name }));
+  return { x: (place) => places[place], ofStep, ofTime: at, nearest, ticks, stages, left, right, label };
+}
+
+/** Where each stage of training but the first begins. @param {any} group @param {TimeAxis} axis @param {number} top @param {number} bottom */
+export function markStages(group, axis, top, bottom) {
+  for (const { at, name } of axis.stages)
+    group.append("line").attr("class", "stage").attr("x1", at).attr("x2", at).attr("y1", top).attr("y2", bottom).append("title").text(`${name} begins`);
+}
+
+/** A step by the clock of its stage; nothing in a run of one stage. @param {Run} run @param {number} step */
+export function stageClock(run, step) {
+  const stage = run.stages.filter(([, begins], i) => i === 0 || step > begins).at(-1);
+  return stage ? ` · ${stage[0]} step ${(step - stage[2]).toLocaleString("en")}` : "";
 }
 
 /** The time of a step that may lie between two checkpoints. */
