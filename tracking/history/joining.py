@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from circuits.decoding import as_type, read_json, read_json_lines
+from tracking.checkpoints.hub import is_hub_id
 from tracking.checkpoints.names import read_name, says_step
 from tracking.history.history import History
 from tracking.history.importing import long_metrics, read_table
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["join_table", "lm_eval_rows", "read_results"]
 
+EVALUATED = "evaluated model"
+"""Column of rows of lm-evaluation-harness: which model they are of."""
 NEAR = 0.005
 """Share by which tokens may differ from a checkpoint's: tables round them."""
 
@@ -62,6 +65,8 @@ def join_table(
     """
     history = History.open(folder)
     frame = read_results(table) if isinstance(table, str | Path) else table.copy()
+    if EVALUATED in frame:
+        _refuse_other_models(frame.pop(EVALUATED), history)
     frame = long_metrics(frame, columns=columns, task=task)
     frame = _at_checkpoints(frame, history)
     records = records_from_tables(check_tables({"metrics": frame}), history.graph)
@@ -120,7 +125,7 @@ def lm_eval_rows(about: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     """
     held = as_type(about, LmEvalFile, where=source)
     found = _whose(held, source)
-    rows = []
+    rows, model = [], _model_of(held)
     for task, numbers in held.results.items():
         for key, value in numbers.items():
             metric, _, kind = str(key).partition(",")
@@ -129,8 +134,19 @@ def lm_eval_rows(about: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
             error = numbers.get(f"{metric}_stderr,{kind}" if kind else f"{metric}_stderr")
             name = metric if kind in ("", "none") else f"{metric}-{kind}"
             error = float(error) if isinstance(error, int | float) else np.nan
-            rows.append({**found, "name": f"{task}/{name}", "value": float(value), "std_error": error})
+            rows.append(
+                {**found, EVALUATED: model, "name": f"{task}/{name}", "value": float(value), "std_error": error}
+            )
     return rows
+
+
+def _model_of(about: LmEvalFile) -> str | None:
+    """The model that was evaluated, as its arguments name it."""
+    arguments = (about.config or about.config_general or {}).get("model_args") or ""
+    if isinstance(arguments, Mapping):
+        return str(arguments["pretrained"]) if "pretrained" in arguments else None
+    found = re.search(r"pretrained=([^,]+)", str(arguments))
+    return found[1] if found else None
 
 
 def _whose(about: LmEvalFile, source: str) -> dict[str, float]:
@@ -152,6 +168,16 @@ def _whose(about: LmEvalFile, source: str) -> dict[str, float]:
         f"cannot tell of which checkpoint {source} is: expected a revision or a folder named with its step, such as "
         "revision=step1000, in its model_args"
     )
+
+
+def _refuse_other_models(models: "pd.Series", history: History) -> None:
+    """Where both the history and the results name a model of a hub, it is the same."""
+    for model in models.dropna().unique():
+        if is_hub_id(history.name) and is_hub_id(str(model)) and model != history.name:
+            raise ValueError(
+                f"these are results of {model}, and the history is of {history.name}; join them to a history of "
+                f"{model}, or give them as a table of steps if they are of the same weights"
+            )
 
 
 def _at_checkpoints(frame: "pd.DataFrame", history: History) -> "pd.DataFrame":

@@ -85,7 +85,8 @@ def record(
             own there, as it is with several workers; a unit whose worker dies is done by another.
         parent: `HISTORY@STEP`, where the run goes on from a checkpoint that another history holds: its steps count on
             from there, and that history up to there is taken over without measuring it again.
-        progress: called with ("recording", units done, units); a unit is one checkpoint and one task or probe.
+        progress: called with ("recording", units done, units), a unit being one checkpoint and one task or probe, and
+            while one is measured here with its task or probe, how much of it is done, and about how much there is.
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
 
     Several recorders may work on one folder at once; each takes the checkpoints that no other is at.

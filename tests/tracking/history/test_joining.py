@@ -101,3 +101,17 @@ def test_many_runs_in_one_table(tmp_path: Path) -> None:
     assert histories[0].metrics == ("imported/loss",)
     with pytest.raises(ValueError, match="no column 'run_id'"):
         import_runs(pd.DataFrame(rows), run_column="run_id")
+
+
+def test_results_of_another_model_are_refused(recorded: Path, tmp_path: Path) -> None:
+    harness(tmp_path / "results", 200, 0.3)
+    about = json.loads((recorded / "history.json").read_text())
+    for name, fits in (("EleutherAI/pythia-70m", True), ("EleutherAI/pythia-160m", False)):
+        (recorded / "history.json").write_text(json.dumps({**about, "name": name}))
+        if fits:
+            assert join_table(recorded, tmp_path / "results")[1] == (200,)
+            continue
+        with pytest.raises(
+            ValueError, match=r"results of EleutherAI/pythia-70m, and the history is of EleutherAI/pyth"
+        ):
+            join_table(recorded, tmp_path / "results")
