@@ -22,7 +22,7 @@ import msgspec
 from circuits.limits import check_limit
 
 __all__ = [
-    "Whole", "as_type", "check_keys", "open_regular", "parse_json", "read_bytes", "read_json", "read_json_lines",
+    "as_type", "check_keys", "open_regular", "parse_json", "read_bytes", "read_json", "read_json_lines",
     "read_text", "read_toml",
 ]  # fmt: skip
 
@@ -42,10 +42,6 @@ NAMES = {
     "array": "a list",
 }
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
-class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table in which every key is known."""
 
 
 def open_regular(place: "str | Path", *, what: str = "a file") -> BinaryIO:

@@ -4,11 +4,10 @@ A slip of a digit in a name or a number can ask for more than any machine holds.
 estimated first, and refused with the estimate where it is beyond a limit; each limit can be raised.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 
-__all__ = ["LIMITS", "check_limit", "limit_of", "raise_limits", "raised_limits"]
+__all__ = ["LIMITS", "check_limit", "limit_of", "raise_limits"]
 
 LIMITS: Mapping[str, tuple[int | float, str]] = {
     "components": (1_000_000, "heads and MLPs of one model"),
@@ -34,20 +33,6 @@ def raise_limits(**limits: int | float) -> Token[Mapping[str, int | float] | Non
         if not limit > 0:
             raise ValueError(f"expected a limit of {name} above 0, got {limit}")
     return _raised.set({**(_raised.get() or {}), **limits})
-
-
-@contextmanager
-def raised_limits(**limits: int | float) -> Iterator[None]:
-    """Other limits while inside.
-
-    Raises:
-        ValueError: there is no such limit, or it is not above 0.
-    """
-    token = raise_limits(**limits)
-    try:
-        yield
-    finally:
-        _raised.reset(token)
 
 
 def limit_of(name: str) -> int | float:

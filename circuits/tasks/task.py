@@ -18,8 +18,6 @@ from circuits.model import Model
 
 __all__ = ["Task", "task_values"]
 
-Tokens = Int[Tensor, "prompt pos"]
-
 
 @dataclass(frozen=True)
 class Task:

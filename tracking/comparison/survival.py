@@ -197,10 +197,6 @@ class TimesFit:
     family: Distribution
     scores: Float[np.ndarray, "case"]
 
-    @property
-    def aic(self) -> float:
-        return 2 * (len(self.coefficients) + 1) - 2 * self.log_likelihood
-
     def survival(self, times: Float[np.ndarray, "time"], mean: float) -> Float[np.ndarray, "time"]:
         """The probability of not having formed by each time, for a case of that mean of ln T."""
         with np.errstate(divide="ignore"):

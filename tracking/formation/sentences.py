@@ -5,9 +5,9 @@ How is a date told to people?  Words are made from values, at the very end; noth
 
 import math
 
-from tracking.formation.table import Formation, FormationTable
+from tracking.formation.table import Formation
 
-__all__ = ["counted", "describe", "status_of"]
+__all__ = ["counted", "status_of"]
 
 
 def status_of(row: Formation) -> str:
@@ -54,30 +54,3 @@ def counted(row: Formation) -> str:
     if row.control == "rotations":
         return f"{row.n_controls} rotations of what is written"
     return f"{row.n_controls} other set{'' if row.n_controls == 1 else 's'} of the same size"
-
-
-def describe(table: FormationTable) -> list[str]:
-    """The dates of all role lifelines in whole sentences, for people."""
-    return [_sentence(row, table.confidence) for row in table.formations if not row.component]
-
-
-def _sentence(row: Formation, confidence: float) -> str:
-    rise = f", rise {row.rise} of {row.n_rises}" if row.rise > 1 else ""
-    what = f"{row.lifeline} by {row.clock} ({row.definition}{rise})"
-    if row.censored == "left":
-        lost = " and was lost later" if row.state == "there from the start and lost" else ""
-        return f"{what} was there at the first checkpoint, step {row.interval_after:.0f}{lost}."
-    if row.state == "pending":
-        return f"{what} reached its bar after step {row.interval_before:.0f}, at the last checkpoint alone."
-    if row.state == "not datable by this definition":
-        return f"{what} is there, but this definition cannot say since when."
-    if row.censored == "right":
-        return f"{what} had not formed by the last checkpoint, step {row.interval_before:.0f}."
-    seen = f"between the checkpoints {row.interval_before:.0f} and {row.interval_after:.0f}"
-    if row.state == "not told from noise":
-        return f"{what} rose {seen}, which is not told from noise."
-    after = ", and was lost later" if row.state == "formed and lost" else ""
-    if not row.error_known:
-        return f"{what} formed {seen}{after}."
-    interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
-    return f"{what} formed at step {row.midpoint:.0f} ({interval}), {seen}{after}."

@@ -22,8 +22,6 @@ from tracking.history.records import NULL_MEASURES
 
 __all__ = ["Signatures", "channel_matrices", "signatures_of"]
 
-CHANNELS = (*SLOTS, "out")
-
 
 @dataclass(frozen=True)
 class Signatures:

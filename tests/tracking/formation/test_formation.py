@@ -13,7 +13,6 @@ from tracking.datasets.synthetic import PlantedRise, history_from_drawing, risin
 from tracking.formation.dating import DEFINITIONS
 from tracking.formation.formation import FormationTable, formation_table, tokens_at
 from tracking.formation.precedence import order
-from tracking.formation.sentences import describe
 from tracking.history.columns import COLUMNS
 from tracking.history.history import History
 from tracking.history.records import Record
@@ -284,15 +283,6 @@ def test_the_same_seed_gives_the_same_table() -> None:
     history = BY_NAME["birth"].history()
     first, again = (formation_table(history, seed=3).to_frame() for _ in range(2))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
-
-
-def test_sentences_for_people() -> None:
-    history = BY_NAME["birth"].history()
-    (first, *_) = describe(table_of(history, definitions=["half-rise"]))
-    assert first.startswith("induction by form (half-rise) had not formed by the last checkpoint")
-    named = describe(table_of(history, definitions=["half-rise"]))[1]
-    assert named.startswith("previous-token by form (half-rise) formed at step ")
-    assert "between the checkpoints 400 and 500" in named
 
 
 def test_tokens() -> None:
