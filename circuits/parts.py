@@ -327,6 +327,10 @@ class Parts:
     forward: "Callable[[nn.Module, Tensor], Tensor] | None" = None
 
 
+NormBy = Callable[[Norm, Tensor], Tensor]
+"""How a norm is applied, where its backward pass is to differ."""
+
+
 def _plainly(norm: Norm, x: Tensor) -> Tensor:
     return norm(x)
 

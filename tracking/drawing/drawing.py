@@ -65,7 +65,7 @@ class Track:
     confidence: tuple[float, ...]
 
     @property
-    def stints(self) -> tuple[tuple[int, int], ...]:
+    def intervals(self) -> tuple[tuple[int, int], ...]:
         """(first, last) place of each unbroken stretch."""
         cuts = [i for i in range(1, len(self.places)) if self.places[i] != self.places[i - 1] + 1]
         starts, ends = [0, *cuts], [*(cut - 1 for cut in cuts), len(self.places) - 1]

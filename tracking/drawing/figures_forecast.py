@@ -1,7 +1,7 @@
 """Figures of a forecast: what it looks like on paper.
 
-What was foretold of each run beside what became of it, and how far off that was beside the baselines.  The caption says
-what was looked at, the definition, and what the intervals are.
+What was predicted of each run beside what became of it, and how far off that was beside the baselines.  The caption
+says what was looked at, the definition, and what the intervals are.
 """
 
 import math
@@ -31,7 +31,7 @@ CAPTION: Any = {"fontsize": 7.2, "color": "#444444", "va": "bottom", "linespacin
 
 
 def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
-    """What was foretold of each run beside what became of it, and how far off each predictor was.
+    """What was predicted of each run beside what became of it, and how far off each predictor was.
 
     Args:
         forecast: of roles (not of a metric).
@@ -39,7 +39,7 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
 
     Raises:
         ImportError: matplotlib is not there.
-        ValueError: nothing was foretold.
+        ValueError: nothing was predicted.
     """
     needs_matplotlib()
     import matplotlib
@@ -53,7 +53,7 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
     )
     asked = [tuple(str(row[key]) for key in keys) for row in counts[counts["n_formed"] > 0].to_dict("records")][:most]
     if not asked:
-        raise ValueError("nothing forms after the cut in enough runs to be foretold; there is nothing to draw")
+        raise ValueError("nothing forms after the cut in enough runs to be predicted; there is nothing to draw")
     order = list(dict.fromkeys(role for role, _, _ in asked))
     questions = sorted(
         asked, key=lambda question: (order.index(question[0]), list(CLOCKS).index(question[1]), question[2])
@@ -71,17 +71,17 @@ def plot_forecast(forecast: Forecast, *, most: int = 6) -> "Figure":
             bottom = total - 0.72 - 2.55 * row - 1.95
             axes = figure.add_axes((0.085 + column * (width + 0.06), bottom / total, width, 1.95 / total))
             part = predictions[(predictions[keys] == list(question)).all(axis=1)]
-            _foretold(axes, part, first=column == 0, last=row + 1 == lines)
+            _predicted(axes, part, first=column == 0, last=row + 1 == lines)
             axes.set_title(f"{question[0]}, {question[1]}", loc="left", fontsize=8.2, fontweight="bold", color=INK)
         axes = figure.add_axes((0.27, foot / total, 0.43, (bars - 0.15) / total))
         _errors(axes, forecast.scores, questions)
-        figure.text(0.012, 1 - 0.2 / total, "Foretold and what became of it", fontsize=11, fontweight="bold",
+        figure.text(0.012, 1 - 0.2 / total, "Predicted and what became of it", fontsize=11, fontweight="bold",
                     color=INK, va="center")  # fmt: skip
         figure.text(0.012, 0.1 / total, caption, **CAPTION)
     return figure
 
 
-def _foretold(axes: "Axes", part: "pd.DataFrame", *, first: bool, last: bool) -> None:
+def _predicted(axes: "Axes", part: "pd.DataFrame", *, first: bool, last: bool) -> None:
     mine = part[(part["predictor"] == "forecast") & np.isfinite(part["seen_after"]) & np.isfinite(part["midpoint"])]
     median = part[(part["predictor"] == "median") & np.isfinite(part["seen_after"]) & np.isfinite(part["midpoint"])]
     truth = ((mine["seen_before"] + mine["seen_after"]) / 2).to_numpy(dtype=float)
@@ -108,7 +108,7 @@ def _foretold(axes: "Axes", part: "pd.DataFrame", *, first: bool, last: bool) ->
     axes.grid(color="#eeeeee", lw=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("formed at step" if last else "")
-    axes.set_ylabel("foretold" if first else "")
+    axes.set_ylabel("predicted" if first else "")
 
 
 def _fixed(places: Sequence[float]) -> Any:
@@ -159,7 +159,7 @@ def _errors(axes: "Axes", scores: "pd.DataFrame", questions: Sequence[tuple]) ->
     axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("mean |ln foretold − ln seen|", labelpad=2)
+    axes.set_xlabel("mean |ln predicted − ln seen|", labelpad=2)
     handles = [_mark(name, colour) for name, colour in PREDICTORS.items() if name in set(scores["predictor"])]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=7,
                 handletextpad=0.2, columnspacing=0.9, borderpad=0)  # fmt: skip
@@ -178,8 +178,8 @@ def _forecast_caption(forecast: Forecast) -> str:
     cuts = sorted(predictions["cut"].unique())
     cut = f"step {cuts[0]:,.0f}" if len(cuts) == 1 else f"steps {cuts[0]:,.0f} to {cuts[-1]:,.0f}"
     return (
-        f"{predictions['run'].nunique()} runs, each foretold from what was measured of it up to {cut} and from the "
-        f"other runs. Formation by {definitions}. Dots: foretold, with 90% intervals (orange: the interval does not "
+        f"{predictions['run'].nunique()} runs, each predicted from what was measured of it up to {cut} and from the "
+        f"other runs. Formation by {definitions}. Dots: predicted, with 90% intervals (orange: the interval does not "
         "hold what became of it); crosses: the median of the other runs. Runs that had formed it before the cut, or "
         "never do, are not drawn. Below: error by predictor, the gain over the median with its 90% interval over "
         "resampled runs, and the share of the intervals that hold. law: N = 10^5.7 · √(batch × context) tokens."

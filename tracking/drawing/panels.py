@@ -296,12 +296,12 @@ def _draw_track(axes: "Axes", clock: TimeAxis, track: Track, y: float, colour: s
         pieces.append([(start, y), (stop, y)])
         # Mixed with white, not see-through, and on a line from end to end, so that no seams are seen between pieces.
         inks.append(tuple(1 - (0.3 + 0.7 * float(np.clip(level[index], 0, 1))) * (1 - np.array(to_rgb(colour)))))
-    whole = [[(clock(steps[first]), y), (clock(steps[last]), y)] for first, last in track.stints]
+    whole = [[(clock(steps[first]), y), (clock(steps[last]), y)] for first, last in track.intervals]
     axes.add_collection(
         LineCollection(whole, colors=[np.mean(inks, axis=0)], linewidths=3.2, capstyle="butt", zorder=2.9)
     )
     axes.add_collection(LineCollection(pieces, colors=inks, linewidths=3.2, capstyle="butt", zorder=3))
-    for first, last in track.stints:
+    for first, last in track.intervals:
         if first == last:
             axes.plot([clock(steps[first])], [y], marker="s", ms=3, color=colour, zorder=3, mew=0)
 

@@ -86,7 +86,7 @@ class DesignResult:
     """What was tried, and what the best of it is worth.
 
     `trials`: trial, the chosen options, seed, state (whole or pruned), value (of the goal's quantity; NaN if pruned),
-    cost, chance (foretold, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met.
+    cost, chance (predicted, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met.
     """
 
     goal: Goal
@@ -129,7 +129,7 @@ def design(
         budget: settings to try.
         out: folder of the runs; the same call again goes on.
         prune: stop hopeless runs at `cut` (a share of their steps), where their chance to beat the best so far is
-            foretold to be below `least_chance`.
+            predicted to be below `least_chance`.
         confirm: runs of the best setting with fresh seeds.
         seed: of the search.
         start: the response of the goal's date to sources, a file of `formation why --json`; tried first.
@@ -225,9 +225,9 @@ class _Search:
         if self.cut < 1 and len(self.whole) >= FIRST:
             until = round(self.cut * steps)
             part = self.run(setting, seed=number, name=name, until=until)
-            row["chance"], foretold = self._chance(part, float(until))
+            row["chance"], predicted = self._chance(part, float(until))
             if row["chance"] < self.least_chance:
-                row |= {"state": "pruned", "value": math.nan, "cost": foretold, "steps": until}
+                row |= {"state": "pruned", "value": math.nan, "cost": predicted, "steps": until}
                 self.rows.append(row)
                 return row
         found = self.run(setting, seed=number, name=name, until=steps)
@@ -252,7 +252,7 @@ class _Search:
         return value, self.goal.cost(value, last_step=steps) + 100.0 * broken
 
     def _chance(self, part: RunSet, until: float) -> tuple[float, float]:
-        """The probability of beating the best so far, and the cost that is foretold."""
+        """The probability of beating the best so far, and the cost that is predicted."""
         run = next(iter(part.settings))
         known = join_runs([*self.whole, part])
         goal = self.goal
@@ -262,7 +262,7 @@ class _Search:
             said = predict_end(known, run, name=goal.subject, cut=until)
         if said is None:
             return 1.0, self.best
-        return _beats(said, goal, self.best), _foretold(said, goal)
+        return _beats(said, goal, self.best), _predicted(said, goal)
 
 
 def _beats(said: Prediction, goal: Goal, best: float) -> float:
@@ -277,7 +277,7 @@ def _beats(said: Prediction, goal: Goal, best: float) -> float:
     return said.below(target + best) - said.below(target - best)
 
 
-def _foretold(said: Prediction, goal: Goal) -> float:
+def _predicted(said: Prediction, goal: Goal) -> float:
     if goal.direction == "at":
         return abs(said.mean - (math.log(goal.target) if goal.is_date else goal.target))
     return said.mean if goal.direction == "below" else -said.mean

@@ -43,13 +43,13 @@ def _proof_sentences(proofs: Sequence[Proof]) -> list[str]:
     if not proofs:
         return ["These are estimates: none was proved by retraining (verify, --verify N)."]
     lines = [
-        f"Retrained with {each.source} × {each.factor:g} in steps {each.window[0]} to {each.window[1]}: foretold "
+        f"Retrained with {each.source} × {each.factor:g} in steps {each.window[0]} to {each.window[1]}: predicted "
         f"{each.predicted:+.2f}, found {_steps(each.actual)}."
         for each in proofs
     ]
     held = linear_range(proofs)
     if held is None:
-        return [*lines, "No foretold shift held: at these sizes the straight line does not."]
-    line = f"What was foretold held for weights × {held[0]:g} to × {held[1]:g}"
+        return [*lines, "No predicted shift held: at these sizes the straight line does not."]
+    line = f"What was predicted held for weights × {held[0]:g} to × {held[1]:g}"
     beyond = [each for each in proofs if not each.holds and not held[0] <= each.factor <= held[1]]
     return [*lines, f"{line}; not for × {beyond[0].factor:g} ({beyond[0].source})." if beyond else f"{line}."]

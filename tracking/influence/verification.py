@@ -1,6 +1,6 @@
 """Proof of influence: exact branches, retrained with one source reweighted.
 
-Does the date move by as many steps as was foretold, and how far does a straight line hold?  A branch goes on from the
+Does the date move by as many steps as was predicted, and how far does a straight line hold?  A branch goes on from the
 last kept state before the window, with the run's own data in its own order, one source counting `factor` times as much
 within the window (`sources`), and everything else as it was; without the change it is the run itself, bit for bit.
 It ends once its date is known.
@@ -22,7 +22,7 @@ __all__ = ["FACTORS", "Proof", "linear_range", "proofs_of", "shifted_date"]
 FACTORS = (1.1, 0.9, 1.3, 0.7, 2.0, 0.5)
 """In the order in which they are tried, each for every row before the next."""
 CLOSE = 0.25
-"""A foretold shift holds where it is within this share of the one found, or within half a step."""
+"""A predicted shift holds where it is within this share of the one found, or within half a step."""
 HALF_A_STEP = 0.5
 AFTER = 2
 """Kept steps that are looked at beyond the crossing, so that it is known to be held."""
@@ -30,7 +30,7 @@ AFTER = 2
 
 @dataclass(frozen=True)
 class Proof:
-    """One retrained branch of each run: `source` reweighted by `factor` within `window`, the mean shift foretold and
+    """One retrained branch of each run: `source` reweighted by `factor` within `window`, the mean shift predicted and
     the one found (infinite where the date never came)."""
 
     source: str
@@ -82,7 +82,7 @@ def proofs_of(
 
 
 def linear_range(proofs: Sequence[Proof]) -> tuple[float, float] | None:
-    """(smallest, largest) factor up to which every foretold shift held; None where none did."""
+    """(smallest, largest) factor up to which every predicted shift held; None where none did."""
     broken_down = max((each.factor for each in proofs if each.factor < 1 and not each.holds), default=0.0)
     broken_up = min((each.factor for each in proofs if each.factor > 1 and not each.holds), default=np.inf)
     good = [each.factor for each in proofs if each.holds and broken_down < each.factor < broken_up]

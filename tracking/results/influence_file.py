@@ -33,7 +33,7 @@ class SourceShift(msgspec.Struct, frozen=True):
 
 
 class RetrainedShift(msgspec.Struct, frozen=True):
-    """The shift foretold for a retrained branch and the one found; none where the date never came."""
+    """The shift predicted for a retrained branch and the one found; none where the date never came."""
 
     source: str
     window: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Forecasts use the past alone, beat the baselines where something can be foretold, and say so where nothing can."""
+"""Forecasts use the past alone, beat the baselines where something can be predicted, and say so where nothing can."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_the_future_is_not_looked_at() -> None:
 
 
 def test_a_run_does_not_foretell_itself() -> None:
-    """Moving one run's own date moves the truth it is judged by, not what was foretold of it."""
+    """Moving one run's own date moves the truth it is judged by, not what was predicted of it."""
     known = told()
     run = forecast_runs(known, seen=0.15).predictions["run"].iloc[0]
     table = known.formation.copy()
@@ -87,7 +87,7 @@ def test_a_run_does_not_foretell_itself() -> None:
     assert first.loc[[run], columns].iloc[0].tolist() == second.loc[[run], columns].iloc[0].tolist()
 
 
-def test_whether_it_forms_is_foretold() -> None:
+def test_whether_it_forms_is_predicted() -> None:
     """Half of the runs never form; the clue says which."""
     found = forecast_runs(told(horizon=150.0, between=0.5), seen=0.05)
     assert score(found)["brier"] < 0.6 * score(found, "median")["brier"]
@@ -111,7 +111,7 @@ def test_leaving_settings_out_learns_from_other_settings_only() -> None:
     assert by_setting["coverage"] >= 0.8
 
 
-def test_where_a_metric_ends_is_foretold() -> None:
+def test_where_a_metric_ends_is_predicted() -> None:
     found = forecast_metric(told(), "training/loss", seen=0.2)
     table = found.scores.set_index("predictor")
     assert set(table.index) == {"forecast", "median", "mean", "last seen"}

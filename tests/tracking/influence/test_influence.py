@@ -1,4 +1,4 @@
-"""Which data moved a date: what is foretold is what retraining finds, and what cannot be asked is said."""
+"""Which data moved a date: what is predicted is what retraining finds, and what cannot be asked is said."""
 
 import json
 import math

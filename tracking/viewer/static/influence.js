@@ -77,7 +77,7 @@ function drawBars(svg, rows, width, confidence) {
   svg.append("line").attr("class", "rule").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 0).attr("y2", foot);
 }
 
-/** Foretold against found; on the diagonal they are the same. @param {any} root @param {Influence["proofs"]} proofs */
+/** Predicted against found; on the diagonal they are the same. @param {any} root @param {Influence["proofs"]} proofs */
 function drawProofs(root, proofs) {
   const away = 1.1 * Math.max(1e-9, ...proofs.flatMap((each) => [Math.abs(each.predicted), Math.abs(each.actual ?? 0)]));
   const x = d3.scaleLinear().domain([-away, away]).range([0, SIDE]);
@@ -89,7 +89,7 @@ function drawProofs(root, proofs) {
     root.append("text").attr("class", "tick").attr("x", x(tick)).attr("y", SIDE + 14).attr("text-anchor", "middle").text(short(tick));
     root.append("text").attr("class", "tick").attr("x", -6).attr("y", y(tick) + 4).attr("text-anchor", "end").text(short(tick));
   }
-  root.append("text").attr("class", "tick").attr("x", SIDE).attr("y", SIDE + 29).attr("text-anchor", "end").text("foretold shift");
+  root.append("text").attr("class", "tick").attr("x", SIDE).attr("y", SIDE + 29).attr("text-anchor", "end").text("predicted shift");
   root.append("text").attr("class", "tick").attr("x", 4).attr("y", 10).text("retrained shift");
   for (const each of proofs) {
     const at = [x(each.predicted), y(each.actual ?? 0)];

@@ -120,7 +120,7 @@ function drawTrack(group, lane, track, axis, top, ink, { page, run, store }) {
     const stop = on ? axis.x(place + 1) : start;
     row
       .append("rect")
-      .attr("class", "stint")
+      .attr("class", "carried")
       .attr("x", on ? start : start - 1.5)
       .attr("width", Math.max(3, stop - start + 0.4))
       .attr("y", top + 4)
