@@ -50,10 +50,11 @@ class Asked:
 def make(folder: Path, seed: int) -> Mapping[str, Asked]:
     """The answers of one seed, by question."""
     home = folder / f"seed{seed}"
-    config = TrainingConfig(name=f"parent-seed{seed}", steps=STEPS, checkpoints=CHECKPOINTS, seed=seed)
-    parent = train(config, home / "parent")
+    parent = parent_of(folder, seed)
     usual = recorded(parent, home / "parent.history")
-    slower = replace(config, name=f"slower-seed{seed}", steps=LONGER, learning_rate=SLOWER, checkpoints="0..1000:20")
+    slower = replace(
+        configured(seed), name=f"slower-seed{seed}", steps=LONGER, learning_rate=SLOWER, checkpoints="0..1000:20"
+    )
     slow = train(slower, home / "slower")
     slow_usual = recorded(slow, home / "slower.history")
     back = usual.score("previous-token").value.sel(step=STEPS).to_series()
@@ -68,11 +69,24 @@ def make(folder: Path, seed: int) -> Mapping[str, Asked]:
     answers = {name: ask(parent, usual, home / name.replace(" ", "-"), *given) for name, given in questions.items()}
     returning = [f"set repeat_probability=0 until {BACK}"]
     answers["repeats return"] = ask(slow, slow_usual, home / "slowly-return", 0, returning)
+    answers["another takes over"] = taking_over(parent, home)
+    return answers
+
+
+def configured(seed: int) -> TrainingConfig:
+    return TrainingConfig(name=f"parent-seed{seed}", steps=STEPS, checkpoints=CHECKPOINTS, seed=seed)
+
+
+def parent_of(folder: Path, seed: int) -> Run:
+    return train(configured(seed), folder / f"seed{seed}" / "parent")
+
+
+def taking_over(parent: Run, home: Path) -> Asked:
+    """The one induction head that is left is ablated."""
     alone = [f"ablate {NEXT} until {TAKEN}", f"reinitialise {NEXT} at {TAKEN}", "ablate a1.h1,a1.h2"]
     single = branch(parent, at=AWAY, interventions=alone, out=home / "one-head").run
     usual = recorded(single, home / "one-head.history")
-    answers["another takes over"] = ask(single, usual, home / "another-takes-over", TAKEN, [f"ablate {LAST}"])
-    return answers
+    return ask(single, usual, home / "another-takes-over", TAKEN, [f"ablate {LAST}"])
 
 
 def ask(parent: Run, usual: History, out: Path, at: int, interventions: Sequence[str]) -> Asked:

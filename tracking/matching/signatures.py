@@ -115,26 +115,29 @@ def _flow(task: str, circuit: Circuit, nodes: tuple[Node, ...]) -> dict[str, tup
     total = max(float(np.abs(estimate.value[clear]).sum()), 1e-12)
     writer_of, reader_of = _places(graph, nodes)
     slots = np.array([reader.slot or "in" for reader in graph.readers])
+    writers, readers = np.nonzero(clear)  # most edges are none, so sums go over those that are
+    slot, source, target = slots[readers], writer_of[writers], reader_of[readers]
 
-    def gathered(per_edge: np.ndarray, square: bool) -> dict[str, np.ndarray]:
+    def gathered(per_edge: np.ndarray, *, square: bool) -> dict[str, np.ndarray]:
         found = {}
-        into, out = per_edge.sum(axis=-2), per_edge.sum(axis=-1)
-        for slot in dict.fromkeys(slots):
-            mine = (slots == slot) & (reader_of >= 0)
-            found[f"in {slot}"] = _summed(into[..., mine], reader_of[mine], len(nodes))
-        found["out"] = _summed(out[..., writer_of >= 0], writer_of[writer_of >= 0], len(nodes))
+        for name in dict.fromkeys(slots):
+            mine = (slot == name) & (target >= 0)
+            found[f"in {name}"] = _summed(per_edge[..., mine], target[mine], len(nodes))
+        found["out"] = _summed(per_edge[..., source >= 0], source[source >= 0], len(nodes))
         return {name: (np.sqrt(value) if square else value) / total for name, value in found.items()}
 
-    value = gathered(np.abs(estimate.value) * clear, False)
-    error = gathered(np.nan_to_num(estimate.std_error) ** 2 * clear, True)
-    folds = gathered(np.sign(estimate.value) * estimate.folds * clear, False)
+    own = estimate.value[writers, readers]
+    value = gathered(np.abs(own), square=False)
+    error = gathered(np.nan_to_num(estimate.std_error[writers, readers]) ** 2, square=True)
+    folds = gathered(np.sign(own) * estimate.folds[..., writers, readers], square=False)
     return {f"{task}/{name}": (value[name], error[name], folds[name]) for name in value}
 
 
 def _summed(values: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
     """Sums over the last axis of the entries that go to each place."""
     to = sparse.csr_array((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), size))
-    return np.asarray(values.reshape(-1, len(place)) @ to).reshape(*values.shape[:-1], size)
+    rows = values.reshape(int(np.prod(values.shape[:-1])), len(place))
+    return np.asarray(rows @ to).reshape(*values.shape[:-1], size)
 
 
 def channel_matrices(circuit: Circuit, nodes: tuple[Node, ...]) -> dict[str, sparse.csr_array]:
