@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, print_json, print_table, progress_bars, reporter
+from tracking.cli.terminal import (
+    Json,
+    print_json,
+    print_sentences,
+    print_table,
+    progress_bars,
+    reporter,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,16 +104,17 @@ def compare(
         print_table("How formation scales, in tokens, with 90% intervals", tables["scaling"])
     if len(tables["pairs"]):
         print_table("Pairs of runs alike in all else: mean difference of what was recorded", _pairs_shown(tables))
-    for sentence in (*found.sentences, *said["law"], *said["shifts"], *_told(tables["pairs"])):
-        typer.echo(sentence)
+    print_sentences((*found.sentences, *said["law"], *said["shifts"], *_told(tables["pairs"])))
 
 
 def _answers(found: "Comparison") -> None:
-    """The answers, roles that form first; then what was compared."""
+    """The answers, what moves a role first; then what was compared."""
+    from tracking.comparison.answers import at_a_glance
+
     typer.echo(f"Time of formation in {found.unit}, as a factor with its {found.confidence:.0%} interval:")
-    for line in found.answers:
-        typer.echo(f"  {line}")
-    typer.echo(found.sentences[-1])
+    for line in at_a_glance(found.effects):
+        typer.echo(line)
+    print_sentences(found.sentences[-1:])
 
 
 def _rises(text: str) -> "Rises":
@@ -211,8 +219,7 @@ def forecast(
         print_table("Forecast", found[0].predictions)
         print_table("Judged on what was left out", found[0].scores)
         print_table("What the forecasts rest on", found[0].used)
-    for sentence in sentences:
-        typer.echo(sentence)
+    print_sentences(sentences)
 
 
 def _registered(known: "RunSet", new: Path | None, old: Path | None, as_json: bool) -> None:
@@ -230,8 +237,7 @@ def _registered(known: "RunSet", new: Path | None, old: Path | None, as_json: bo
     if as_json:
         return print_json({**_rows({"predictions": table}), "sentences": sentences})
     print_table("Predictions", table)
-    for sentence in sentences:
-        typer.echo(sentence)
+    print_sentences(sentences)
 
 
 def design(
@@ -260,8 +266,7 @@ def design(
         rows = _rows({"trials": found.trials, "confirmed": found.confirmed})
         return print_json({"best": dict(found.best), **rows, "saved": found.saved, "sentences": list(found.sentences)})
     print_table(f"Tried for {found.goal}", found.trials)
-    for sentence in found.sentences:
-        typer.echo(sentence)
+    print_sentences(found.sentences)
 
 
 def _histories(folders: list[Path]) -> "list[History]":

@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ __all__ = [
     "pairs",
     "print_json",
     "print_plain",
+    "print_sentences",
     "print_table",
     "print_wrapped",
     "progress_bars",
@@ -99,6 +100,12 @@ def print_wrapped(text: str, width: int, first: str = "", rest: str | None = Non
     wrapper = textwrap.TextWrapper(width, first, first if rest is None else rest)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     typer.echo(wrapper.fill(holdable(text, TERMINAL)))
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """On stdout, each on a line of its own, wrapped where people read it."""
+    for sentence in sentences:
+        print_wrapped(sentence, terminal_width() if for_people() else 10_000)
 
 
 def print_plain(frame: "pd.DataFrame") -> None:

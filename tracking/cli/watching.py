@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, print_json, print_table
+from tracking.cli.terminal import Json, print_json, print_sentences, print_table
 
 if TYPE_CHECKING:
     from tracking.comparison.run_set import RunSet
@@ -47,8 +47,7 @@ def leads(
 
         return print_json({"leads": json.loads(table.to_json(orient="records")), "sentences": sentences})
     print_table(f"Which comes first, and by how many {table['unit'].iloc[0]}", table.drop(columns=["unit"]))
-    for sentence in sentences:
-        typer.echo(sentence)
+    print_sentences(sentences)
 
 
 def watch(
@@ -75,8 +74,7 @@ def watch(
     precursor = learn_precursor(known, role=role, clock=clock, signal=signal, false_alarms=false_alarms)
     departure = learn_departure(known, signal=precursor.signal, false_alarms=false_alarms)
     if not as_json:
-        for sentence in (precursor.sentence, departure.sentence):
-            typer.echo(sentence)
+        print_sentences((precursor.sentence, departure.sentence))
         if precursor.rule:
             typer.echo(f"As a rule for an intervention: when {precursor.rule}")
     said: list[Alarm] = []
@@ -86,8 +84,7 @@ def watch(
             alarm for alarm in _alarms(history, (precursor, departure)) if alarm.about not in {a.about for a in said}
         ]
         said += fresh
-        for alarm in fresh if not as_json else ():
-            typer.echo(str(alarm))
+        print_sentences(map(str, fresh if not as_json else ()))
         if follow is None or quiet >= PATIENCE or len(said) == 2:
             break
         time.sleep(follow)

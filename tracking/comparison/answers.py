@@ -14,7 +14,7 @@ from tracking.comparison.permutation import ENOUGH
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["VERDICTS", "answer", "factor", "ranking", "sentence", "times", "verdict", "what"]
+__all__ = ["VERDICTS", "answer", "at_a_glance", "factor", "ranking", "sentence", "times", "verdict", "what"]
 
 VERDICTS = ("moves it", "no effect seen", "too few runs", "cannot be told apart", "never forms")
 FAR = math.log(1000)
@@ -82,17 +82,42 @@ def number_of_runs(row: Row) -> str:
 
 def answer(row: Row) -> str:
     """One line: what, the factor with its interval, the runs it rests on, and what that amounts to."""
-    found = {
+    if row["verdict"] == "never forms":
+        return f"{where(row)}: {row['role']} by {row['clock']} {_amounts_to(row)} of {row['n_runs']} runs"
+    size = f"{_size(row)}, {row['n_runs']} runs{_amounts_to(row)}"
+    return f"{where(row)}: {row['role']} by {row['clock']} {size}"
+
+
+def at_a_glance(effects: "pd.DataFrame") -> list[str]:
+    """The answers under a heading for each hyperparameter, which says the runs; what moves a role comes first."""
+    several = effects["definition"].nunique() > 1
+    order = {verdict: place for place, verdict in enumerate(VERDICTS)}
+    found = []
+    rows = sorted(effects.to_dict("records"), key=lambda row: order[row["verdict"]])
+    for place in dict.fromkeys(map(where, rows)):
+        part = [row for row in rows if where(row) == place]
+        runs = dict.fromkeys(map(number_of_runs, part))
+        few = all(row["verdict"] == "too few runs" for row in part)
+        ends = f", {', '.join(runs)}" if len(runs) == 1 else ""
+        ends += _amounts_to(part[0]) if few else ""
+        found.append(f"{place}{ends}")
+        for row in part:
+            name = f"{row['role']} by {row['clock']}" + (f", {row['definition']}" if several else "")
+            said = "" if row["verdict"] == "never forms" else _size(row)
+            said += "" if len(runs) == 1 else f", {number_of_runs(row)}"
+            found.append(f"  {name:28s} {said}{'' if few else _amounts_to(row)}")
+    return found
+
+
+def _amounts_to(row: Row) -> str:
+    """What a line says after the factor."""
+    return {
         "moves it": "",
         "no effect seen": ", no effect seen",
         "too few runs": f", too few for a p-value below {_p(row['smallest_p'])}",
         "cannot be told apart": f", together with {_listed(row['confounded'].split(', '))}",
-        "never forms": "",
+        "never forms": "forms in none",
     }[row["verdict"]]
-    if row["verdict"] == "never forms":
-        return f"{where(row)}: {row['role']} by {row['clock']} forms in none of {row['n_runs']} runs"
-    size = factor(row["estimate"], row["low"], row["high"])
-    return f"{where(row)}: {row['role']} by {row['clock']} {size}, {row['n_runs']} runs{found}"
 
 
 def sentence(row: Row, confidence: float) -> str:

@@ -129,11 +129,16 @@ def series_of(history: History) -> "pd.DataFrame":
     """Every recorded number of a run, and for each measure of heads the best head's score: run, name, step, value."""
     import pandas as pd
 
-    metrics = history.to_frame("metrics")[list(SERIES)]
-    scores = history.to_frame("scores")
-    best = scores.groupby(["run", "measure", "step"], as_index=False)["value"].max()
-    best = best.rename(columns={"measure": "name"}).assign(name=lambda table: "best " + table["name"])
-    return pd.concat([metrics, best[list(SERIES)]], ignore_index=True)
+    rows, best = [], {}
+    for (step, task), record in sorted(history.records.items()):
+        rows += [(f"{task}/{name}", step, float(one.value)) for name, one in record.metrics.items()]
+        for measure, scores in record.scores.items():
+            known = scores.values[np.isfinite(scores.values)]
+            if len(known):
+                key = f"best {measure}", step
+                best[key] = max(best.get(key, -math.inf), float(known.max()))
+    rows += [(*key, value) for key, value in sorted(best.items())]
+    return pd.DataFrame(rows, columns=list(SERIES[1:])).assign(run=history.name)[list(SERIES)]
 
 
 def join_runs(parts: Sequence[RunSet]) -> RunSet:

@@ -230,11 +230,9 @@ def fit_times(
     middle = np.where(np.isfinite(a) & np.isfinite(b), (a + b) / 2, np.where(np.isfinite(a), a, b))
     middle = np.nan_to_num(middle)
     penalty = np.broadcast_to(np.asarray(ridge, dtype=float), covariates.shape[1:])
-    if start is None:
-        first = np.linalg.lstsq(covariates, middle, rcond=None)[0]
-        spread = max(float(np.std(middle - covariates @ first)), 0.05)
-    else:
-        first, spread = start.coefficients, start.scale
+    first = np.linalg.lstsq(covariates, middle, rcond=None)[0] if start is None else start.coefficients
+    # From a scale far below the residuals the likelihood is flat, and no fit would leave it.
+    spread = max(float(np.sqrt(np.mean((middle - covariates @ first) ** 2))), 0.05)
 
     def lost(theta: np.ndarray) -> tuple[float, np.ndarray]:
         beta, scale = theta[:-1], np.exp(theta[-1])

@@ -26,9 +26,10 @@ from circuits.model import Model
 from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run
 from tracking.execution.locks import held
-from tracking.experiments.training_hooks import StepsAround, measures, read_log
+from tracking.experiments.training_hooks import StepsAround, read_log
 from tracking.interventions.applying import LOG, stepping_in
 from tracking.interventions.components import Donor
+from tracking.interventions.conditions import MEASURES
 from tracking.interventions.interventions import Intervention, check_interventions
 from tracking.training.sources import loss_weights
 from tracking.training.training import (
@@ -135,7 +136,7 @@ def branch(
     model = load_model(source)
     inherited = tuple(Intervention.parse(text) for text in _about(run.source).get("interventions", ()))
     new = tuple(_settled(each, at, end, model) for each in interventions)
-    check_interventions([*inherited, *new], model.graph, measures=measures())
+    check_interventions([*inherited, *new], model.graph, measures=MEASURES)
     _check_options(config, [*inherited, *new])
     parent = {"run": str(Path(run.source).resolve()), "step": at, "checkpoint": checkpoint_hash(source)}
     about = {"parent": parent, "exact": (Path(source) / STATE).is_file()}

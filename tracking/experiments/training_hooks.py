@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from circuits.files import write_beside
-from circuits.heads import KINDS, LOSSES, head_scores, sequence_losses
+from circuits.heads import KINDS, head_scores, scores_and_losses
 from circuits.loading import open_module
 from circuits.model import Model
 from tracking.interventions.applying import measured_under, read_interventions, stepping_in
@@ -24,12 +24,7 @@ from tracking.interventions.interventions import Intervention
 from tracking.training.data_order import ordered_batch
 from tracking.training.training import StepPlan, TrainingConfig, TrainingState
 
-__all__ = ["StepsAround", "measures", "read_log"]
-
-
-def measures() -> tuple[str, ...]:
-    """What a condition may be over: head scores and losses on repeated random tokens (`circuits.heads`)."""
-    return (*KINDS, *LOSSES)
+__all__ = ["StepsAround", "read_log"]
 
 
 class StepsAround:
@@ -130,8 +125,8 @@ class StepsAround:
 
 def _measured(model: Model, rule: Condition, standing: Sequence[Intervention]) -> float:
     with measured_under(model, standing):
-        if rule.measure in LOSSES:
-            return float(sequence_losses(model)[rule.measure].value)
+        if rule.measure not in KINDS:
+            return float(scores_and_losses(model)[1][rule.measure].value)
         scores = head_scores(model, kinds=(rule.measure,))[rule.measure]
     if rule.component is not None:
         return scores[rule.component]

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from tracking.comparison.run_set import RunSet, formation_times, questions
+from tracking.interventions.conditions import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,8 +114,8 @@ class Precursor:
     @property
     def rule(self) -> str:
         """A condition for `formation branch --intervene "... when RULE"`; empty where training cannot measure it."""
-        name = self.signal.removeprefix("best ")
-        if not self.found or self.kind != "level" or name == self.signal:
+        name = self.signal.removeprefix("best ").removeprefix("repeated-tokens/")
+        if not self.found or self.kind != "level" or name not in MEASURES:
             return ""
         return f"{name}{'>' if self.direction > 0 else '<'}{self.direction * self.bar:.4g}"
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from tracking.interventions.components import head_or_mlp
 
-__all__ = ["EVERY", "NUMBER", "Condition"]
+__all__ = ["EVERY", "MEASURES", "NUMBER", "Condition"]
 
 EVERY = 10
 """Steps between two looks at a condition that names no step."""
+MEASURES = ("previous-token", "duplicate-token", "induction", "first-token", "self", "local")
+MEASURES += ("loss_first_half", "loss_second_half", "in_context_learning_score", "effective_rank", "probe_accuracy")
+"""What a condition may be over: head scores, losses and geometry on repeated random tokens."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 

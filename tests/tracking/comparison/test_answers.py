@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.sweeps import grid, sweep
-from tracking.comparison.answers import VERDICTS, answer, factor, ranking, sentence
+from tracking.comparison.answers import VERDICTS, answer, at_a_glance, factor, ranking, sentence
 from tracking.comparison.comparison import compare_formation
 
 ROW = {
@@ -79,3 +79,18 @@ def test_hyperparameters_are_ranked_only_where_their_effects_can_be_told_apart()
     ]
     assert any("together with weight_decay" in line for line in told.answers)
     assert isinstance(told.effects, pd.DataFrame)
+
+
+@pytest.mark.parametrize("seeds", [1, 6])
+def test_the_answers_fit_in_eighty_columns(seeds: int) -> None:
+    """What moves a role comes first; what is the same for all roles stands in the heading."""
+    settings = grid(seeds, learning_rate=[1e-3, 3e-3], weight_decay=[0.1, 0.2])
+    runs = sweep(settings, np.random.default_rng(0), effects={"learning_rate": -0.8}, between=0.1)
+    lines = at_a_glance(compare_formation(runs, by=["weight_decay", "learning_rate"]).effects)
+    assert max(map(len, lines)) <= 80
+    if seeds == 1:
+        assert lines[0] == "weight_decay 0.2 : 0.1, 4 runs, too few for a p-value below 0.33"
+    else:
+        assert lines[0].startswith("learning_rate 0.003 : 0.001, 24 runs")
+        assert lines[1].startswith("  induction by form            x0.4")
+        assert lines[3].endswith("no effect seen")

@@ -168,3 +168,11 @@ def test_an_empty_interval_is_refused(low, high) -> None:
 def test_one_setting_is_no_comparison() -> None:
     with pytest.raises(ValueError, match="at least two runs that differ"):
         estimate_effect(np.ones(3), np.ones(3) * 2, np.zeros(3), runs=np.arange(3))
+
+
+def test_runs_that_a_model_explains_wholly_have_a_bounded_effect() -> None:
+    """Two against two within their checkpoints: the scale is at its least, and a fit must find its way back."""
+    low, high = np.array([633.0, 633, 543, 466]), np.array([738.0, 738, 633, 543])
+    x, others = np.array([0.0, 0, 1, 1]), np.array([[-1.0], [1], [-1], [1]])
+    found = estimate_effect(low, high, x, runs=np.arange(4), others=others, shrunk=True)
+    assert -0.45 < found.estimate < -0.1

@@ -14,13 +14,16 @@ import pytest
 import torch
 
 from circuits.checkpoint import checkpoint_hash, read_weights
-from circuits.loading import open_module, save_checkpoint
+from circuits.heads import KINDS, scores_and_losses
+from circuits.loading import load_model, open_module, save_checkpoint
+from tests.tracking.forecasting.test_early_warning import warned
 from tracking.checkpoints.runs import Run
 from tracking.experiments.branching import branch
+from tracking.forecasting.early_warning import learn_precursor
 from tracking.interventions.actions import ACTIONS, ADJUSTABLE, ORDERS
 from tracking.interventions.activations import PATTERNS
 from tracking.interventions.applying import LOG, standing_at, stepping_in
-from tracking.interventions.conditions import Condition
+from tracking.interventions.conditions import MEASURES, Condition
 from tracking.interventions.interventions import Intervention
 from tracking.interventions.weights import own_weights
 from tracking.recording.recording import record
@@ -135,6 +138,25 @@ def test_conditions_fire_once_or_are_held_back_and_both_are_logged(parent: Path,
     assert rates[5] == CONFIG.learning_rate_at(5)
     assert rates[6] == replace(CONFIG, learning_rate=0.01).learning_rate_at(6)
     assert any("Step 8: not fired" in sentence for sentence in made.sentences)
+
+
+def test_an_intervention_hangs_on_a_warning_that_was_learned(parent: Path, tmp_path: Path) -> None:
+    """A number that rises before the formation in finished runs; the branch steps in where its own crosses the bar."""
+    known, name = warned(30, ahead=1.5), "repeated-tokens/effective_rank"
+    known = replace(known, series=known.series.replace({"name": {"signal": name}}))
+    learned = learn_precursor(known, role="induction", signal=name)
+    assert learned.rule.startswith("effective_rank>0.")
+    made = branch(parent, at=4, interventions=[f"freeze a0 when {learned.rule}"], out=tmp_path / "run")
+    first = entries(made.run)[0]
+    assert first["event"] == "fired"
+    assert first["measured"] > float(learned.rule.partition(">")[2])
+    never = branch(parent, at=4, interventions=["freeze a0 when effective_rank>1000"], out=tmp_path / "never")
+    assert not [entry for entry in entries(never.run) if entry["event"] == "begins"]
+
+
+def test_what_a_condition_may_be_over_is_what_is_measured_of_a_model(parent: Path) -> None:
+    scores, numbers = scores_and_losses(load_model(Run.open(parent)[4].source), kinds=tuple(KINDS), n_prompts=4)
+    assert {*scores, *numbers} == set(MEASURES)
 
 
 KILLED = """
