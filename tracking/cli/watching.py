@@ -46,8 +46,9 @@ def leads(
         import json
 
         return print_json({"leads": json.loads(table.to_json(orient="records")), "sentences": sentences})
-    print_table(f"Which comes first, and by how many {table['unit'].iloc[0]}", table.drop(columns=["unit"]))
     print_sentences(sentences)
+    shown = ["first", "second", "n_runs", "lead", "low", "high", "p_value"]
+    print_table(f"Which comes first, and by how many {table['unit'].iloc[0]}", table[shown])
 
 
 def watch(

@@ -96,16 +96,14 @@ def at_a_glance(effects: "pd.DataFrame") -> list[str]:
     rows = sorted(effects.to_dict("records"), key=lambda row: order[row["verdict"]])
     for place in dict.fromkeys(map(where, rows)):
         part = [row for row in rows if where(row) == place]
-        runs = dict.fromkeys(map(number_of_runs, part))
         few = all(row["verdict"] == "too few runs" for row in part)
-        ends = f", {', '.join(runs)}" if len(runs) == 1 else ""
-        ends += _amounts_to(part[0]) if few else ""
-        found.append(f"{place}{ends}")
+        found.append(f"{place}, {number_of_runs(part[0])}{_amounts_to(part[0]) if few else ''}")
         for row in part:
             name = f"{row['role']} by {row['clock']}" + (f", {row['definition']}" if several else "")
-            said = "" if row["verdict"] == "never forms" else _size(row)
-            said += "" if len(runs) == 1 else f", {number_of_runs(row)}"
-            found.append(f"  {name:28s} {said}{'' if few else _amounts_to(row)}")
+            never = row["verdict"] == "never forms"
+            said = f"{'' if never else _size(row)}{'' if few else _amounts_to(row)}"
+            said += "" if row["n_runs"] == part[0]["n_runs"] else f", {row['n_runs']} runs"
+            found.append(f"  {name:28s} {said}")
     return found
 
 

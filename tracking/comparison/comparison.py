@@ -235,6 +235,8 @@ def _redrawn(times: "pd.DataFrame", names: np.ndarray) -> "pd.DataFrame":
 def _contrasts(values: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
     """(what is compared, number by run): one for numbers, one a further setting for names."""
     settings = sorted(set(values.values()), key=by_size)
+    if len(settings) == 1:
+        return [(f"{settings[0]} alone", dict.fromkeys(values, 0.0))]
     if len(settings) == 2:
         return [(f"{settings[1]} : {settings[0]}", {run: float(v == settings[1]) for run, v in values.items()})]
     if all(map(is_number, settings)) and min(settings) > 0:

@@ -161,11 +161,11 @@ def _sentence(row: dict[str, Any], confidence: float) -> str:
     if n == 1:
         return f"{first} comes {row['lead']:.0f} {row['unit']} before {second} in the one run that has both dates."
     size = f"{row['lead']:.0f} {row['unit']} ({confidence:.0%} interval {row['low']:.0f} to {row['high']:.0f})"
-    counts = f"in {row['n_first']} of {n} runs"
+    counts = f"{'' if row['n_first'] == n else 'surely '}in {row['n_first']} of {n} runs"
     if row["smallest_p"] > ENOUGH and row["n_first"] == n:
         few = f"with {n} runs no p-value below {row['smallest_p']:.2g} is possible"
         return f"{first} leads {second} by {size}, {counts}; {few}."
     if row["q_value"] <= ENOUGH and row["low"] > 0:
         return f"{first} leads {second} by {size}, {counts} (p = {row['p_value']:.2g})."
     other = f", after it in {row['n_second']}" if row["n_second"] else ""
-    return f"Whether {first} or {second} comes first is not told: {first} is ahead by {size}, surely {counts}{other}."
+    return f"Whether {first} or {second} comes first is not told: {first} is ahead by {size}, {counts}{other}."

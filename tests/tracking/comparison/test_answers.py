@@ -94,3 +94,12 @@ def test_the_answers_fit_in_eighty_columns(seeds: int) -> None:
         assert lines[0].startswith("learning_rate 0.003 : 0.001, 24 runs")
         assert lines[1].startswith("  induction by form            x0.4")
         assert lines[3].endswith("no effect seen")
+
+
+def test_a_role_that_never_forms_stands_below_those_that_do() -> None:
+    rows = [{**ROW, "verdict": "never forms", "role": "self", "n_runs": 20}, ROW]
+    assert at_a_glance(pd.DataFrame(rows)) == [
+        "learning_rate 0.003 : 0.001, 24 runs",
+        "  induction by form            x0.76 (0.70 to 0.83)",
+        "  self by form                 forms in none, 20 runs",
+    ]
