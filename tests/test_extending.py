@@ -111,9 +111,9 @@ def test_a_kind_of_event(trained: Path, tmp_path: Path) -> None:
     kind = EventKind("a role is strongest", "{role_after} was strongest in {after}", "is strongest in", find=peaks)
     with patch.dict(EVENT_KINDS, peak=kind), patch.dict(ROLE_THRESHOLDS, {"previous-token": 0.01}):
         events = pd.read_csv(exported(tmp_path, trained / "run") / "events.csv")
-        linked = link_lifelines(History.open(tmp_path / "recorded"))
+        words = [str(event) for event in link_lifelines(History.open(tmp_path / "recorded")).events]
     assert "previous-token" in {*events[events["event"] == "peak"]["lifeline"]}
-    assert any("previous-token was strongest in a" in str(event) for event in linked.events)
+    assert any("previous-token was strongest in a" in each for each in words)
 
 
 @contextmanager
