@@ -32,12 +32,23 @@ class Answers:
 
 @dataclass(frozen=True)
 class Metric:
-    """`differentiable` metrics can be attributed; `reference` says which log probabilities the metric needs."""
+    """How well each prompt is answered.
+
+    Attributes:
+        name: in the register.
+        values: of each prompt.
+        differentiable: whether it can be attributed.
+        needs_clean: whether it compares with the clean run where the task brings no reference.
+        guessing: what a model gives that has learned nothing, all tokens being alike to it; None where nobody knows.
+        ceiling: what no model exceeds; None where there is no such value.
+    """
 
     name: str
     values: Callable[[Logits, Answers], Values]
     differentiable: bool = True
     needs_clean: bool = False
+    guessing: Callable[[Answers, int], Values] | None = None
+    ceiling: float | None = None
 
     def __call__(self, logits: Logits, answers: Answers) -> Values:
         """One value a prompt.
@@ -98,15 +109,40 @@ def rank(logits: Logits, answers: Answers) -> Values:
     return -(logits > best).sum(1).to(logits.dtype)
 
 
+def _at_equal_logits(values: Callable[[Logits, Answers], Values]) -> Callable[[Answers, int], Values]:
+    return lambda answers, d_vocab: values(torch.zeros(len(answers.correct), d_vocab), answers)
+
+
+def _n_correct(answers: Answers) -> Values:
+    return (answers.correct >= 0).sum(1).float()
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("logit_difference", logit_difference),
-        Metric("probability_difference", probability_difference),
-        Metric("cross_entropy", cross_entropy),
-        Metric("kl_divergence", kl_divergence, needs_clean=True),
-        Metric("accuracy", accuracy, differentiable=False),
-        Metric("rank", rank, differentiable=False),
+        Metric("logit_difference", logit_difference, guessing=_at_equal_logits(logit_difference)),
+        Metric(
+            "probability_difference",
+            probability_difference,
+            guessing=_at_equal_logits(probability_difference),
+            ceiling=1.0,
+        ),
+        Metric("cross_entropy", cross_entropy, guessing=_at_equal_logits(cross_entropy), ceiling=0.0),
+        Metric("kl_divergence", kl_divergence, needs_clean=True, guessing=_at_equal_logits(kl_divergence), ceiling=0.0),
+        Metric(
+            "accuracy",
+            accuracy,
+            differentiable=False,
+            guessing=lambda answers, d_vocab: _n_correct(answers) / d_vocab,
+            ceiling=1.0,
+        ),
+        Metric(
+            "rank",
+            rank,
+            differentiable=False,
+            guessing=lambda answers, d_vocab: -(d_vocab - _n_correct(answers)) / (_n_correct(answers) + 1),
+            ceiling=0.0,
+        ),
     )
 }
 

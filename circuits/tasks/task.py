@@ -25,7 +25,8 @@ class Task:
 
     `positions` is where the answer of each prompt is read, `lengths` how many tokens of its row are real.
     `reference` holds log probabilities that the metric compares with; without it, a metric that needs some uses the
-    clean run's.  `dropped` counts prompts or words that the model's tokenizer could not carry.
+    clean run's.  `dropped` counts prompts or words that the model's tokenizer could not carry.  `chance` is what
+    guessing gives on the clean prompts and `ceiling` what no model exceeds, where they are not the metric's.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Task:
     reference: Tensor | None = None
     dropped: int = 0
     make_control: "Callable[[], Task] | None" = field(default=None, repr=False, compare=False)
+    chance: float | None = None
+    ceiling: float | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.name}: {len(self)} pairs of prompts of {int(self.lengths.max())} tokens or fewer>"
@@ -59,6 +62,8 @@ class Task:
         padding: Literal["right", "left"] = "right",
         name: str = "custom",
         control: "Callable[[], Task] | None" = None,
+        chance: float | None = None,
+        ceiling: float | None = None,
     ) -> "Task":
         """A task from tokens.
 
@@ -67,6 +72,7 @@ class Task:
             correct, incorrect: answer tokens of each prompt, one or several (-1 fills shorter rows).
             positions: where each answer is read, counted in the prompt's own tokens; its last token by default.
             lengths: real tokens of each row, where a tensor is padded; `padding` says on which side.
+            chance, ceiling: of the metric on the clean prompts, where the metric does not say them (see `levels`).
 
         Raises:
             ValueError: no prompts, or prompts, answers and positions that do not go together.
@@ -93,8 +99,9 @@ class Task:
         right = _answers(correct, n_prompts, "correct")
         wrong = _answers(incorrect if incorrect is not None else torch.full((n_prompts,), -1), n_prompts, "incorrect")
         return Task(
-            name, clean_rows, corrupted_rows, right, wrong, read, own_lengths, find_metric(metric), make_control=control
-        )
+            name, clean_rows, corrupted_rows, right, wrong, read, own_lengths, find_metric(metric),
+            make_control=control, chance=chance, ceiling=ceiling,
+        )  # fmt: skip
 
     def rows(self, index: Int[Tensor, "row"] | slice) -> "Task":
         """The task with those prompts only, in that order; an index may come more than once."""
@@ -114,6 +121,17 @@ class Task:
         if self.make_control is None:
             raise ValueError(f"task {self.name!r} has no control; give one to Task.from_tokens(control=...)")
         return self.make_control()
+
+    def levels(self, d_vocab: int) -> tuple[float | None, float | None]:
+        """(chance, ceiling) of the metric: what guessing among `d_vocab` tokens gives, and what no model exceeds.
+
+        None where there is no such value: a difference of logits has no ceiling.
+        """
+        chance, metric = self.chance, self.metric
+        if chance is None and metric.guessing is not None and not _needs_clean(self):
+            answers = Answers(self.correct, self.incorrect, self.reference)
+            chance = float(metric.guessing(answers, d_vocab).mean())
+        return chance, metric.ceiling if self.ceiling is None else self.ceiling
 
     def check(self, model: Model) -> None:
         """Raises:

@@ -26,12 +26,14 @@ __all__ = ["print_list", "print_run", "print_run_plain"]
 
 MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
 # Of the table, from the last to be left out to the first where the terminal is narrow.
-WORTH = ("lifeline", "clock", "date", "interval", "state", "checkpoints", "p")
+WORTH = ("lifeline", "clock", "date", "interval", "state", "bars", "checkpoints", "p")
 PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau", "low")
 PLAIN += (
     "high",
     "interval_before",
     "interval_after",
+    "at_two_thirds",
+    "at_four_thirds",
     "censored",
     "state",
     "p_value",
@@ -115,10 +117,15 @@ def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: i
         "date": [_number(row["midpoint"]) for row in rows],
         "interval": [_interval(row) for row in rows],
         "state": [STATE_WORDS.get(row["state"], row["state"]) for row in rows],
+        "bars": [_other_bars(row) for row in rows],
         "checkpoints": [_checkpoints(row) for row in rows],
         "p": [_p_cell(row) for row in rows],
     }
-    titles = {"lifeline": "role", "interval": f"{run.analysis.get('confidence', 0.9):.0%} interval"}
+    titles = {
+        "lifeline": "role",
+        "bars": "at 2/3, 4/3 of bar",
+        "interval": f"{run.analysis.get('confidence', 0.9):.0%} interval",
+    }
     kept = _fitting(cells, titles, width)
     for line in _columns({name: cells[name] for name in kept}, titles):
         typer.echo(line)
@@ -193,6 +200,13 @@ def _checkpoints(row: Mapping[str, Any]) -> str:
     before, after = row["interval_before"], row["interval_after"]
     left = f"({before:,.0f}" if before == before else "(…"
     return f"{left}, {after:,.0f}]" if after == after else f"{left}, …)"
+
+
+def _other_bars(row: Mapping[str, Any]) -> str:
+    """The dates at two and four thirds of the bar; `…` is before the first checkpoint, or never."""
+    if row["at_two_thirds"] != row["at_two_thirds"] and row["at_four_thirds"] != row["at_four_thirds"]:
+        return ""
+    return ", ".join(_number(row[name]) or "…" for name in ("at_two_thirds", "at_four_thirds"))
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str], width: int) -> list[str]:

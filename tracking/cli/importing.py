@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuits.files import name_for_file
-from tracking.cli.terminal import pairs, value_of
+from tracking.cli.terminal import Ceiling, Chance, numbers, pairs, value_of
 
 __all__ = ["import_", "join"]
 
@@ -28,6 +28,8 @@ def import_(
         str | None, typer.Option("--run-column", help="Whose values name the runs; what differs by run is a setting.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    chance: Chance = None,
+    ceiling: Ceiling = None,
 ) -> None:
     """Make histories from tables of scores or metrics that somebody else computed.
 
@@ -50,6 +52,7 @@ def import_(
     else:
         histories = (import_history(table, edges=edges, metrics=metrics, name=name, **options),)
     for history in histories:
+        history = history.with_levels(numbers(chance, "--chance"), numbers(ceiling, "--ceiling"))
         folder = out if run_column is None else out / "histories" / name_for_file(history.name)
         history.save(folder)
         found = [f"{measure} ({task})" for task, measure in history.measures] or list(history.metrics)
@@ -64,6 +67,8 @@ def join(
     ],
     column: Columns = None,
     task: Annotated[str, typer.Option(help="What numbers are called by whose names have no task.")] = "joined",
+    chance: Chance = None,
+    ceiling: Ceiling = None,
 ) -> None:
     """Put the results of other tools beside what was recorded of the same checkpoints, as behaviour to be dated.
 
@@ -71,5 +76,6 @@ def join(
     """
     from tracking.history.joining import join_table
 
-    names, steps = join_table(history, table, columns=pairs(column, "--column"), task=task)
+    levels = {"chance": numbers(chance, "--chance"), "ceiling": numbers(ceiling, "--ceiling")}
+    names, steps = join_table(history, table, columns=pairs(column, "--column"), task=task, **levels)
     typer.echo(f"{history}: {', '.join(names)} at {len(steps)} steps, from {steps[0]} to {steps[-1]}")

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracking.cli.terminal import Json, for_people, number, pairs, print_json, print_table, terminal_width
+from tracking.cli.terminal import (
+    Ceiling,
+    Chance,
+    Json,
+    for_people,
+    numbers,
+    print_json,
+    print_table,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from tracking.experiments.event_checks import EventCheck
@@ -30,6 +39,8 @@ def track(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    chance: Chance = None,
+    ceiling: Ceiling = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every definition, component and event, and each finding in full.")
     ] = False,
@@ -50,7 +61,7 @@ def track(
     """
     from tracking.cli.glance import print_list, print_run, print_run_plain
 
-    run = _timeline([folder], threshold, task, max_gap, all_events).runs[0]
+    run = _timeline([folder], threshold, task, max_gap, all_events, chance, ceiling).runs[0]
     checks = () if verify is None else _checks(run, verify, threshold, task, max_gap)
     if as_json:
         tables = {"lifelines": run.lifelines, "events": run.events, "formation": run.formation}
@@ -111,6 +122,8 @@ def export(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    chance: Chance = None,
+    ceiling: Ceiling = None,
     all_events: AllEvents = False,
 ) -> None:
     """Write everything found as files that other tools read.
@@ -122,7 +135,7 @@ def export(
     from tracking.results.exports import check_formats, export_timeline
 
     wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
-    timeline = _timeline(folders, threshold, task, max_gap, all_events)
+    timeline = _timeline(folders, threshold, task, max_gap, all_events, chance, ceiling)
     for path in export_timeline(timeline, out, formats=wanted, safe_csv=safe_csv):
         typer.echo(path)
 
@@ -137,6 +150,8 @@ def report(
     threshold: Thresholds = None,
     task: Task = None,
     max_gap: MaxGap = 2,
+    chance: Chance = None,
+    ceiling: Ceiling = None,
     all_events: AllEvents = False,
 ) -> None:
     """Make one self-contained page to look at.
@@ -145,7 +160,7 @@ def report(
     """
     from tracking.viewer.report import report as write_report
 
-    timeline = _timeline(folders, threshold, task, max_gap, all_events)
+    timeline = _timeline(folders, threshold, task, max_gap, all_events, chance, ceiling)
     typer.echo(write_report(timeline, out, why=why or ()))
     if figure is not None:
         from tracking.drawing.figures import plot
@@ -155,13 +170,22 @@ def report(
 
 
 def _timeline(
-    folders: list[Path], threshold: list[str] | None, task: str | None, max_gap: int, all_events: bool = False
+    folders: list[Path],
+    threshold: list[str] | None,
+    task: str | None,
+    max_gap: int,
+    all_events: bool = False,
+    chance: list[str] | None = None,
+    ceiling: list[str] | None = None,
 ) -> "Timeline":
     from tracking.history.history import open_histories
     from tracking.lifelines.lifelines import SHOWN
     from tracking.results.timeline import build_timeline
 
-    histories, bars, least = open_histories(*folders), _thresholds(threshold), 0.0 if all_events else SHOWN
+    levels = numbers(chance, "--chance"), numbers(ceiling, "--ceiling")
+    histories, bars = open_histories(*folders), numbers(threshold, "--threshold")
+    histories = [history.with_levels(*levels) for history in histories]
+    least = 0.0 if all_events else SHOWN
     return build_timeline(histories, thresholds=bars, task=task, max_gap=max_gap, least=least)
 
 
@@ -174,15 +198,8 @@ def _checks(
     from tracking.lifelines.lifelines import link_lifelines
 
     least = run.analysis["least"]
-    linked = link_lifelines(run.history, thresholds=_thresholds(threshold), task=task, max_gap=max_gap, least=least)
+    linked = link_lifelines(
+        run.history, thresholds=numbers(threshold, "--threshold"), task=task, max_gap=max_gap, least=least
+    )
     tasks = [task] if task else list(run.history.settings.get("tasks", ["induction"]))
     return verify_events(linked.events, Run.open(checkpoints), task=tasks[0])
-
-
-def _thresholds(given: list[str] | None) -> dict[str, float] | float | None:
-    """`["30"]` is 30 for every measure; `["induction=30"]` is for one."""
-    if not given:
-        return None
-    if len(given) == 1 and "=" not in given[0]:
-        return number(given[0], "--threshold")
-    return {measure: number(value, "--threshold") for measure, value in pairs(given, "--threshold").items()}

@@ -45,6 +45,14 @@ __all__ = [
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+Chance = Annotated[
+    list[str] | None,
+    typer.Option("--chance", help="METRIC=VALUE (or VALUE for all): what guessing gives, ln(tokens) of a loss."),
+]
+Ceiling = Annotated[
+    list[str] | None,
+    typer.Option("--ceiling", help="METRIC=VALUE (or VALUE for all): the best there is; half way counts."),
+]
 
 
 def number(text: str, option: str) -> float:
@@ -55,6 +63,19 @@ def number(text: str, option: str) -> float:
         return float(text)
     except ValueError as error:
         raise ValueError(f"expected a number in {option}, got {text!r}") from error
+
+
+def numbers(given: list[str] | None, option: str) -> dict[str, float] | float | None:
+    """`["30"]` is 30 for every name; `["induction=30"]` is for one.
+
+    Raises:
+        ValueError: one is no number; the message names the option.
+    """
+    if not given:
+        return None
+    if len(given) == 1 and "=" not in given[0]:
+        return number(given[0], option)
+    return {name: number(value, option) for name, value in pairs(given, option).items()}
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -71,7 +71,8 @@ def _formation(run: RunTimeline, known: bool) -> list[str]:
     )
     bars += "first one with"
     if known:
-        bars += f"; dark: {run.analysis.get('confidence', 0.9):.0%} interval over prompts; tick: the date"
+        bars += f"; dark: {run.analysis.get('confidence', 0.9):.0%} interval; tick: the date; "
+        bars += "dots: at two and four thirds of its bar"
     return [f"{bars}; an arrow on the left: there at the first checkpoint."]
 
 

@@ -202,7 +202,8 @@ def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, s
 def _draw_interval(
     axes: "Axes", clock: TimeAxis, row: dict[str, Any], y: float, colour: str, note_at: float | None
 ) -> None:
-    """Pale: between checkpoints; dark: resampled over prompts; tick: the date; arrow: no bound on that side.
+    """Pale: between checkpoints; dark: the interval; tick: the date; dots below: at two and four thirds of its bar;
+    arrow: no bound on that side.
 
     The first definition's bar is thick, and its interval is written at `note_at`.
     """
@@ -225,6 +226,10 @@ def _draw_interval(
         axes.plot([low, high], [y, y], color=colour, lw=1.6 if first else 1, solid_capstyle="butt")
     if np.isfinite(middle):
         axes.plot([middle], [y], marker="|", color=colour, ms=7 if first else 4, mew=1.5 if first else 1)
+    others = np.array([clock(row["at_two_thirds"]), clock(row["at_four_thirds"])])
+    others = others[np.isfinite(others)]
+    if first and len(others):
+        axes.plot(others, np.full(len(others), y - 0.16), ".", color=colour, ms=2.5)
     if note_at is not None:
         late = clock.across(note_at) > 0.7
         bound = "at the first checkpoint" if row["censored"] == "left" else f"({left:,.0f}, {right:,.0f}]"

@@ -3,8 +3,13 @@
 - **form**: does it look like one?  The score of the role; for a role lifeline that of its strongest carrier.
 - **function**: does the model need it?  The effect of corrupting the carriers: a node measure where one was recorded
   (`FUNCTION_MEASURES`), else the sum of the edges that leave them.
-- **behaviour**: can the model do the task?  The task's metric, clean minus corrupted where both are there
-  (`BEHAVIOUR_METRICS`).
+- **behaviour**: can the model do the task?  The task's metric (`BEHAVIOUR_METRICS`).  Where chance and ceiling of it
+  are known, the task is done half way between them; the bar is above chance by more than the error of the metric.
+  Where there is no ceiling, as of a difference of logits, the metric is that on clean prompts less that on corrupted
+  ones, and what does not come above chance by more than its error is no rise.
+
+Function and behaviour are read on one task: that of the role's name, or which the role serves (`SERVES`), else that on
+which its scores were taken, else the only one there is.
 
 A curve keeps its prompt folds, so that its dates can be resampled over prompts, with the same draw at every checkpoint
 and for every curve.
@@ -37,6 +42,10 @@ __all__ += ["behaviour", "form", "function", "metric_lifelines"]
 FALLS = re.compile(r"loss|perplexity|ppl|error|bits_per|surprisal|cross_entropy", re.I)
 """Numbers that fall as the model learns."""
 FUNCTION_MEASURES = ("ablation", "patching", "attribution")
+TRAINING = "training"  # what the training's own log says
+SERVES = {"previous-token": "induction"}
+"""Roles that do a part of what another one does."""
+SURE = 1.645  # standard errors above chance, one-sided 5 %
 # (metric, metric to take off or None, sign): losses fall as the model learns.
 BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
     ("metric_clean", "metric_corrupted", 1),
@@ -117,12 +126,24 @@ class Measured:
             self.counted[task, measure] = _prompts(self.history, measure, task)
         return self.counted[task, measure]
 
-    def task_of(self, role: str) -> str | None:
-        """The task on which a role's function and behaviour are read: one that its name begins with, or the first."""
+    def task_of(self, lifeline: Lifeline) -> str | None:
+        """The task on which a role's function and behaviour are read; None where several are and nothing tells which.
+
+        That of its name, or of the role that it serves; else its own; else the only one.
+        """
         tasks = [name for name in self.history.tasks if self.effects(name) is not None]
-        tasks = tasks or sorted({name.rpartition("/")[0] for name in self.history.metrics})
-        named = [name for name in tasks if name.startswith(role) or role.startswith(name)]
-        return (named or tasks or [None])[0]
+        tasks = tasks or sorted({name.rpartition("/")[0] for name in self.history.metrics} - {TRAINING})
+        for asked in filter(None, (lifeline.role, SERVES.get(lifeline.role), lifeline.task)):
+            named = [name for name in tasks if _alike(name, asked)]
+            if named:
+                return named[0]
+        return tasks[0] if len(tasks) == 1 else None
+
+
+def _alike(task: str, role: str) -> bool:
+    """`duplicate_token` is the task of the role duplicate-token, and `induction-long` one of induction."""
+    one, other = task.replace("_", "-"), role.replace("_", "-")
+    return one.startswith(other) or other.startswith(one)
 
 
 def _prompts(history: History, measure: str, task: str) -> int | None:
@@ -189,6 +210,7 @@ def form(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed:
         measure=f"{lifeline.task}/{lifeline.measure}",
         n_prompts=measured.prompts(lifeline.measure, lifeline.task),
         logarithmic=level.logarithmic,
+        family=level.path[:, at] if node is None else None,
     )
 
 
@@ -236,7 +258,7 @@ def _plain(lifeline: Lifeline) -> Curve | None:
 def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, seed: int = 0) -> Curve | None:
     """The joint effect of corrupting the carriers, or one, with its p-value against as many others at a time."""
     nodes = lifeline.components if node is None else (node,)
-    task = measured.task_of(lifeline.role)
+    task = measured.task_of(lifeline)
     data = measured.effects(task) if task else None
     if task is None or data is None or not nodes:
         return None
@@ -303,7 +325,7 @@ def behaviour(measured: Measured, lifeline: Lifeline, node: Node | None = None, 
     known = set(history.metrics)
     if lifeline.lifeline in known:
         return _metric(history, lifeline.lifeline, None, -1 if FALLS.search(lifeline.lifeline) else 1)
-    for task in dict.fromkeys((measured.task_of(lifeline.role), lifeline.task)):
+    for task in dict.fromkeys((measured.task_of(lifeline), lifeline.task)):
         for name, less, sign in BEHAVIOUR_METRICS:
             if f"{task}/{name}" in known and (less is None or f"{task}/{less}" in known):
                 curve = _metric(history, f"{task}/{name}", f"{task}/{less}" if less else None, sign)
@@ -322,7 +344,7 @@ def metric_lifelines(history: History) -> list[Lifeline]:
     found = []
     for name in history.metrics:
         task = name.rpartition("/")[0]
-        if task in measured or (task == "training" and not alone):
+        if task in measured or (task == TRAINING and not alone):
             continue
         steps = tuple(step for (step, own), record in sorted(history.records.items()) if own == task)
         nothing = (float("nan"),) * len(steps)
@@ -331,14 +353,25 @@ def metric_lifelines(history: History) -> list[Lifeline]:
 
 
 def _metric(history: History, name: str, less: str | None, sign: int) -> Curve | None:
-    data = history.metric(name)
+    """A metric with its bar, where chance and ceiling are known; without a ceiling, less the other one."""
+    data, (chance, ceiling) = history.metric(name), history.levels_of(name)
     value, error, folds = data.value.values, data.std_error.values, data.folds.values
+    if chance is not None and ceiling is not None:
+        sign, less = (1 if ceiling > chance else -1), None
     if less is not None:
         other = history.metric(less)
         value, folds = value - other.value.values, folds - other.folds.values
         error = _error(folds) if len(folds) > 1 else np.sqrt(error**2 + other.std_error.values**2)
+        chance = 0.0
     curve = curve_of(data.step.values, sign * value, error, sign * folds)
-    return curve and replace(curve, measure=name if less is None else f"{name} minus {less}")
+    if curve is None:
+        return None
+    curve = replace(curve, measure=name if less is None else f"{name} minus {less}", falls=sign < 0)
+    if chance is not None:
+        curve = replace(curve, floor=sign * chance, least=sign * chance + SURE * curve.typical_error)
+    if chance is None or ceiling is None:
+        return curve
+    return replace(curve, bar=max(sign * (chance + ceiling) / 2, curve.least), bar_kind="half way from chance")
 
 
 def _error(folds: np.ndarray) -> np.ndarray:

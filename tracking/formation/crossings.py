@@ -9,7 +9,9 @@ to 1 (resolved), the crossing is drawn from a Beta distribution of standard devi
 
     s = s₁ + (1/√12 - s₁) (1 - r)^1.5,        and mean t₀ + (1/2 - t₀) (s - s₁) / (1/√12 - s₁),
 
-uniform at r = 0.  Even a slope that is resolved leaves s₁ of the gap open: real curves wiggle between checkpoints.
+uniform at r = 0.  Even a slope that is resolved leaves s₁ of the gap open: real curves wiggle between checkpoints.  The
+wider the gap, the less its neighbours tell: several abrupt rises look like one slope to checkpoints that are a factor
+of e apart.  So r is multiplied by a factor that falls from 1 at a gap of .35 in ln(step) to 0 at 1.05.
 """
 
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = ["crossing"]
 
 UNIFORM = 12**-0.5
 RESOLVED = 0.06  # s₁, of the gap
+NEAR, FAR = 0.35, 1.05  # gaps, in ln(step)
 NONE, FULL = 0.08, 0.6  # neighbouring increments as a share of this one: what noise makes, and what a slope has
 
 
@@ -46,7 +49,7 @@ def crossing(
     before, beyond = _neighbours(paths, after, x, gap, rise)
     place = _cubic(before, beyond, share)
     share_beside = (np.clip(before, 0, 1) + np.clip(beyond, 0, 1)) / 2
-    resolved = np.clip((share_beside - NONE) / (FULL - NONE), 0, 1)
+    resolved = np.clip((share_beside - NONE) / (FULL - NONE), 0, 1) * np.clip((FAR - gap) / (FAR - NEAR), 0, 1)
     open_part = (1 - resolved) ** 1.5
     spread = RESOLVED + (UNIFORM - RESOLVED) * open_part
     mean = np.clip(place + (0.5 - place) * open_part, 1e-3, 1 - 1e-3)

@@ -42,6 +42,9 @@ class Curve:
         n_prompts: over how many prompts it is a mean, where that is known.
         controls: how matched controls fare, where it is an effect.
         logarithmic: whether the curve is log(1 + number).
+        falls: whether the curve is minus the number, which falls as the model learns.
+        family: of a role's curve the paths of all that could carry it, on its steps.
+        least: what is above chance by more than the error; below it nothing rises.
     """
 
     steps: Float[np.ndarray, "step"]
@@ -60,6 +63,9 @@ class Curve:
     n_prompts: int | None = None
     controls: Controls | None = None
     logarithmic: bool = False
+    falls: bool = False
+    family: Float[np.ndarray, "component step"] | None = field(default=None, repr=False)
+    least: float = -np.inf
 
     @property
     def x(self) -> Float[np.ndarray, "step"]:
@@ -68,6 +74,17 @@ class Curve:
     @property
     def error_known(self) -> bool:
         return len(self.folds) > 1 or bool(np.isfinite(self.std_error).mean() > 0.5)
+
+    @property
+    def typical_error(self) -> float:
+        """The median standard error over prompts; 0 where none is known."""
+        known = self.std_error[np.isfinite(self.std_error)]
+        return float(np.median(known)) if len(known) else 0.0
+
+    def number(self, level: float) -> float:
+        """A level of the curve on the scale of the numbers themselves."""
+        level = float(np.expm1(level)) if self.logarithmic else level
+        return -level if self.falls else level
 
     @property
     def noise(self) -> Float[np.ndarray, "step"]:
@@ -119,9 +136,7 @@ def draws_of(curve: Curve, n_draws: int, confidence: float, *, seed: tuple[int, 
         wider = np.sqrt(n_folds / (n_folds - 1)) * _small_sample(n_folds, confidence)
         resampled = curve.value + wider * (weights @ curve.folds - curve.folds.mean(axis=0))
     else:
-        errors = np.isfinite(curve.std_error)
-        typical = float(np.median(curve.std_error[errors])) if errors.any() else 0.0
-        error = np.where(errors, curve.std_error, typical)
+        error = np.where(np.isfinite(curve.std_error), curve.std_error, curve.typical_error)
         resampled = curve.value + error * rng.standard_normal((n_draws, 1))
     noise = Noise(np.array([curve.nugget]), np.array([curve.roughness]))
     smooth, drawn = draw_paths(curve.value[None], resampled[None], noise, rng)

@@ -23,7 +23,7 @@ from tracking.formation.crossings import crossing
 from tracking.formation.curves import Curve, Draws
 from tracking.formation.logistic import fit_logistic
 from tracking.formation.passages import Passage, visits
-from tracking.formation.plateau import plateau
+from tracking.formation.plateau import Plateau, plateau
 from tracking.formation.rises import Rise, rises
 from tracking.history.columns import BarKind
 from tracking.lifelines.states import holds
@@ -31,6 +31,10 @@ from tracking.lifelines.states import holds
 __all__ = ["DEFINITIONS", "Case", "Date", "Definition", "default_definitions"]
 
 FEWEST = 3  # checkpoints that show the level before a rise
+SURE = 1.645  # standard deviations, two-sided 90 %
+MOVES = 0.03  # of a rise, by which its plateau may change for sure
+CLOSE = 0.05  # of the gap between two checkpoints: dates on either side of one that agree
+LASTS = 1.0  # times as long as the rise from a tenth to nine tenths, that its plateau must be seen
 OVERSHOOT = 0.2  # of a rise, by which its plateau may lie off the level that it first reached
 
 
@@ -122,24 +126,44 @@ def _halves(case: Case) -> list[_Half]:
         after = plateau(curve.value[window], x, at, floor=low)
         if after.trend != "plateau" or abs(after.level - high) > OVERSHOOT * (high - low):
             continue
+        if abs(after.change) > max(after.error, MOVES * (high - low)):
+            continue
         flat = slice(rise.first + after.first, rise.last + 1)
-        drawn = _half_way(case, rise, flat)
-        high = float(curve.path[flat].mean())
-        found.append(_Half(number, rise, low, high, Passage(at, rise.first + start, drawn)))
+        high = float(curve.path[flat].mean()) + _still_to_come(after) / 2
+        half = (low + high) / 2
+        start = int((path >= half).argmax())
+        if not start:
+            continue
+        at = float(crossing(path[None], np.array([start]), np.array([half]), x)[0])
+        passage = Passage(at, rise.first + start, _half_way(case, rise, flat, after))
+        onset, reached = _around(curve, low, high, passage)
+        if curve.x[rise.last] - curve.x[flat.start] >= LASTS * (reached - onset):
+            found.append(_Half(number, rise, low, high, passage))
     return found
 
 
-def _half_way(case: Case, rise: Rise, flat: slice) -> Float[np.ndarray, "draw"]:
+def _still_to_come(after: Plateau) -> float:
+    """By how much a plateau may be higher than where it was seen.
+
+    One that sinks was higher before, and one that rises will be: by up to its change over as long as lies between the
+    date and the middle of the stretch that shows it, three times half of that stretch.
+    """
+    return 1.5 * abs(after.change) if abs(after.change) > after.error / SURE else 0.0
+
+
+def _half_way(case: Case, rise: Rise, flat: slice, after: Plateau) -> Float[np.ndarray, "draw"]:
     """When each draw comes half way from its level before to its plateau."""
-    draws, x = case.draws.all, case.curve.x
+    draws, x, rng = case.draws.all, case.curve.x, case.rng
     window = slice(rise.first, rise.last + 1)
     low, high = np.median(draws[:, rise.low], axis=1), draws[:, flat].mean(axis=1)
+    high = high + _still_to_come(after) * rng.random(len(draws))
+    high = high + after.error / (2 * SURE) * rng.standard_normal(len(draws))
     half = (low + high) / 2
     has = holds(draws[:, window], x[window], half, floor=np.minimum(low, half))
     times = np.full(len(draws), np.nan)
     start = has.argmax(axis=1)
     shown = np.flatnonzero(has.any(axis=1) & (start > 0))
-    times[shown] = crossing(draws[shown, window], start[shown], half[shown], x[window], case.rng)
+    times[shown] = crossing(draws[shown, window], start[shown], half[shown], x[window], rng)
     return times
 
 
@@ -165,12 +189,14 @@ def _by_logistic(case: Case) -> list[Date]:
         drawn, _ = fit_logistic(x, case.draws.all[:, window], error, case.rng)
         after = half.rise.first + int(np.searchsorted(x, middle))
         spread = 2 * float(np.nanstd(half.passage.drawn)) + 2 * float(np.nanstd(drawn))
-        if not np.isfinite(middle) or not abs(middle - half.passage.at) <= max(spread, 1e-9):
+        if not np.isfinite(middle) or not half.rise.first < after <= half.rise.last:
             continue
-        if not half.rise.first < after <= half.rise.last:
+        close = CLOSE * (curve.x[after] - curve.x[after - 1])
+        if after != half.passage.after and abs(middle - half.passage.at) > max(spread, close):
             continue
         around = middle - np.log(9) * width, middle + np.log(9) * width
-        passage = Passage(middle, after, drawn)
+        # Nothing tells that the rise is a logistic curve but that it agrees with half of the rise.
+        passage = Passage(middle, after, np.r_[drawn, half.passage.drawn])
         dates.append(Date(half.number, passage, (half.low + half.high) / 2, "half of plateau", *around))
     return dates
 

@@ -17,7 +17,7 @@ from circuits.graph import Node
 from tracking.formation.clocks import CLOCKS, Measured, metric_lifelines
 from tracking.formation.curves import Curve, draws_of
 from tracking.formation.dating import DEFINITIONS, Case, Date, default_definitions
-from tracking.formation.passages import Passage, first_passages, interval
+from tracking.formation.passages import Passage, first_passages, interval, visits
 from tracking.formation.plateau import plateau
 from tracking.formation.rises import rises
 from tracking.formation.sentences import status_of
@@ -187,7 +187,7 @@ def _about(run: str, reading: Reading) -> Formation:
         measure=curve.measure,
     )
     if curve.bar is not None:
-        threshold = reading.threshold if curve.bar_kind == "role threshold" else curve.bar
+        threshold = reading.threshold if curve.bar_kind == "role threshold" else curve.number(curve.bar)
         row = replace(row, bar=threshold, bar_kind=curve.bar_kind)
     if controls is not None:
         row = replace(row, p_value=controls.p_value, n_controls=controls.n, smallest_p=controls.smallest_p)
@@ -201,7 +201,7 @@ def _by_bar(row: Formation, case: Case, course_: Course | None, confidence: floa
     dates = DEFINITIONS[row.definition].date(case)
     there = bool(curve.states[0])
     row = replace(row, n_rises=len(dates) + there if dates else 0)
-    rows = [_there(row, curve, course_, lost=not curve.states.all())] if there else []
+    rows = [_there(row, case, confidence)] if there else []
     for date in dates:
         state: State = "formed"
         if date.loss is not None:
@@ -220,31 +220,36 @@ def _by_shape(row: Formation, case: Case, course_: Course | None, confidence: fl
     if course_ in ("never", "pending"):
         return [_absent(row, case, course_, confidence)]
     if course_ in ("there from the start", "there from the start and lost"):
-        return [_there(row, case.curve, course_, lost=course_ != "there from the start")]
+        return [_there(row, case, confidence)]
+    curve = case.curve
     definition = DEFINITIONS["half-rise" if DEFINITIONS[row.definition].of_bar else row.definition]
-    dates = definition.date(case)
-    row = replace(row, bar=NAN, bar_kind="none")
+    dates = {date.rise: date for date in definition.date(case) if _above_chance(curve, date.passage.after)}
+    shown = {
+        number
+        for number, rise in enumerate(rises(curve.path, curve.noise), start=1)
+        if _above_chance(curve, rise.first)
+    }
+    there, row = bool(shown) or course_ is not None, replace(row, bar=NAN, bar_kind="none", n_rises=len(dates))
     if not dates:
-        there = course_ is not None or len(rises(case.curve.path, case.curve.noise)) > 0
         state: State = "not datable by this definition" if there else "never"
-        last = NAN if there else float(case.curve.steps[-1])
+        last = NAN if there else float(curve.steps[-1])
         return [replace(row, censored="right", low=last, interval_before=last, state=state)]
     state = "formed and lost" if course_ == "formed and lost" else "formed"
-    row = replace(row, n_rises=len(dates), state=state)
-    return [
-        _dated(
-            replace(row, bar=_raw(date.bar, case.curve), bar_kind=date.bar_kind),
-            case,
-            replace(date, rise=n),
-            confidence,
-        )
-        for n, date in enumerate(dates, start=1)
-    ]
+    rows = []
+    for place, number in enumerate(sorted({*dates, *shown}), start=1):
+        row = replace(row, rise=place, n_rises=len({*dates, *shown}))
+        if number not in dates:
+            rows.append(replace(row, censored="right", state="not datable by this definition"))
+            continue
+        date = replace(dates[number], rise=place)
+        about = {"state": state, "bar": curve.number(date.bar), "bar_kind": date.bar_kind}
+        rows.append(_dated(replace(row, **about), case, date, confidence))
+    return rows
 
 
-def _raw(level: float, curve: Curve) -> float:
-    """A level on the scale of the numbers themselves."""
-    return float(np.expm1(level)) if curve.logarithmic else level
+def _above_chance(curve: Curve, start: int) -> bool:
+    """Whether the curve comes above chance by more than its error from checkpoint `start` on."""
+    return bool(curve.path[start:].max() > curve.least)
 
 
 def _dated(row: Formation, case: Case, date: Date, confidence: float) -> Formation:
@@ -285,10 +290,17 @@ def _step(x: float) -> float:
     return float(np.exp(np.clip(x, -50, 50)))
 
 
-def _there(row: Formation, curve: Curve, course_: Course | None, *, lost: bool) -> Formation:
-    first = float(curve.steps[0])
+def _there(row: Formation, case: Case, confidence: float) -> Formation:
+    """There at the first checkpoint, and when it was lost after that, where it was."""
+    curve = case.curve
+    first, lost = float(curve.steps[0]), not curve.states.all()
     state: State = "there from the start and lost" if lost else "there from the start"
-    return replace(row, high=first, interval_after=first, censored="left", state=state, p_value=_controlled(row))
+    row = replace(row, high=first, interval_after=first, censored="left", state=state, p_value=_controlled(row))
+    if not lost or curve.bar is None:
+        return row
+    options = {"floor": curve.floor, "has": curve.states, "rng": case.rng}
+    loss = visits(curve.path, case.draws.all, curve.x, curve.bar, **options)[0].loss
+    return row if loss is None else _lost(row, curve, loss, confidence)
 
 
 def _controlled(row: Formation) -> float:

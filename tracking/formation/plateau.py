@@ -33,11 +33,16 @@ SHARE = 0.15  # of the height, within which a change is none
 
 @dataclass(frozen=True)
 class Plateau:
-    """What a curve does after its date: `level` is its mean over the stretch that `first` begins."""
+    """What a curve does after its date: `level` is its mean over the stretch that `first` begins.
+
+    `change` and `error` are Δ and e.
+    """
 
     trend: Trend
     level: float
     first: int
+    change: float = float("nan")
+    error: float = float("nan")
 
 
 def plateau(
@@ -59,12 +64,12 @@ def plateau(
     change, error = _change(y, at, confidence)
     height = max(abs(level - floor), 1e-12)
     if change - error > 0 and change > SHARE * height / 2:
-        return Plateau("rising", level, first)
+        return Plateau("rising", level, first, change, error)
     if few:
-        return Plateau("untold", level, first)
+        return Plateau("untold", level, first, change, error)
     if change + error < 0 and -change > SHARE * height / 2:
-        return Plateau("sinking", level, first)
-    return Plateau("plateau" if abs(change) + error <= SHARE * height else "untold", level, first)
+        return Plateau("sinking", level, first, change, error)
+    return Plateau("plateau" if abs(change) + error <= SHARE * height else "untold", level, first, change, error)
 
 
 def _change(y: np.ndarray, x: np.ndarray, confidence: float) -> tuple[float, float]:

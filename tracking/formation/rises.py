@@ -46,8 +46,8 @@ def rises(
     found = []
     for place, (low, high) in enumerate(parts):
         half = (smooth[low] + smooth[high]) / 2
-        first = parts[place - 1][1] if place else 0
-        last = parts[place + 1][0] if place + 1 < len(parts) else len(curve) - 1
+        first = min(parts[place - 1][1], low) if place else 0
+        last = max(parts[place + 1][0], high) if place + 1 < len(parts) else len(curve) - 1
         # What lies on the other side of a fall belongs to another rise.
         first += int(np.flatnonzero(np.r_[True, smooth[first:low] >= half])[-1])
         last = high + int(np.flatnonzero(np.r_[smooth[high + 1 : last + 1] < half, True])[0])
@@ -82,7 +82,7 @@ def _legs(curve: np.ndarray, least: float) -> list[tuple[int, int]]:
 
 
 def _stairs(curve: np.ndarray, leg: tuple[int, int], least: float, noise: float) -> list[tuple[int, int]]:
-    """A leg cut at a rest between a fifth and four fifths of its height."""
+    """A leg cut at a rest between a fifth and four fifths of its height; the rest belongs to both of its stairs."""
     bottom, top = leg
     height = curve[top] - curve[bottom]
     inside = np.arange(bottom, top + 1)
@@ -104,7 +104,7 @@ def _stairs(curve: np.ndarray, leg: tuple[int, int], least: float, noise: float)
     rest = float(np.median(curve[best[0] : best[1] + 1]))
     if min(rest - curve[bottom], curve[top] - rest) < least:
         return [leg]
-    return [(bottom, best[1]), (best[1], top)]
+    return [(bottom, best[1]), (best[0], top)]
 
 
 def _rise(curve: np.ndarray, smooth: np.ndarray, first: int, last: int, low: int, high: int, noise: float) -> Rise:

@@ -7,7 +7,7 @@ import math
 
 from tracking.formation.table import Formation
 
-__all__ = ["counted", "status_of"]
+__all__ = ["counted", "other_bars", "status_of"]
 
 
 def status_of(row: Formation) -> str:
@@ -54,3 +54,17 @@ def counted(row: Formation) -> str:
     if row.control == "rotations":
         return f"{row.n_controls} rotations of what is written"
     return f"{row.n_controls} other set{'' if row.n_controls == 1 else 's'} of the same size"
+
+
+def other_bars(row: Formation) -> str:
+    """How much a date depends on its bar, as a sentence of its own; nothing where it has no bar to vary."""
+    if row.censored != "no" or (math.isnan(row.at_two_thirds) and math.isnan(row.at_four_thirds)):
+        return ""
+    low = "before the first checkpoint" if math.isnan(row.at_two_thirds) else _near(row, row.at_two_thirds)
+    high = "never" if math.isnan(row.at_four_thirds) else _near(row, row.at_four_thirds)
+    return f"At two and four thirds of its bar: {low} and {high}."
+
+
+def _near(row: Formation, step: float) -> str:
+    """A step, to two digits where the checkpoints around it are all that is known."""
+    return f"step {step:.0f}" if row.error_known else f"near step {float(f'{step:.2g}'):.0f}"

@@ -9,8 +9,11 @@ checkpoints drawn as well, and with the place between two checkpoints drawn too.
 import numpy as np
 from jaxtyping import Float
 
+from tracking.formation.crossings import crossing
+from tracking.formation.curves import Curve
 from tracking.formation.dating import Case, Date
 from tracking.formation.passages import visits
+from tracking.lifelines.states import holds, stretches
 
 __all__ = ["SENSITIVITY", "sensitivity", "shares"]
 
@@ -49,23 +52,35 @@ def _variance(times: np.ndarray) -> float:
 
 
 def sensitivity(case: Case, rise: int) -> dict[str, float]:
-    """The dates at two and four thirds of the bar, of the stretch that overlaps the one in question."""
+    """The dates at two and four thirds of the bar, of the stretch that overlaps the one in question.
+
+    Those of a role are of whoever carries it at that bar.
+    """
     curve = case.curve
     assert curve.bar is not None
     own = visits(curve.path, curve.path[None], curve.x, curve.bar, floor=curve.floor, has=curve.states)
+    own_at = own[rise - 1].rise if rise <= len(own) else None
+    if own_at is None:
+        return dict.fromkeys(SENSITIVITY, float("nan"))
     found = {}
     for name, share in SENSITIVITY.items():
-        bar = _scaled(case, share)
-        other = visits(curve.path, curve.path[None], curve.x, bar, floor=curve.floor)
-        own_at = own[rise - 1].rise if rise <= len(own) else None
-        times = [visit.rise.at for visit in other if visit.rise is not None]
-        if own_at is None or not times:
-            found[name] = float("nan")
-            continue
-        later = [at for at in times if (at >= own_at.at if share > 1 else at <= own_at.at)]
-        nearest = (min(later) if share > 1 else max(later)) if later else float("nan")
-        found[name] = float(np.exp(nearest))
+        times = _rises_to(curve, _scaled(case, share))
+        beyond = [at for at in times if (at >= own_at.at if share > 1 else at <= own_at.at)]
+        found[name] = float(np.exp(min(beyond) if share > 1 else max(beyond))) if beyond else float("nan")
     return found
+
+
+def _rises_to(curve: Curve, bar: float) -> list[float]:
+    """ln(step) of every rise to a bar, of the curve or of any of those that could carry its role."""
+    paths = curve.path[None] if curve.family is None else curve.family
+    has, times = holds(paths, curve.x, bar, floor=curve.floor), []
+    for stretch in stretches(has.any(axis=0)):
+        if stretch.born:
+            begin = np.flatnonzero(has[:, stretch.start] & np.isfinite(paths[:, stretch.start - 1]))
+            after = np.full(len(begin), stretch.start)
+            at = crossing(paths[begin], after, np.full(len(begin), bar), curve.x)
+            times.append(float(at.min()) if len(at) else float(curve.x[stretch.start]))
+    return times
 
 
 def _scaled(case: Case, share: float) -> float:

@@ -165,22 +165,23 @@ def family_p(
         by_height = _any(_beyond(wander.rises, rise / scales), float(judged.mean()))
         own = wander.scale[place] if judged[place] else scales.max()
         by_level = _new_level(values[place], lasting[place], wander.past, own * np.sqrt(1 - wander.past**2))
-        found[place] = max(by_height, by_level)
+        found[place] = max(by_height, by_level) if by_level else min(2 * by_height, 1.0)
     return found
 
 
 def _new_level(curve: np.ndarray, on: np.ndarray, past: float, scale: float) -> float:
     """One-sided p that the stretch with the bar is that of a curve on its way back to the level before.
 
-    1 where nothing lasts: a stretch shorter than five checkpoints cannot be told from wander.
+    1 where nothing lasts: a stretch shorter than five checkpoints cannot be told from wander.  0 where training ends
+    before five were seen.
     """
     if not on.any() or on[0]:
         return 1.0
     first = int(on.argmax())
     moves, index = curve[1:] - past * curve[:-1], np.arange(1, len(curve))
     with_it, before = moves[(index > first + AROUND) & on[1:]], moves[index < first - AROUND + 1]
-    if len(with_it) < 3:
-        return 1.0
+    if len(with_it) < 3:  # where training ends so soon, the height alone decides, at twice its p
+        return 0.0 if on[-1] else 1.0
     if len(before) < 2:
         before = np.array([(1 - past) * curve[: max(first, 1)].mean()])
     t = (with_it.mean() - before.mean()) / (scale * np.sqrt(1 / len(with_it) + 1 / len(before)))

@@ -8,7 +8,7 @@ Axes: `step`, `component`, `writer`, `reader`, `fold` as in `circuits.graph`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from tracking.history.records import (
     NULL_MEASURES,
     SCHEMA_VERSION,
     SKETCH,
+    Levels,
     Record,
     StoredRecord,
     edges_frame,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["SCHEMA_VERSION", "History", "Snapshot", "create_history", "open_histories", "tool_version"]
+
+
+UNKNOWN: Levels = (None, None)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class History:
 
     `records` maps (step, task) to its record and reads it when it is asked for.  `hyperparameters` are those of the
     run; `settings` are those of the recording (prompts, seed, method, versions).  `stages` are
-    the parts of the training in order, empty where it has one; `parent` is the run that it is up to a step.
+    the parts of the training in order, empty where it has one; `parent` is the run that it is up to a step.  `levels`
+    are chance and ceiling of metrics, by `task/name`, in place of what the records say of them (see `with_levels`).
     """
 
     name: str
@@ -76,6 +81,7 @@ class History:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
     parent: Fork | None = None
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         graph, steps = self.graph, self.steps
@@ -134,7 +140,52 @@ class History:
         about["parent"] = self.parent
         digest = create_history(out, self.name, self.graph, **about)
         for record in self.records.values():
-            write_record(out, record, settings=digest)
+            write_record(out, self.with_own_levels(record), settings=digest)
+
+    def with_levels(
+        self, chance: "Mapping[str, float] | float | None", ceiling: "Mapping[str, float] | float | None"
+    ) -> "History":
+        """The same history, with chance and ceiling of metrics; one number is that of every metric.
+
+        Args:
+            chance: what guessing gives, by `task/name` or by name alone.
+            ceiling: the best that there is.
+
+        Raises:
+            ValueError: there is no such metric.
+        """
+        levels = dict(self.levels)
+        for place, given in enumerate((chance, ceiling)):
+            if given is None:
+                continue
+            named = given if isinstance(given, Mapping) else dict.fromkeys(self.metrics, given)
+            for name, value in named.items():
+                meant = [known for known in self.metrics if name in (known, known.rpartition("/")[2])]
+                if not meant:
+                    known = ", ".join(self.metrics) or "none"
+                    raise ValueError(f"no metric {name!r} in history {self.name!r}; it has {known}")
+                for known in meant:
+                    pair = list(levels.get(known, self.levels_of(known)))
+                    pair[place] = float(value)
+                    levels[known] = (pair[0], pair[1])
+        return replace(self, levels=levels)
+
+    def with_own_levels(self, record: Record) -> Record:
+        """The record with the levels that this history has been given for its metrics."""
+        own = {name: self.levels.get(f"{record.task}/{name}") for name in (record.metric_names if self.levels else ())}
+        given = {name: levels for name, levels in own.items() if levels is not None}
+        if not given:
+            return record
+        about = {part.name: getattr(record, part.name) for part in fields(Record)}
+        return Record(**{**about, "levels": {**record.levels, **given}})
+
+    def levels_of(self, metric: str) -> Levels:
+        """(chance, ceiling) of a metric, by `task/name`; None where it is not known."""
+        if metric in self.levels:
+            return self.levels[metric]
+        task, _, short = metric.rpartition("/")
+        known = (record.levels for (_, own), record in self.records.items() if own == task)
+        return next((levels[short] for levels in known if short in levels), UNKNOWN)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -50,6 +50,8 @@ def join_table(
     *,
     columns: Mapping[str, str] | None = None,
     task: str = "joined",
+    chance: Mapping[str, float] | float | None = None,
+    ceiling: Mapping[str, float] | float | None = None,
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Write a table's numbers into a history as metrics; gives their names, and the steps that they are of.
 
@@ -58,6 +60,7 @@ def join_table(
             file of lm-evaluation-harness, or a folder of such files.
         columns: our name -> the table's, as in `import_history`.
         task: what metrics are called by whose names have no task.
+        chance, ceiling: of the table's metrics, as in `History.with_levels`.
 
     Raises:
         FileNotFoundError: no such history or table.
@@ -70,13 +73,16 @@ def join_table(
     frame = long_metrics(frame, columns=columns, task=task)
     frame = _at_checkpoints(frame, history)
     records = records_from_tables(check_tables({"metrics": frame}), history.graph)
+    joined = History(history.name, history.graph, records).with_levels(chance, ceiling)
     tokens = history.tokens
     for (step, name), record in records.items():
         there = history.records.get((step, name))
         if there is not None and (there.scores or there.circuit is not None):
             raise ValueError(f"{folder} has records of a task {name!r} itself; rename it with task=")
-        known = {} if there is None else dict(there.metrics)
-        write_record(folder, replace(record, tokens=tokens[step], metrics={**known, **record.metrics}))
+        known, levels = ({}, {}) if there is None else (dict(there.metrics), there.levels)
+        record = joined.with_own_levels(record)
+        merged = {"metrics": {**known, **record.metrics}, "levels": {**levels, **record.levels}}
+        write_record(folder, replace(record, tokens=tokens[step], **merged))
     names = sorted({f"{name}/{metric}" for (_, name), record in records.items() for metric in record.metrics})
     return tuple(names), tuple(sorted({step for step, _ in records}))
 

@@ -54,6 +54,7 @@ class _RecordHeader(msgspec.Struct):
     metrics: dict[str, int]
     checksums: dict[str, str]
     circuit: _CircuitHeader | None = None
+    levels: dict[str, tuple[float | None, float | None]] = {}
 
 
 class _Entry(msgspec.Struct):

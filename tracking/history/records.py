@@ -36,6 +36,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SKETCH",
     "EdgePart",
+    "Levels",
     "Record",
     "RecordFile",
     "StoredRecord",
@@ -52,6 +53,8 @@ SKETCH = "weights"
 """Where a record's provenance keeps the sketch of the weights that it was measured on."""
 MERGED = "merged_from"
 """Where it keeps the models that the checkpoint was made of, where training did not write it."""
+Levels = tuple[float | None, float | None]
+"""(chance, ceiling) of a metric; None where there is no such value, or nobody knows it."""
 NULL_MEASURES = ("rotation",)
 """Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
 
@@ -62,6 +65,7 @@ class Record:
 
     `status` is `failed` where the checkpoint could not be measured (`reason` says why), and otherwise the circuit's:
     whether the model does the task at all.  `provenance` holds what is needed to do it again (checkpoint hash, seed).
+    `levels` says what guessing gives of a metric, and what the best is, where that is known.
     """
 
     step: int
@@ -73,6 +77,7 @@ class Record:
     status: RecordStatus = "unknown"
     reason: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Record of {self.task} at step {self.step}: {self.reason or self.status}>"
@@ -97,7 +102,8 @@ class StoredRecord(Record):
 
     def __init__(self, file: "RecordFile") -> None:
         about = ("step", "task", "tokens", "status", "reason", "provenance")
-        vars(self).update({name: file.header[name] for name in about}, file=file)
+        levels = {name: (pair[0], pair[1]) for name, pair in file.header.get("levels", {}).items()}
+        vars(self).update({name: file.header[name] for name in about}, levels=levels, file=file)
 
     file: "RecordFile"
 
@@ -227,6 +233,8 @@ def _to_bytes(record: Record, provenance: Mapping[str, Any]) -> bytes:
         "scores": {},
         "metrics": {},
     }
+    if record.levels:
+        header["levels"] = {name: list(levels) for name, levels in record.levels.items()}
     for measure, scores in record.scores.items():
         names = [node.name for node in scores.nodes]
         header["scores"][measure] = {"nodes": names, "n_prompts": scores.estimate.n_prompts}

@@ -115,6 +115,7 @@ def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenanc
     from circuits.heads import scores_and_losses
 
     scores, losses = scores_and_losses(model, n_prompts=settings.n_prompts, seed=settings.seed)
+    guessing = math.log(model.d_vocab), 0.0  # nats
     return Record(
         checkpoint.step,
         PROBE,
@@ -123,6 +124,7 @@ def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenanc
         metrics=losses,
         status="unknown",
         provenance=provenance,
+        levels=dict.fromkeys(("loss_first_half", "loss_second_half"), guessing),
     )
 
 
@@ -156,8 +158,9 @@ def _task(
     if len(model.graph.components) <= settings.exact_nodes:
         scores["patching"] = activation_patching(model, task)
     return Record(
-        checkpoint.step, task.name, checkpoint.tokens, scores, circuit, metrics, circuit.status, provenance=provenance
-    )
+        checkpoint.step, task.name, checkpoint.tokens, scores, circuit, metrics, circuit.status, provenance=provenance,
+        levels={"metric_clean": task.levels(model.d_vocab)},
+    )  # fmt: skip
 
 
 def training_record(run: Run, checkpoint: Checkpoint) -> Record | None:

@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from tracking.formation.precedence import Order, orders
-from tracking.formation.sentences import counted
+from tracking.formation.sentences import counted, other_bars
 from tracking.formation.table import Formation, FormationTable
-from tracking.formation.wander import level_of_no_wander
+from tracking.formation.wander import FEWEST, level_of_no_wander
 from tracking.history.history import History
 from tracking.lifelines.events import CONSEQUENCE, EVENT_KINDS, Event, Lifeline, Lifelines
 
@@ -22,6 +22,7 @@ __all__ = ["findings"]
 MAIN = ("threshold", "half-rise", "logistic", "change-point")
 SURE = 0.05
 MOST_EVENTS = 6
+MOST_BEHAVIOUR = 6
 MOST_OFFERS = 6
 
 TokensAtStep = Mapping[int, float | None]
@@ -40,8 +41,9 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
     sentences = formed or [_no_role(history, lifelines)]
     if formed and absent:
         names = ", ".join(f"{line.lifeline} ({line.threshold:.3g})" for line in absent)
-        sentences.append(f"No component ever reaches the threshold of {names}.")
-    sentences += _behaviour(lifelines, table)
+        sentences.append(f"No component reaches and holds the threshold of {names}.")
+    sentences += _wander(table, len(history))
+    sentences += _behaviour(table)
     sentences += _orders(history, lifelines, table)
     sentences += _events(lifelines.events)
     for step, parents in history.merges.items():
@@ -55,6 +57,14 @@ def findings(history: History, lifelines: Lifelines, table: FormationTable) -> t
             "before measures them again."
         )
     return tuple(sentences)
+
+
+def _wander(table: FormationTable, n_steps: int) -> list[str]:
+    """Once for all roles: whether so few checkpoints can tell a rise from wander."""
+    dated = [row for row in table.formations if row.clock == "form" and not row.component and row.formed]
+    if n_steps >= FEWEST or not dated:
+        return []
+    return [f"Whether these rises are more than wander cannot be told from {n_steps} checkpoints; {FEWEST} could."]
 
 
 def _no_role(history: History, lifelines: Lifelines) -> str:
@@ -84,7 +94,7 @@ def _role(line: Lifeline, rows: Sequence[Formation], confidence: float, tokens: 
         return f"{line.lifeline} is carried by {_carriers(line)}; there are too few snapshots to date it."
     later = [row for row in form if row.definition == main.definition and row.rise > 1 and row.censored == "no"]
     said = [f"{line.lifeline} {_dated(main, confidence, tokens)}{''.join(map(_again, later))}{_carried(line)}."]
-    if main.formed and (depends := _sensitivity(main)):
+    if main.formed and (depends := other_bars(main)):
         said.append(depends)
     others = [row for row in first if row is not main and row.censored == "no"]
     if others and main.formed:
@@ -119,15 +129,6 @@ def _again(row: Formation) -> str:
     return f"; it is back at step {row.midpoint:.0f} (rise {row.rise} of {row.n_rises}){lost}"
 
 
-def _sensitivity(row: Formation) -> str:
-    """How much the date depends on its bar."""
-    if row.bar_kind == "none" or not np.isfinite(row.bar) or row.definition != MAIN[0]:
-        return ""
-    low = "earlier than any checkpoint" if np.isnan(row.at_two_thirds) else f"step {row.at_two_thirds:.0f}"
-    high = "never" if np.isnan(row.at_four_thirds) else f"step {row.at_four_thirds:.0f}"
-    return f"At two and four thirds of its bar: {low} and {high}."
-
-
 def _carriers(line: Lifeline) -> str:
     first = next(nodes for nodes in line.nodes if nodes)
     last = line.nodes[-1]
@@ -148,7 +149,9 @@ def _dated(row: Formation, confidence: float, tokens: TokensAtStep) -> str:
     match row.state:
         case "there from the start" | "there from the start and lost":
             first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
-            lost = " and is lost later" if row.state == "there from the start and lost" else ""
+            if row.lost <= sorted(tokens)[1]:
+                return f"is above its bar at the first checkpoint alone ({first}), which shows no formation"
+            lost = ", and is lost later" if row.state == "there from the start and lost" else ""
             return f"is there at the first checkpoint already ({first}), so when it formed is unknown{lost}"
         case "pending":
             last = row.interval_before
@@ -201,7 +204,9 @@ def _short(count: float) -> str:
 
 
 def _date(row: Formation) -> str:
-    return f"step {row.midpoint:.0f}"
+    if row.error_known:
+        return f"step {row.midpoint:.0f}"
+    return f"between {row.interval_before:.0f} and {row.interval_after:.0f}"
 
 
 def _needed(row: Formation, line: Lifeline) -> str:
@@ -222,23 +227,54 @@ def _needed(row: Formation, line: Lifeline) -> str:
     return f"{text}; {unsure.format(who)} cannot be told ({p}, the smallest possible being {row.smallest_p:.3g})."
 
 
-def _behaviour(lifelines: Lifelines, table: FormationTable) -> list[str]:
+def _behaviour(table: FormationTable) -> list[str]:
     """When the model came to do each task, once for all roles that are dated by it; rise by rise."""
-    rows = [row for row in table.formations if row.clock == "behaviour" and not row.component and row.formed]
-    said = {}
-    for line in lifelines.roles:
-        main = _main([row for row in rows if row.lifeline == line.lifeline])
-        if not line.components or main is None:
-            continue
-        what = main.measure or line.task
-        dates = [row for row in rows if row.lifeline == line.lifeline and row.definition == main.definition]
-        steps = [f"step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f})" for row in dates]
-        by = f"{_by(main)} of {what}" if np.isfinite(main.bar) else f"{main.definition} of {what}"
-        if len(dates) == 1:
-            said[what] = f"The model does the task from {steps[0]} on ({by})."
-        else:
-            said[what] = f"The model comes to do the task in {len(dates)} rises, at {', '.join(steps)} ({by})."
-    return list(said.values())
+    by_metric: dict[str, list[Formation]] = {}
+    for row in table.formations:
+        if row.clock == "behaviour" and not row.component:
+            known = by_metric.setdefault(row.measure, [])
+            known += [row] if not known or known[0].lifeline == row.lifeline else []
+    said = [_task(metric, rows) for metric, rows in by_metric.items()]
+    shown = [text for text in said if text]
+    if len(shown) > MOST_BEHAVIOUR:
+        return [*shown[:MOST_BEHAVIOUR], f"{len(shown) - MOST_BEHAVIOUR} more metrics are in the table."]
+    return shown
+
+
+def _task(metric: str, rows: Sequence[Formation]) -> str:
+    """One metric: against half way from chance where that is known, and else against half of its plateau."""
+    definition = next((name for name in MAIN if any(row.definition == name and row.formed for row in rows)), MAIN[0])
+    rows = [row for row in rows if row.definition == definition]
+    dates = [row for row in rows if row.formed]
+    if not rows or rows[0].bar_kind == "half way from chance":
+        return _done(metric, rows)
+    if not dates:
+        return ""
+    steps = [f"step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f})" for row in dates]
+    by = "half of its plateau, as its ceiling is not known"
+    if len(rows) == 1:
+        return f"{metric} is half way up at {steps[0]}, {by}."
+    named = ", ".join(f"rise {row.rise} at {step}" for row, step in zip(dates, steps, strict=True))
+    return f"{metric} goes up in {rows[0].n_rises} rises, and is half way up in {named}, {by}."
+
+
+def _done(metric: str, rows: Sequence[Formation]) -> str:
+    """Whether and when the model does a task whose chance and ceiling are known."""
+    if not rows:
+        return ""
+    bar = f"{metric} half way from chance, {rows[0].bar:.3g}"
+    if rows[0].state == "never":
+        return f"The model does not do the task by step {rows[0].interval_before:.0f} ({bar}, is not reached)."
+    if rows[0].state == "pending":
+        return f"The model reaches the bar of the task at the last checkpoint alone ({bar})."
+    parts = []
+    for row in rows:
+        begun = "from the first checkpoint" if row.censored == "left" else f"from step {row.midpoint:.0f}"
+        begun += f" ({row.low:.0f} to {row.high:.0f})" if row.censored == "no" else ""
+        begun += f" (rise {row.rise} of {row.n_rises})" if row.n_rises > 1 else ""
+        lost = f"until step {row.lost:.0f}" if np.isfinite(row.lost) else "until it is lost"
+        parts.append(f"{begun} {lost if row.state.endswith('lost') else 'on'}")
+    return f"The model does the task {', and '.join(parts)} ({bar})."
 
 
 def _orders(history: History, lifelines: Lifelines, table: FormationTable) -> list[str]:
@@ -260,21 +296,21 @@ def _orders(history: History, lifelines: Lifelines, table: FormationTable) -> li
 def _order(order: Order, first: Formation, second: Formation) -> str:
     if not np.isfinite(order.lag):
         return order.sentence
-    span = f"{order.definition}; {order.low:.0f} to {order.high:.0f}"
-    if order.told and order.low > 0 and not (first.error_known and second.error_known):
+    if not (first.error_known and second.error_known):
         if first.interval_after > second.interval_before:
-            return _untold(order, "no checkpoint lies between them")
+            return _untold(order, "no checkpoint lies between them, and no error of the scores is known")
         return f"{order.first} forms before {order.second} ({order.definition}; no error of the scores is known)."
     if order.told and order.low > 0:
+        span = f"{order.definition}; {order.low:.0f} to {order.high:.0f}"
         return f"{order.first} forms before {order.second}, by {order.lag:.0f} steps ({span})."
-    return _untold(order, f"anything from {order.low:.0f} to {order.high:.0f} fits")
+    return _untold(
+        order,
+        f"a lag of {order.lag:.0f} steps is likeliest, but anything from {order.low:.0f} to {order.high:.0f} fits",
+    )
 
 
 def _untold(order: Order, why: str) -> str:
-    return (
-        f"Whether {order.first} or {order.second} forms first cannot be told from these checkpoints: "
-        f"a lag of {order.lag:.0f} steps is likeliest, but {why}."
-    )
+    return f"Whether {order.first} or {order.second} forms first cannot be told from these checkpoints: {why}."
 
 
 def _events(events: Sequence[Event]) -> list[str]:

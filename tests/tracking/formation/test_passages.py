@@ -7,10 +7,11 @@ from tracking.formation.crossings import crossing
 from tracking.formation.passages import first_passages, interval, visits
 
 
-def place(values: list[float], after: int, bar: float, n: int = 4000) -> np.ndarray:
+def place(values: list[float], after: int, bar: float, n: int = 4000, gap: float = 0.2) -> np.ndarray:
+    """Draws of the crossing, in gaps between checkpoints."""
     paths = np.repeat([values], n, axis=0)
-    x = np.arange(len(values), dtype=float)
-    return crossing(paths, np.full(n, after), np.full(n, bar), x, np.random.default_rng(0))
+    x = gap * np.arange(len(values), dtype=float)
+    return crossing(paths, np.full(n, after), np.full(n, bar), x, np.random.default_rng(0)) / gap
 
 
 def test_an_abrupt_rise_may_lie_anywhere_between_its_checkpoints() -> None:
@@ -21,6 +22,15 @@ def test_an_abrupt_rise_may_lie_anywhere_between_its_checkpoints() -> None:
 def test_checkpoints_on_the_slope_say_where() -> None:
     drawn = place([0.0, 0.2, 0.4, 0.6], 2, 0.3)
     assert np.quantile(drawn, [0.05, 0.5, 0.95]) == pytest.approx([1.4, 1.5, 1.6], abs=0.02)
+
+
+def test_checkpoints_far_apart_do_not_say_where() -> None:
+    """Several abrupt rises look like one slope to them."""
+    spread = [
+        np.ptp(np.quantile(place([0.0, 0.2, 0.4, 0.6], 2, 0.3, gap=gap), [0.05, 0.95])) for gap in (0.3, 0.7, 1.4)
+    ]
+    assert spread[0] < spread[1] < spread[2]
+    assert spread[2] == pytest.approx(0.9, abs=0.03)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.1, 0.5, 0.6], [0.6, 0.5, 0.1, 0.0], [0.0, 1.0], [0.0, 0.0, 1.0]])

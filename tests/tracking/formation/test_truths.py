@@ -155,3 +155,20 @@ def test_no_error_is_known_so_only_the_checkpoints_are_stated(model: str, batch:
         if row.censored == "no":
             assert (row.low, row.high) == (row.interval_before, row.interval_after)
             assert not row.error_known
+
+
+def test_two_thirds_of_a_bar_are_asked_of_whoever_has_them() -> None:
+    """One head is above two thirds of the bar from the start, and another one comes to reach the bar."""
+    row = dated("olmoe_1b_7b", "synthetic")[2]["first-token", "form", "threshold"]
+    assert np.isnan(row.at_two_thirds)
+    assert row.at_four_thirds > 100_000
+    assert "At two and four thirds of its bar: before the first checkpoint" in sentence(
+        "olmoe_1b_7b", "synthetic", "first-token"
+    )
+
+
+def test_sentences_know_how_little_few_checkpoints_tell() -> None:
+    told = " ".join(findings(*dated("pythia_1b", "synthetic")))
+    assert "more than wander cannot be told from 14 checkpoints" in told
+    assert "no checkpoint lies between them" in told  # duplicate-token and first-token
+    assert "a lag of" not in told

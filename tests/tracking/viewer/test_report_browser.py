@@ -413,7 +413,7 @@ def test_a_mark_under_the_pointer_says_what_it_is(demo: Opened) -> None:
     demo.tab.locator('.node[data-component="a1.h2"]').hover()
     assert "a1.h2: induction, score" in demo.text(".tip")
     demo.tab.locator(".comparison .interval").first.hover()
-    assert "90% interval over prompts" in demo.text(".tip")
+    assert "90% interval: " in demo.text(".tip")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

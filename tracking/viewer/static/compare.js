@@ -79,7 +79,7 @@ function labelOf(page, run, clock, several, clocks) {
 
 /** @param {Page} page @param {boolean} several */
 function explanation(page, several) {
-  const how = "Pale: from the last checkpoint without to the first one with. Dark: what resampled prompts leave open. Tick: the date.";
+  const how = "Pale: from the last checkpoint without to the first one with. Dark: the interval of the date. Tick: the date. Dots: at two and four thirds of its bar.";
   if (!several) return how;
   const known = page.runs.some((run) => Object.keys(run.hyperparameters).length);
   const same = known ? "All hyperparameters are the same." : "No hyperparameters are known.";

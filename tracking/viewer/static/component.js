@@ -3,7 +3,7 @@
 
 import { d3 } from "./vendor/d3.js";
 import { definitionsOf, familyOf, isFirstRise, matchesIn, namedBy, namesIn, rowsOf } from "./data.js";
-import { countOf, drawInterval, notDated } from "./interval.js";
+import { countOf, drawInterval, notDated, ofBar } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
 import { tell } from "./tip.js";
 import { markStages, short, timeAxis, withError } from "./time.js";
@@ -172,16 +172,17 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
 function drawFormationTable(root, rows, name, run, unit) {
   const details = root.append("details");
   details.append("summary").text("As numbers");
-  const columns = ["role", "clock", "definition", "last without", "first with", "low – high"];
+  const columns = ["role", "clock", "definition", "last without", "first with", "low – high", "at ⅔ – 4/3 of the bar"];
   const table = details.append("div").attr("class", "scroll").attr("tabindex", 0).attr("role", "region").attr("aria-label", `Formation of ${name}`).append("table");
   table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col").text((/** @type {string} */ text) => text);
   const body = table.append("tbody");
   const count = (/** @type {number|null} */ step) => (step === null ? "–" : countOf(run, unit, step));
   for (const row of rows.slice(0, 60)) {
     const range = row.low === null || row.high === null ? "–" : `${count(row.low)} – ${count(row.high)}`;
+    const bars = ofBar(row) ? `${count(row.at_two_thirds)} – ${count(row.at_four_thirds)}` : "–";
     const first = row.censored === "right" ? notDated(row) : count(row.interval_after);
     const last = row.censored === "left" ? "none seen" : count(row.interval_before);
-    const cells = [row.component === name ? row.role : `${row.role} (all)`, row.clock, row.rise > 1 ? `${row.definition}, rise ${row.rise}` : row.definition, last, first, range];
+    const cells = [row.component === name ? row.role : `${row.role} (all)`, row.clock, row.rise > 1 ? `${row.definition}, rise ${row.rise}` : row.definition, last, first, range, bars];
     body.append("tr").selectAll("td").data(cells).join("td").text((/** @type {string} */ text) => text);
   }
 }

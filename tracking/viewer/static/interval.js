@@ -1,5 +1,5 @@
 // @ts-check
-// When did it form? Never a point: an interval between two checkpoints, and inside it what the prompts leave open.
+// When did it form? Never a point: an interval between two checkpoints, and what noise leaves open of the date.
 
 import { tell } from "./tip.js";
 import { interpolate, short } from "./time.js";
@@ -31,21 +31,25 @@ export function boundsOf(row, run, unit) {
   return `(${countOf(run, unit, row.interval_before)}, ${countOf(run, unit, row.interval_after)}]`;
 }
 
+/** Whether it is dated at a bar, at two and four thirds of which there are dates too. @param {Formation} row */
+export const ofBar = (row) => row.censored === "no" && row.definition === "threshold" && row.bar_kind !== "none" && row.bar_kind !== "half of plateau";
+
 /** All that a row says, for a note. @param {Formation} row @param {Run} run @param {string} unit */
 export function wordsOf(row, run, unit) {
   const count = (/** @type {number|null} */ step) => countOf(run, unit, step);
   const lines = [`${row.component || row.lifeline}, ${row.role}: ${row.clock} clock, by ${row.definition}`];
   if (row.censored === "no" && row.interval_after !== null) {
     lines.push(`after the checkpoint at ${count(row.interval_before)}, by the one at ${count(row.interval_after)}`);
-    const sure = run.confidence ? `${Math.round(100 * run.confidence)}% interval over prompts` : "interval over prompts";
+    const sure = run.confidence ? `${Math.round(100 * run.confidence)}% interval` : "interval";
     if (row.midpoint !== null) lines.push(`midpoint ${count(row.midpoint)}${row.low === null || row.high === null ? "" : ` (${sure}: ${count(row.low)} to ${count(row.high)})`}`);
+    if (ofBar(row)) lines.push(`at two and four thirds of its bar: ${row.at_two_thirds === null ? "before the first checkpoint" : count(row.at_two_thirds)} and ${row.at_four_thirds === null ? "never" : count(row.at_four_thirds)}`);
     if (row.onset !== null && row.plateau !== null) lines.push(`onset ${count(row.onset)}, plateau ${count(row.plateau)}`);
   }
   return [...lines, row.status].join("\n");
 }
 
 /**
- * Draw one: pale between the checkpoints, dark what resampled prompts leave open, a tick at the date.
+ * Draw one: pale between the checkpoints, dark the interval of the date, a tick at it, dots at two and four thirds of its bar.
  * @param {any} group
  * @param {Formation|undefined} row
  * @param {{run: Run, unit: string, axis: TimeAxis, place: Place, y: number, ink: string, thin?: boolean}} about
@@ -80,6 +84,11 @@ export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin 
   if (!open && row.midpoint !== null) {
     const at = place(row.midpoint);
     mark.append("line").attr("x1", at).attr("x2", at).attr("y1", y - tick / 2).attr("y2", y + tick / 2).attr("stroke", ink).attr("stroke-width", thin ? 1.2 : 2);
+  }
+  if (!thin && ofBar(row)) {
+    for (const step of [row.at_two_thirds, row.at_four_thirds]) {
+      if (step !== null) mark.append("circle").attr("class", "other-bar").attr("cx", place(step)).attr("cy", y + wide / 2 + 2.5).attr("r", 1.6).attr("fill", ink);
+    }
   }
   const text = boundsOf(row, run, unit);
   const late = last + 8 + text.length * 5.8 > axis.right + 10 && first - axis.left > text.length * 5.8;
