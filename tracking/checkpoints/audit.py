@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from circuits.formats import entries, read_index, weight_files
+from tracking.checkpoints.direction import LossMeter, check_direction, initial_steps
 from tracking.checkpoints.hub import download, weight_digests
 from tracking.checkpoints.loading import find_config, why_unloadable, working_config
 from tracking.checkpoints.runs import Checkpoint, Run
@@ -41,38 +42,21 @@ TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "s
 class Audit:
     """Every finding on one series; `distances` of the checkpoints of `steps` to each other, where weights were read.
 
-    `untold` are neighbours of which nothing tells whether they are of one run.
+    `checked` and `unchecked` are what the series claims and could or could not be looked at, one sentence each, and
+    `losses` those on one fixed batch by step, where they were measured.
     """
 
     run: str
     steps: tuple[int, ...]
     findings: tuple[Finding, ...]
     distances: Float[np.ndarray, "step step"] | None = None
-    untold: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    losses: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         return not any(finding.severity == "error" for finding in self.findings)
-
-    @property
-    def unchecked(self) -> tuple[str, ...]:
-        """What a series claims and its weights cannot tell, one sentence each.
-
-        Distances are the same in both directions, so a reversed series and an exchange at an end look like the way
-        itself; with fewer than four checkpoints every one of them is an end.
-        """
-        if self.distances is None or len(self.steps) < 2:
-            return ("whether the steps are in order: fewer than two checkpoints could be read",)
-        found = ["whether the series runs forwards: distances between weights are the same both ways"]
-        if len(self.steps) < 4:
-            found.append(
-                f"whether a step is mislabelled: {len(self.steps)} checkpoints are all at an end or beside one"
-            )
-        else:
-            first, last = self.steps[:2], self.steps[-2:]
-            ends = f"{first[0]} and {first[1]}, and {last[0]} and {last[1]}"
-            found.append(f"whether {ends}, are in their order: nothing lies beyond an end")
-        return (*found, *self.untold)
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: run, kind, severity, steps, what, advice, confidence."""
@@ -91,6 +75,7 @@ def audit(
     *,
     steps: str = "all",
     config: "str | Path | None" = None,
+    loss: "bool | Int[np.ndarray, 'batch pos']" = False,
     progress: Progress | None = None,
 ) -> Audit:
     """Look at every checkpoint's files and weights.
@@ -98,13 +83,16 @@ def audit(
     Args:
         source: a run, or the folder of one.
         config: the model's configuration, where none lies with the checkpoints.
+        loss: also measure the loss of every checkpoint on one batch, which tells whether the series runs forwards; True
+            is English text for models with a tokenizer, and repeated random tokens for others (`LossMeter`).
         progress: called with ("auditing", checkpoints done, checkpoints).
 
     Raises:
         FileNotFoundError: no such run, or no checkpoints in it.
     """
     run = source.select(steps) if isinstance(source, Run) else Run.open(source, steps=steps)
-    files, notes = _Files(config), {}
+    files, notes, losses = _Files(config), {}, {}
+    meter = None if loss is False else LossMeter(None if loss is True else loss, config=config)
     found = [finding for finding in audit_hub(run).findings if finding.kind == "shard"]
     for number, checkpoint in enumerate(run.checkpoints):
         if progress is not None:
@@ -115,6 +103,8 @@ def audit(
             files.try_loading(checkpoint.step, place)
             try:
                 notes[checkpoint.step] = weigh(place)
+                if meter is not None and checkpoint.step not in files.unloadable:
+                    losses[checkpoint.step] = meter(place)
             except (ValueError, OSError) as error:
                 found.append(_unreadable(checkpoint.step, error))
     if progress is not None:
@@ -127,10 +117,24 @@ def audit(
     path = _trajectory(notes)
     alone = path.only([place for place, step in enumerate(path.steps) if not _repeats(step, found)])
     found += weight_faults(alone)
+    named = {step for finding in found for step in finding.steps if finding.severity == "error"}
+    sound = alone.only([place for place, step in enumerate(alone.steps) if step not in named])
+    way = check_direction(sound, initial=initial_steps(notes), losses=losses, logged=_logged(run))
+    found += way.findings
     order = {"error": 0, "warning": 1, "note": 2}
     found.sort(key=lambda finding: (order[finding.severity], finding.steps))
     distances = path.distances if len(notes) > 1 else None
-    return Audit(run.name, tuple(notes), tuple(found), distances, tuple(untold(alone)))
+    unchecked = (*way.unchecked, *untold(alone))
+    return Audit(run.name, tuple(notes), tuple(found), distances, way.checked, unchecked, losses)
+
+
+def _logged(run: Run) -> dict[int, float]:
+    """The loss that the run's log says, by step."""
+    return {
+        entry["step"]: float(entry["loss"])
+        for entry in run.log
+        if isinstance(entry.get("loss"), int | float) and math.isfinite(entry["loss"])
+    }
 
 
 def _trajectory(notes: Mapping[int, WeightNote]) -> Trajectory:

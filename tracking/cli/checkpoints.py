@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from circuits.files import name_for_file
 from tracking.cli.terminal import (
     Json,
     for_people,
@@ -61,6 +62,9 @@ def audit(
     tokens_per_step: TokensPerStep = None,
     variant: Variant = None,
     stage: Stage = None,
+    loss: Annotated[
+        bool, typer.Option("--loss", help="Also run every checkpoint on one batch: does the series run forwards?")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say whether a series is what it claims to be: equal, mislabelled, mixed or damaged checkpoints, missing steps.
@@ -72,16 +76,20 @@ def audit(
     naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}
     run = _open_run(source, **naming, tokens_per_step=tokens_per_step, variant=variant, stage=stage)
     with progress_bars() as progress:
-        found = audit_run(run, steps=steps, config=config, progress=reporter(progress))
+        measured = _own_batch(run) if loss else False
+        found = audit_run(run, steps=steps, config=config, loss=measured, progress=reporter(progress))
     if as_json:
         rows = json.loads(found.to_frame().to_json(orient="records"))
         about = {"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows}
-        print_json({**about, "unchecked": list(found.unchecked)})
+        about |= {"losses": {str(step): value for step, value in found.losses.items()}}
+        print_json({**about, "checked": list(found.checked), "unchecked": list(found.unchecked)})
     else:
         verdict = "of what was checked, nothing is wrong" if found.passed else "this series is not what it claims to be"
         typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
         for finding in found.findings:
             print_wrapped(str(finding), terminal_width() if for_people() else 10_000, "  ", "    ")
+        for claim in found.checked:
+            typer.echo(f"checked: {claim}")
         for claim in found.unchecked:
             typer.echo(f"not checked: {claim}")
     if not found.passed:
@@ -148,7 +156,9 @@ def record(
             continue
         with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
             said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
-            options["events"] = said or (lambda event, bars=progress: bars.console.print(_told(event), highlight=False))
+            options["events"] = said or (
+                lambda event, bars=progress: bars.console.print(_told(event), highlight=False, markup=False)
+            )
             summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)
         codes.append(_say_recorded(summary, folder, as_json))
     if any(codes):
@@ -171,6 +181,18 @@ def _say_cost(run: "Run", folder: Path, tasks: tuple[str, ...], options: Mapping
         typer.echo(f"  {sentence}")
 
 
+def _own_batch(run: "Run") -> Any:
+    """A batch of the data that the embedded trainer would draw next in this run; True where another trained it."""
+    from tracking.training.hyperparameters import TrainingConfig
+    from tracking.training.training import data_batch
+
+    try:
+        config = TrainingConfig.from_dict(run.hyperparameters) if run.model and run.hyperparameters else None
+    except ValueError:  # the settings of another program
+        return True
+    return True if config is None else data_batch(config, config.steps + 1).tokens
+
+
 def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[str, Any]) -> "list[tuple[Run, Path]]":
     """Each run with the folder of its history; records of checkpoints that several share are taken over."""
     from tracking.checkpoints.runs import Run
@@ -179,7 +201,7 @@ def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[st
     if variant != "all":
         return [(Run.open(source, variant=variant, **naming), out)]
     runs = Run.open_variants(source, **naming)
-    found = [(run, out / "histories" / str(run.variant)) for run in runs]
+    found = [(run, out / "histories" / name_for_file(str(run.variant))) for run in runs]
     return list(share_records(found))
 
 

@@ -229,7 +229,7 @@ def test_two_checkpoints_that_have_nothing_in_common_are_not_vouched_for(tmp_pat
     folder = series(tmp_path / "run", steps=(0, 100))
     shutil.copy(weights_of(series(tmp_path / "other", seed=99), 100), weights_of(folder, 100))
     assert "steps 0 and 100 are of one run" in audit(folder).unchecked[-1]
-    assert not audit(series(tmp_path / "third", steps=(0, 100))).untold
+    assert "of one run" not in " ".join(audit(series(tmp_path / "third", steps=(0, 100))).unchecked)
 
 
 def test_a_real_run_gives_no_alarm(tmp_path: Path) -> None:
@@ -335,14 +335,3 @@ def test_findings_are_sentences_and_a_table(sound: Path, tmp_path: Path) -> None
     assert frame.loc[0, "steps"] == "700"
     with pytest.raises(FileNotFoundError, match="no such folder"):
         audit(tmp_path / "nowhere")
-
-
-def test_what_the_weights_cannot_tell_is_said() -> None:
-    between = np.ones((5, 5))
-    whole = Audit("run", (0, 10, 20, 30, 40), (), between)
-    assert [claim.partition(":")[0] for claim in whole.unchecked] == [
-        "whether the series runs forwards",
-        "whether 0 and 10, and 30 and 40, are in their order",
-    ]
-    assert "mislabelled" in Audit("run", (0, 10, 20), (), between[:3, :3]).unchecked[1]
-    assert "fewer than two" in Audit("run", (0,), ()).unchecked[0]
