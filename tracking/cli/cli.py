@@ -21,6 +21,7 @@ from tracking.cli.outputs import export, match, report, track
 from tracking.cli.terminal import (
     Json,
     fail,
+    finish_printing,
     in_the_way,
     make_printable,
     number,
@@ -59,7 +60,7 @@ app: typer.Typer = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure is one sentence on stderr and an exit code."""
     make_printable()
-    sys.exit(run(arguments))
+    sys.exit(finish_printing(run(arguments)))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return fail(f"{in_the_way(error)}; choose another place", 2)
     except ImportError as error:
         return fail(f"{error}; `formation doctor` says what is missing", 1)
-    except BrokenPipeError:  # whoever read the results has seen enough
+    except (BrokenPipeError, SystemExit):  # whoever read the results has seen enough; typer ends the process then
         stop_printing()
         return 0
     except OSError as error:

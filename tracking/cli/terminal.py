@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Json",
     "fail",
+    "finish_printing",
     "for_people",
     "in_the_way",
     "make_printable",
@@ -231,6 +232,18 @@ def stop_printing() -> None:
     os.dup2(sys.stdout.fileno(), 1)
 
 
+def finish_printing(code: int) -> int:
+    """The exit code when all is printed: 1 where it could not be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stop_printing()
+    except OSError as error:
+        stop_printing()
+        return code or fail(trouble_with_disk(error), 1)
+    return code
+
+
 def fail(sentence: str, code: int) -> int:
     """Say why on stderr; the exit code is passed on."""
     typer.echo(f"formation: {sentence}", err=True)
@@ -258,6 +271,7 @@ def trouble_with_disk(error: OSError) -> str:
     remedy = {
         errno.ENOSPC: "no space left on the disk; make room, and the same command goes on from where it stopped",
         errno.EDQUOT: "the disk quota is used up; make room, and the same command goes on from where it stopped",
+        errno.EFBIG: "the file would be larger than this account may write; choose another folder",
         errno.EROFS: "the disk is read-only; choose another folder",
         errno.EACCES: "permission denied; choose a folder that you may write to",
         errno.EPERM: "permission denied; choose a folder that you may write to",
