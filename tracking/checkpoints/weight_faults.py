@@ -10,7 +10,7 @@ sketch of what it reads anyway (`tracking.checkpoints.sketches`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -83,7 +83,7 @@ def weight_faults(path: Trajectory) -> list[Finding]:
     found = [_empty(path.steps[place]) for place in empty]
     path = path.only([place for place in range(len(path.steps)) if place not in empty])
     found += _norms(path)
-    for rule in (_two_runs, _strangers, _misplaced):
+    for rule in (_two_runs, _strangers, _exchanged, _misplaced):
         if len(path.steps) > 2:
             new = rule(path)
             found += new
@@ -150,6 +150,31 @@ def _strangers(path: Trajectory) -> list[Finding]:
             advice = "they are random, or of another run; fetch that checkpoint again"
             found.append(Finding("stranger", "error", (step,), what, advice, 0.95))
     return found
+
+
+def _exchanged(path: Trajectory) -> list[Finding]:
+    """Two checkpoints that hold each other's weights: put back, none is misplaced any more."""
+    if not _misplaced(path):
+        return []
+    between, places = path.distances, range(len(path.steps))
+
+    def put_back(pair: tuple[int, int]) -> list[int]:
+        order = list(places)
+        order[pair[0]], order[pair[1]] = pair[1], pair[0]
+        return order
+
+    def length(pair: tuple[int, int]) -> float:
+        order = put_back(pair)
+        return float(between[order[:-1], order[1:]].sum())
+
+    best = min(combinations(places, 2), key=length)
+    order = put_back(best)
+    square = np.ix_(order, order)
+    if _misplaced(Trajectory(path.steps, path.norms[order], between[square], path.cosines[square])):
+        return []
+    steps = (path.steps[best[0]], path.steps[best[1]])
+    what = f"steps {steps[0]} and {steps[1]} hold each other's weights: put back, all lie on one way"
+    return [Finding("exchanged", "error", steps, what, "fetch both again, or give each the other's name", 0.95)]
 
 
 def _misplaced(path: Trajectory) -> list[Finding]:

@@ -47,6 +47,7 @@ Method = Annotated[
 KeepCheckpoints = Annotated[
     int | None, typer.Option("--keep-checkpoints", min=0, help="The hub's checkpoints that stay on disk.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it takes (passes, time, memory, disk), and stop.")]
 Parent = Annotated[str | None, typer.Option(help="HISTORY@STEP that this run goes on from (fine-tuning, an adapter).")]
 TokensPerStep = Annotated[
     float | None, typer.Option("--tokens-per-step", help="In place of what run.json and the names say.")
@@ -117,9 +118,7 @@ def record(
     keep_checkpoints: KeepCheckpoints = None,
     parent: Parent = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it takes (passes, time, memory, disk), and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Also record a series that fails the audit.")] = False,
     config: Config = None,
     step_pattern: StepPattern = None,
@@ -152,7 +151,7 @@ def record(
     for run, folder in _runs_to_record(source, out, variant, naming):
         run = replace(run, hyperparameters={**run.hyperparameters, **given})
         if dry_run:
-            _say_cost(run.select(steps), folder, tasks, options, as_json)
+            _say_cost(run, steps, folder, tasks, options, as_json)
             continue
         with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
             said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
@@ -165,12 +164,17 @@ def record(
         raise typer.Exit(1 if all(code == 1 for code in codes) else 3)
 
 
-def _say_cost(run: "Run", folder: Path, tasks: tuple[str, ...], options: Mapping[str, Any], as_json: bool) -> None:
-    """What recording would take, on stdout."""
+def _say_cost(
+    run: "Run", steps: str, folder: Path, tasks: tuple[str, ...], options: Mapping[str, Any], as_json: bool
+) -> None:
+    """What recording would take, on stdout; of adaptive steps as many as there may be, evenly spread."""
+    from tracking.recording.adaptive_steps import budget_of
     from tracking.recording.cost import recording_cost
     from tracking.recording.measuring import Settings
     from tracking.training.source_tasks import data_options
 
+    budget = budget_of(steps)
+    run = run.select(steps if budget is None else f"linear:{budget}")
     asked = {name: options[name] for name in ("n_prompts", "seed", "method", "target", "dtype")}
     settings = Settings(tasks, **asked, data=data_options(tasks, run.hyperparameters))
     found = recording_cost(run, folder, settings, **{name: options[name] for name in ("device", "threads", "config")})

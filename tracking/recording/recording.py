@@ -131,8 +131,13 @@ def record(
             CheckpointLoop(part, place, slot, downloads=downloads).measure_all(
                 ledger.checkpoint_over, show=ledger.show, within=ledger.progress
             )
-    found = ledger.summary()
-    return replace(found, faults=History.open(place).faults) if (place / "history.json").is_file() else found
+    return _with_faults(ledger.summary(), place)
+
+
+def _with_faults(summary: RecordingSummary, folder: Path) -> RecordingSummary:
+    """With what the whole history says of its checkpoints, where there is one."""
+    there = (folder / "history.json").is_file()
+    return replace(summary, faults=History.open(folder).faults) if there else summary
 
 
 def _rounds(run: Run, folder: Path, budget: int | None) -> Iterator[Run]:
