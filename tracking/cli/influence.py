@@ -29,15 +29,14 @@ def why(
     Example: `formation why runs/mixed --role loss/repeats --verify 1`
     """
     from tracking.influence.influence import why as why_of
-    from tracking.influence.sentences import describe_influence
 
     options: dict[str, Any] = {"threshold": threshold, "by": by, "windows": windows, "method": method}
     options |= {"restrict": restrict, "verify": verify, "n_prompts": n_prompts}
     with progress_bars() as progress:
         found = why_of(runs, role=role, progress=reporter(progress), **options)
     if as_json:
-        return print_json({**found.to_dict(), "sentences": describe_influence(found)})
-    for sentence in describe_influence(found):
+        return print_json({**found.to_dict(), "sentences": found.sentences})
+    for sentence in found.sentences:
         typer.echo(sentence)
     for each in found.top:
         tokens = " ".join(map(str, each.tokens))

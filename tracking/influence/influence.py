@@ -14,6 +14,7 @@ their seeds are the unit.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from tracking.influence.products import gradient_products
 from tracking.influence.targets import bend_of, cotangents, nodes_of
 from tracking.influence.unrolled import Progress, Sensitivities, flat, sensitivities
 from tracking.influence.unrolled import check as check_differentiable
-from tracking.influence.verification import Proof, proofs_of
+from tracking.influence.verification import Proof, linear_range, proofs_of
 from tracking.interventions.weights import own_weights
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.sources import shares
@@ -103,6 +104,14 @@ class Influence:
 
     def __repr__(self) -> str:
         return f"<Influence on {self.curve} at step {self.date:.0f}: {len(self.shifts)} shifts by {self.method}>"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One on the date, one a shift, and how far they can be trusted: no more is claimed than was shown."""
+        of = f" in {self.component}" if self.component else ""
+        runs = self.runs[0] if len(self.runs) == 1 else f"{len(self.runs)} runs (mean)"
+        date = f"{self.curve}{of} crosses {self.bar:.3g} at step {self.date:.1f} of {runs}."
+        return (date, *(_shift_sentence(each, self.confidence) for each in self.shifts), *_proof_sentences(self.proofs))
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: source, window_first, window_last, shift_steps, low, high, verified_shift."""
@@ -334,3 +343,34 @@ def _top(opened: OpenedRun, effects: Sensitivities, n: int = 10) -> tuple[TopSeq
         name, shift = names[int(effects.source[at, place])], TENTH * float(effects.effect[at, place])
         found.append(TopSequence(step, int(place), name, shift, tuple(int(token) for token in tokens)))
     return tuple(found)
+
+
+def _shift_sentence(shift: Shift, confidence: float) -> str:
+    """A shift, or that none is told."""
+    first, last = shift.window
+    apart = f"{confidence:.0%} interval {shift.low:+.2f} to {shift.high:+.2f}"
+    when = f"{shift.source}, steps {first} to {last}"
+    proved = "" if math.isnan(shift.verified_shift) else f"; retrained: {_steps(shift.verified_shift)}"
+    if not shift.told:
+        return f"{when}: no effect is told ({apart} steps for a tenth more weight{proved})."
+    return f"{when}: a tenth more weight moves it by {shift.shift_steps:+.2f} steps ({apart}{proved})."
+
+
+def _steps(shift: float) -> str:
+    return "it never forms" if math.isinf(shift) else f"{shift:+.2f}"
+
+
+def _proof_sentences(proofs: Sequence[Proof]) -> list[str]:
+    if not proofs:
+        return ["These are estimates: none was proved by retraining (verify, --verify N)."]
+    lines = [
+        f"Retrained with {each.source} × {each.factor:g} in steps {each.window[0]} to {each.window[1]}: predicted "
+        f"{each.predicted:+.2f}, found {_steps(each.actual)}."
+        for each in proofs
+    ]
+    held = linear_range(proofs)
+    if held is None:
+        return [*lines, "No predicted shift held: at these sizes the straight line does not."]
+    line = f"What was predicted held for weights × {held[0]:g} to × {held[1]:g}"
+    beyond = [each for each in proofs if not each.holds and not held[0] <= each.factor <= held[1]]
+    return [*lines, f"{line}; not for × {beyond[0].factor:g} ({beyond[0].source})." if beyond else f"{line}."]

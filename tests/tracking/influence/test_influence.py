@@ -14,7 +14,6 @@ from tracking.checkpoints.runs import Run
 from tracking.cli.cli import run as formation
 from tracking.influence.influence import why
 from tracking.influence.opened import open_run
-from tracking.influence.sentences import describe_influence
 from tracking.influence.targets import bend_of, date_of
 from tracking.influence.verification import Proof, linear_range, shifted_date
 from tracking.training.hyperparameters import TrainingConfig
@@ -185,6 +184,6 @@ def test_the_range_of_the_straight_line_ends_where_it_broke() -> None:
 
 
 def test_an_estimate_says_that_it_is_one(run: Path) -> None:
-    said = describe_influence(why(run, role="loss/chain"))
+    said = why(run, role="loss/chain").sentences
     assert said[0].startswith("loss/chain crosses")
     assert "estimates" in said[-1]

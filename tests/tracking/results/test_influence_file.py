@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tracking.influence.influence import Influence, Shift
-from tracking.influence.sentences import describe_influence
 from tracking.influence.verification import Proof
 from tracking.results.influence_file import read_influence
 
@@ -20,7 +19,7 @@ FOUND = Influence(
 
 
 def test_what_was_found_is_read_back(tmp_path: Path) -> None:
-    printed = {**FOUND.to_dict(), "sentences": describe_influence(FOUND)}
+    printed = {**FOUND.to_dict(), "sentences": FOUND.sentences}
     (tmp_path / "why.json").write_text(json.dumps(printed, allow_nan=False))
     read = read_influence(tmp_path / "why.json")
     assert read == read_influence(printed)
