@@ -103,9 +103,28 @@ class KnownSeriesTable(Directive):
         return place.children
 
 
+class Drawn(Directive):
+    """A figure that is drawn when the reference is built: `.. drawn:: name`, then code that makes `figure`."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        env, name = self.state.document.settings.env, self.arguments[0]
+        code = "\n".join(self.content)
+        names = self.state.document.__dict__.setdefault("drawn", {})
+        exec(compile(code, f"gallery: {name}", "exec"), names)
+        place = Path(env.app.outdir) / "_images" / f"{name}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        names["figure"].savefig(place, dpi=150, bbox_inches="tight")
+        about = f'<p><img src="_images/{place.name}" alt="{name.replace("-", " ")}" style="max-width: 100%"></p>'
+        return [nodes.literal_block(code, code, language="python"), nodes.raw("", about, format="html")]
+
+
 def setup(app: Any) -> None:
     app.add_directive("columns", Columns)
     app.add_directive("known-series", KnownSeriesTable)
+    app.add_directive("drawn", Drawn)
     app.add_role("known", code_or_link)
     app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)

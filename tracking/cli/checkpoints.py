@@ -11,6 +11,7 @@ import typer
 
 from circuits.files import name_for_file
 from tracking.cli.terminal import (
+    COMMAND,
     Json,
     for_people,
     pairs,
@@ -116,6 +117,9 @@ def record(
     cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
     keep_checkpoints: KeepCheckpoints = None,
+    patterns: Annotated[
+        int, typer.Option(min=0, help="Also keep every head's attention patterns on so many prompts, to look at.")
+    ] = 0,
     parent: Parent = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
     dry_run: DryRun = False,
@@ -142,7 +146,7 @@ def record(
     tasks = tuple(add_from_file("task", part) if ".py:" in part else part for part in named)
     options: dict[str, Any] = {"method": method, "n_prompts": n_prompts, "seed": seed, "target": target}
     options |= {"device": device, "dtype": dtype, "threads": threads, "workers": workers, "cluster": cluster}
-    options |= {"shard": shard, "parent": parent}
+    options |= {"shard": shard, "parent": parent, "patterns": patterns, "command": COMMAND.get()}
     given = {key: value_of(text) for key, text in pairs(hyperparameter, "--hyperparameter").items()}
     options |= {"keep_checkpoints": keep_checkpoints, "force": force, "config": config}
     naming: dict[str, Any] = {"step_pattern": step_pattern, "steps_per_checkpoint": steps_per_checkpoint}

@@ -4,6 +4,7 @@ Each verb is one call of the Python interface.  Results go to stdout (`--json` f
 stderr.  Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 3 done in part.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -19,6 +20,7 @@ from tracking.cli.influence import why
 from tracking.cli.many_runs import compare, design, forecast, sweep
 from tracking.cli.outputs import export, match, report, track
 from tracking.cli.terminal import (
+    COMMAND,
     Json,
     fail,
     finish_printing,
@@ -68,6 +70,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         load_plugins()
         given = list(arguments) if arguments is not None else None
+        COMMAND.set(shlex.join(["formation", *(sys.argv[1:] if given is None else given)]))
         code = int(copy_context().run(app, args=given, standalone_mode=False) or 0)
         # Some versions of typer turn Ctrl-C into this code, others raise Abort.
         return code if code != INTERRUPTED else fail(STOPPED, 1)

@@ -8,7 +8,9 @@ import typer
 
 from tracking.cli.terminal import (
     Json,
+    for_people,
     print_json,
+    print_plain,
     print_sentences,
     print_table,
     progress_bars,
@@ -108,13 +110,19 @@ def compare(
 
 
 def _answers(found: "Comparison") -> None:
-    """The answers, what moves a role first; then what was compared."""
+    """The answers, what moves a role first; then what was compared.  Into a pipe: the table of effects."""
     from tracking.comparison.answers import at_a_glance
 
+    if not for_people():
+        return print_plain(found.effects[PIPED])
     typer.echo(f"Time of formation in {found.unit}, as a factor with its {found.confidence:.0%} interval:")
     for line in at_a_glance(found.effects):
         typer.echo(line)
     print_sentences(found.sentences[-1:])
+
+
+PIPED = ["hyperparameter", "contrast", "role", "clock", "definition", "unit", "estimate", "low", "high", "p_value"]
+PIPED += ["q_value", "verdict", "n_runs", "n_formed"]
 
 
 def _rises(text: str) -> "Rises":
@@ -219,6 +227,8 @@ def forecast(
         print_table("Forecast", found[0].predictions)
         print_table("Judged on what was left out", found[0].scores)
         print_table("What the forecasts rest on", found[0].used)
+    if not details and not for_people():
+        return print_plain(found[0].predictions)
     print_sentences(sentences)
 
 
@@ -265,8 +275,10 @@ def design(
     if as_json:
         rows = _rows({"trials": found.trials, "confirmed": found.confirmed})
         return print_json({"best": dict(found.best), **rows, "saved": found.saved, "sentences": list(found.sentences)})
-    print_table(f"Tried for {found.goal}", found.trials)
+    if not for_people():
+        return print_plain(found.trials)
     print_sentences(found.sentences)
+    print_table(f"Tried for {found.goal}", found.trials)
 
 
 def _histories(folders: list[Path]) -> "list[History]":

@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 __all__ = [
+    "COMMAND",
     "Json",
     "fail",
     "finish_printing",
@@ -45,6 +47,8 @@ __all__ = [
     "value_of",
 ]
 
+COMMAND: ContextVar[str | None] = ContextVar("COMMAND", default=None)
+"""What was typed: a history keeps it."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
 Chance = Annotated[
     list[str] | None,

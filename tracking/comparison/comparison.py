@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from tracking.comparison.adjustment import adjustment
-from tracking.comparison.answers import VERDICTS, answer, ranking, sentence, verdict, what
+from tracking.comparison.answers import VERDICTS, answer, factor, ranking, sentence, verdict, what, where
 from tracking.comparison.run_set import (
     QUESTION,
     Rises,
@@ -40,6 +40,7 @@ from tracking.comparison.survival import log_rank, turnbull
 from tracking.comparison.time_ratio import TimeRatio, estimate_effect
 from tracking.history.forks import parted_at
 from tracking.history.history import History
+from tracking.history.latex import tabular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,16 @@ class Comparison:
 
     def to_frame(self) -> "pd.DataFrame":
         return self.effects
+
+    def to_latex(self) -> str:
+        """One row for each hyperparameter, role and clock, with its factor and interval; needs the package booktabs."""
+        titles = ("Hyperparameter", "Role", "Clock", f"Factor ({self.confidence:.0%} interval)", "p", "Runs")
+        rows = (
+            (where(row), row["role"], row["clock"], factor(row["estimate"], row["low"], row["high"]).replace("x", "×"),
+             f"{row['p_value']:.2g}", str(row["n_runs"]))
+            for row in self.effects.to_dict("records")
+        )  # fmt: skip
+        return tabular("lllllr", titles, rows)
 
     def to_dict(self) -> dict[str, Any]:
         import json

@@ -7,6 +7,7 @@ records of other settings are refused whoever wrote them.
 """
 
 import json
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,7 @@ from tracking.checkpoints.names import Fork, Stage
 from tracking.execution.locks import claim
 from tracking.history.records import SCHEMA_VERSION, settings_digest
 
-__all__ = ["HistoryFile", "create_history", "read_history_file", "tool_version"]
+__all__ = ["HistoryFile", "commit_of_tool", "create_history", "note_made", "read_history_file", "tool_version"]
 
 
 class HistoryFile(msgspec.Struct, frozen=True):
@@ -61,7 +62,8 @@ def create_history(
 ) -> str:
     """Make the folder of a history, or check that it is already there with the same graph and settings.
 
-    `settings["tasks"]` may grow, since a task changes nothing of the others, and `settings["versions"]` may differ.
+    `settings["tasks"]` may grow, since a task changes nothing of the others; `settings["versions"]` and
+    `settings["made"]` may differ.
 
     Returns:
         The digest of the settings, which records carry (see `tracking.history.records.write_record`).
@@ -103,6 +105,36 @@ def create_history(
     return settings_digest(about["settings"])
 
 
+def note_made(folder: "str | Path", **facts: Any) -> None:
+    """Add to `settings["made"]` of a history how it was made: one entry for each different way.
+
+    Args:
+        facts: such as the command line, the source of the checkpoints and the commit of this tool; None is left out.
+    """
+    place = Path(folder) / "history.json"
+    entry = {name: value for name, value in facts.items() if value is not None}
+    with claim(Path(folder) / ".locks" / "history", wait=True):
+        known = msgspec.to_builtins(read_history_file(Path(folder)))
+        made = known["settings"].setdefault("made", [])
+        if entry not in made:
+            made.append(entry)
+            write_beside(place, _text(known))
+
+
+def commit_of_tool() -> str | None:
+    """The git commit of the checkout that this tool runs from; None where it is installed without one."""
+    try:
+        where = ["git", "-C", str(Path(__file__).parent)]
+        found = subprocess.run([*where, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        changed = subprocess.run(
+            [*where, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+
+
 def _text(about: Mapping[str, Any]) -> bytes:
     return json.dumps(about, indent=2, sort_keys=True).encode()
 
@@ -110,7 +142,7 @@ def _text(about: Mapping[str, Any]) -> bytes:
 def _differing(known: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:
     if not (isinstance(known, dict) and isinstance(asked, dict)):
         known, asked = {"": known}, {"": asked}
-    may_differ = {"versions", "tasks"} if "tasks" in known and "tasks" in asked else {"versions"}
+    may_differ = {"versions", "made", *({"tasks"} if "tasks" in known and "tasks" in asked else ())}
     for part in sorted({*known, *asked} - may_differ):
         if known.get(part) != asked.get(part):
             yield part, known.get(part), asked.get(part)

@@ -21,6 +21,7 @@ from tracking.checkpoints.runs import NoSuchStepError
 from tracking.checkpoints.sketches import WeightSketch
 from tracking.checkpoints.weight_faults import Finding, trajectory_of, weight_faults
 from tracking.history.folder import create_history, read_history_file, tool_version
+from tracking.history.patterns import FolderPatterns, Patterns
 from tracking.history.record_folders import FolderRecords
 from tracking.history.records import (
     EDGE_PARTS,
@@ -72,6 +73,7 @@ class History:
     run; `settings` are those of the recording (prompts, seed, method, versions).  `stages` are
     the parts of the training in order, empty where it has one; `parent` is the run that it is up to a step.  `levels`
     are chance and ceiling of metrics, by `task/name`, in place of what the records say of them (see `with_levels`).
+    `patterns` are attention patterns by step, where some were recorded.
     """
 
     name: str
@@ -82,6 +84,7 @@ class History:
     stages: tuple[Stage, ...] = ()
     parent: Fork | None = None
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    patterns: Mapping[int, Patterns] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         graph, steps = self.graph, self.steps
@@ -103,7 +106,9 @@ class History:
         about = read_history_file(folder)
         graph = about.model_graph(folder / "history.json")
         records = FolderRecords(folder / "records", settings=settings_digest(about.settings), graph=graph)
-        return History(about.name, graph, records, about.hyperparameters, about.settings, about.stages, about.parent)
+        patterns = FolderPatterns(folder / "patterns")
+        what = (about.hyperparameters, about.settings, about.stages, about.parent)
+        return History(about.name, graph, records, *what, patterns=patterns)
 
     @staticmethod
     def from_frame(
@@ -350,12 +355,8 @@ class History:
         `edges`: run, step, task, source, target, slot, score, std_error, in_circuit;
         `metrics`: run, step, tokens, name, value, std_error.
         """
-        import pandas as pd
-
         rows = {"scores": scores_frame, "edges": edges_frame, "metrics": metrics_frame}[table]
-        frames = [rows(self.records[key]) for key in sorted(self.records)]
-        frames = [frame for frame in frames if len(frame)] or [rows(Record(0, ""))]
-        frame = pd.concat(frames, ignore_index=True)
+        frame = rows([self.records[key] for key in sorted(self.records)])
         frame.insert(0, "run", self.name)
         return self.with_stage(frame)
 

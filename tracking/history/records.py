@@ -11,7 +11,7 @@ when they are asked for.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -132,39 +132,48 @@ class StoredRecord(Record):
         return "circuit" in self.file.header
 
 
-def scores_frame(record: Record) -> "pd.DataFrame":
+def scores_frame(records: Iterable[Record]) -> "pd.DataFrame":
     import pandas as pd
 
-    some = record.scores
+    parts = [(record, measure, scores) for record in records for measure, scores in record.scores.items()]
+
+    def each(values: Iterable[Any]) -> np.ndarray:
+        return np.repeat(np.array(list(values), dtype=object), [len(scores.nodes) for _, _, scores in parts])
+
     columns = {
-        "component": [node.name for scores in some.values() for node in scores.nodes],
-        "task": record.task,
-        "measure": [measure for measure, scores in some.items() for _ in scores.nodes],
-        "value": np.concatenate([scores.values for scores in some.values()] or [np.empty(0)]),
-        "std_error": np.concatenate([scores.std_error for scores in some.values()] or [np.empty(0)]),
+        "step": each(record.step for record, _, _ in parts).astype("int64"),
+        "tokens": each(record.tokens for record, _, _ in parts).astype("float64"),
+        "component": [node.name for _, _, scores in parts for node in scores.nodes],
+        "task": each(record.task for record, _, _ in parts),
+        "measure": each(measure for _, measure, _ in parts),
+        "value": np.concatenate([scores.values for _, _, scores in parts] or [np.empty(0)]),
+        "std_error": np.concatenate([scores.std_error for _, _, scores in parts] or [np.empty(0)]),
     }
-    frame = pd.DataFrame({"step": record.step, "tokens": record.tokens, **columns})
-    return frame.astype({"tokens": "float64"})
+    return pd.DataFrame(columns)
 
 
-def edges_frame(record: Record) -> "pd.DataFrame":
+def edges_frame(records: Iterable[Record]) -> "pd.DataFrame":
     import pandas as pd
 
     columns = ["step", "task", "source", "target", "slot", "score", "std_error", "in_circuit"]
-    if record.circuit is None:
-        return pd.DataFrame(columns=columns)
-    circuit, mask = record.circuit, record.circuit.graph.edge_mask
-    source, target, slot = _edge_names(circuit.graph)
-    values, errors, kept = circuit.scores.values[mask], circuit.scores.std_error[mask], circuit.kept[mask]
-    data = dict(zip(columns[2:], (source, target, slot, values, errors, kept), strict=True))
-    return pd.DataFrame({"step": record.step, "task": record.task, **data})
+    frames = [pd.DataFrame(columns=columns)]
+    for record in records:
+        if (circuit := record.circuit) is None:
+            continue
+        mask = circuit.graph.edge_mask
+        source, target, slot = _edge_names(circuit.graph)
+        values, errors, kept = circuit.scores.values[mask], circuit.scores.std_error[mask], circuit.kept[mask]
+        data = dict(zip(columns[2:], (source, target, slot, values, errors, kept), strict=True))
+        frames.append(pd.DataFrame({"step": record.step, "task": record.task, **data}))
+    return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def metrics_frame(record: Record) -> "pd.DataFrame":
+def metrics_frame(records: Iterable[Record]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [
         (record.step, record.tokens, f"{record.task}/{name}", float(estimate.value), float(estimate.std_error))
+        for record in records
         for name, estimate in record.metrics.items()
     ]
     frame = pd.DataFrame(rows, columns=["step", "tokens", "name", "value", "std_error"])
@@ -199,8 +208,8 @@ def write_record(folder: "str | Path", record: Record, *, settings: str | None =
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """What tells records of one recording from those of another; tasks may be added, and versions differ."""
-    told = {key: value for key, value in settings.items() if key not in ("tasks", "versions")}
+    """What tells records of one recording from those of another: not its tasks, versions and commands."""
+    told = {key: value for key, value in settings.items() if key not in ("tasks", "versions", "made")}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ from tracking.checkpoints.audit import audit_files, audit_hub
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Run
 from tracking.execution.pool import local_device
+from tracking.history.folder import commit_of_tool, note_made
 from tracking.history.forks import copy_records, going_on, parent_and_step
 from tracking.history.history import History
 from tracking.history.records import settings_digest
@@ -29,6 +30,7 @@ from tracking.recording.checkpoint_loop import CheckpointLoop
 from tracking.recording.measuring import PROBE, TRAINING, Settings
 from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
+from tracking.recording.patterns import record_patterns
 from tracking.recording.summary import Events, Ledger, Progress, RecordingSummary
 from tracking.training.source_tasks import data_options
 
@@ -55,6 +57,8 @@ def record(
     workers: int = 1,
     cluster: str | None = None,
     parent: str | None = None,
+    patterns: int = 0,
+    command: str | None = None,
     progress: Progress | None = None,
     events: Events | None = None,
     **options: Any,
@@ -85,6 +89,8 @@ def record(
             own there, as it is with several workers; a unit whose worker dies is done by another.
         parent: `HISTORY@STEP`, where the run goes on from a checkpoint that another history holds: its steps count on
             from there, and that history up to there is taken over without measuring it again.
+        patterns: also keep the attention patterns of every head on so many prompts of the first task, to look at.
+        command: the command line that asks for this, which the history keeps with the versions and the source.
         progress: called with ("recording", units done, units), a unit being one checkpoint and one task or probe, and
             while one is measured here with its task or probe, how much of it is done, and about how much there is.
         events: called once a checkpoint with what was done, skipped and failed, the rate and the time left.
@@ -131,7 +137,13 @@ def record(
             CheckpointLoop(part, place, slot, downloads=downloads).measure_all(
                 ledger.checkpoint_over, show=ledger.show, within=ledger.progress
             )
-    return _with_faults(ledger.summary(), place)
+    found = _with_faults(ledger.summary(), place)
+    if (place / "history.json").is_file():
+        note_made(place, command=command, source=run.source or None, commit=commit_of_tool())
+    if patterns and (found.done or found.skipped):
+        recorded = run.select(",".join(map(str, sorted({step for step, _ in (*found.done, *found.skipped)}))))
+        record_patterns(recorded, place, slot, n_prompts=patterns)
+    return found
 
 
 def _with_faults(summary: RecordingSummary, folder: Path) -> RecordingSummary:

@@ -4,32 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tracking.history.latex import tabular
 from tracking.results.headlines import main_rows
 from tracking.results.meanings import STATE_WORDS
 from tracking.results.results import RunTimeline
 
-__all__ = ["escaped", "formation_latex"]
-
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SPECIAL |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+__all__ = ["formation_latex"]
 
 
 def formation_latex(run: RunTimeline) -> str:
     """One row for each role and clock, by the leading definition; needs the package booktabs."""
     confidence = run.analysis.get("confidence", 0.9)
-    lines = [r"\begin{tabular}{llrll}", r"\toprule"]
-    lines += [rf"Role & Clock & Step & {confidence:.0%} interval & State \\".replace("%", r"\%"), r"\midrule"]
-    lines += [" & ".join(_cells(row)) + r" \\" for row in main_rows(run)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is a command.
-
-    >>> escaped("previous_token & 50%")
-    'previous\\\\_token \\\\& 50\\\\%'
-    """
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    titles = ("Role", "Clock", "Step", f"{confidence:.0%} interval", "State")
+    return tabular("llrll", titles, map(_cells, main_rows(run)))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -40,4 +27,4 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     else:
         interval = f"({row['interval_before']:.0f}, {row['interval_after']:.0f}]" if dated else "--"
     state = str(STATE_WORDS.get(row["state"], row["state"]))
-    return [escaped(str(row["lifeline"])), escaped(str(row["clock"])), date, interval, escaped(state)]
+    return [str(row["lifeline"]), str(row["clock"]), date, interval, state]

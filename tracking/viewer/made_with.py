@@ -19,13 +19,17 @@ def made_with(run: RunTimeline) -> str:
     """Commands, then versions and checkpoints as remarks of the shell."""
     settings, history = run.history.settings, run.history
     folder = shlex.quote(history.name)
-    lines = []
-    if tasks := settings.get("tasks"):
+    made = [entry for entry in settings.get("made", []) if isinstance(entry, Mapping)]
+    lines = list(dict.fromkeys(str(entry["command"]) for entry in made if entry.get("command")))
+    source = next((str(entry["source"]) for entry in made if entry.get("source")), "SOURCE")
+    if (tasks := settings.get("tasks")) and not lines:
         options = "".join(_option(name, settings.get(name)) for name in OPTIONS)
-        lines.append(f"formation record SOURCE --task {shlex.quote(','.join(tasks))} --out {folder}{options}")
+        task = shlex.quote(",".join(tasks))
+        lines.append(f"formation record {shlex.quote(source)} --task {task} --out {folder}{options}")
     lines.append(f"formation report {folder} --out report.html{_analysis(run.analysis)}")
     versions = {"circuit-formation-tracker": tool_version(), **dict(settings.get("versions", {}))}
     lines += [f"# {name} {version}" for name, version in versions.items()]
+    lines += list(dict.fromkeys(f"# commit {entry['commit']}" for entry in made if entry.get("commit")))
     lines += _checkpoints(run)
     return "\n".join(lines) + "\n"
 

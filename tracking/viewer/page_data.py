@@ -8,6 +8,7 @@ numbers into one list of names, and every measured number has four significant d
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -27,6 +28,7 @@ from tracking.results.headlines import headlines
 from tracking.results.influence_file import InfluenceFile
 from tracking.results.meanings import ROLE_MEANINGS
 from tracking.results.results import RunTimeline, Timeline
+from tracking.viewer.across import across_runs
 from tracking.viewer.made_with import made_with
 
 __all__ = ["page_data", "page_title"]
@@ -34,8 +36,8 @@ __all__ = ["page_data", "page_title"]
 # More edges than this at one step cannot be told apart on a screen; the page says how many are left out.
 MAX_EDGES = 300
 # A matching takes about 0.05 s, and 0.13 ms for every two components that may be partners; all together take at most
-# half a minute, or else every run is matched with the first alone.
-PER_MATCHING, PER_PAIR, ENOUGH = 0.05, 1.3e-4, 30.0
+# a few seconds, or else every run is matched with the first alone.
+PER_MATCHING, PER_PAIR, ENOUGH = 0.05, 1.3e-4, 4.0
 # In a model of more components than this, only those that ever carry a role are listed with their matches.
 FEW_COMPONENTS = 64
 
@@ -57,6 +59,7 @@ def page_data(timeline: Timeline, *, title: str | None = None, why: Sequence[Inf
         "differing": differing(run.history.hyperparameters for run in timeline.runs),
         "counterparts": _counterparts(timeline.runs),
         "influences": [msgspec.to_builtins(each) for each in why],
+        "across": across_runs(timeline.runs),
         "runs": [_run(run) for run in timeline.runs],
     }
 
@@ -151,6 +154,7 @@ def _run(run: RunTimeline) -> dict[str, Any]:
         "formation": _columns(run, "formation"),
         "scores": _scores(history),
         "circuits": _circuits(history),
+        "patterns": _patterns(history),
     }
 
 
@@ -161,7 +165,7 @@ def _headlines(run: RunTimeline) -> dict[str, Any]:
         "story": found.story,
         "roles": [[line.role, line.when, line.who] for line in found.roles],
         "events": list(found.events),
-        "misses": [[miss.role, str(miss)] for miss in found.misses],
+        "misses": [{name: _plain(value) for name, value in asdict(miss).items()} for miss in found.misses],
         "more": [*found.moved, *(f"To try: {advice}" for advice in found.advice)],
     }
 
@@ -257,6 +261,31 @@ def _scores(history: History) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+SHARES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+"""A share of attention in 63rds, as one letter."""
+
+
+def _patterns(history: History) -> dict[str, Any] | None:
+    """The words of a few prompts and, at each step, the lower triangle of every head's attention as letters."""
+    if not history.patterns:
+        return None
+    letters = np.frombuffer(SHARES.encode(), dtype=np.uint8)
+    at: list[list[list[str]] | None] = []
+    words: tuple[tuple[str, ...], ...] = ()
+    for step in history.steps:
+        try:
+            found = history.patterns[step]
+        except (KeyError, ValueError):  # none, or damaged: the page does without
+            at.append(None)
+            continue
+        words = words or found.words
+        rows, columns = np.tril_indices(found.shares.shape[-1])
+        told = letters[np.rint(found.shares[..., rows, columns] / 255 * 63).astype(np.uint8)]
+        heads = np.moveaxis(told, 0, 2).reshape(-1, *told.shape[:1], told.shape[-1])
+        at.append([[prompt.tobytes().decode() for prompt in head] for head in heads])
+    return {"words": [list(row) for row in words], "heads": history.graph.n_heads, "at": at}
 
 
 def _circuits(history: History) -> dict[str, Any]:

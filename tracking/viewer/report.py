@@ -32,14 +32,27 @@ MODULES = (
     "state.js",
     "paper.js",
     "tip.js",
+    "zoom.js",
     "save.js",
     "interval.js",
+    "attention.js",
+    "notes.js",
     "curves.js",
     "lanes.js",
     "lineage.js",
     "influence.js",
 )
-MODULES += ("history.js", "circuit.js", "component.js", "compare.js", "table.js", "head.js", "keys.js", "main.js")
+MODULES += (
+    "history.js",
+    "circuit.js",
+    "component.js",
+    "compare.js",
+    "overlay.js",
+    "table.js",
+    "head.js",
+    "keys.js",
+    "main.js",
+)
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -1,7 +1,9 @@
 """Effects that were planted are found, those that were not are not, and what cannot be told is said not to be."""
 
+import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,7 +275,9 @@ def test_trait_shifts_keep_their_level() -> None:
     assert 0.02 <= low / 300 <= 0.09
 
 
-def test_the_command_compares_a_sweep(sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_compares_a_sweep(
+    sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     figure = tmp_path / "rates.png"
     arguments = ["compare", "--by", "learning_rate"]
     assert run([*arguments, str(sweep_folder), "--figure", str(figure), "--json"]) == 0
@@ -285,10 +289,18 @@ def test_the_command_compares_a_sweep(sweep_folder: Path, tmp_path: Path, capsys
     assert figure.read_bytes().startswith(b"\x89PNG")
     few = [str(sweep_folder / "histories" / f"run{place}") for place in range(4)]
     assert run([*arguments, *few]) == 0
+    piped = pd.read_csv(io.StringIO(capsys.readouterr().out), sep="\t")
+    assert set(piped["role"]) == {"induction", "previous-token"}
+    assert (piped["verdict"] == "too few runs").all()
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*arguments, *few]) == 0
     out = capsys.readouterr().out
-    assert "learning_rate 0.003 : 0.001: induction by form x" in out
-    assert "4 runs, too few for a p-value below 0.33" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"^learning_rate 0.003 : 0.001, 4 runs, too few for a p-value below 0.33", out, flags=re.MULTILINE)
+    assert re.search(r"^  induction by form +x", out, flags=re.MULTILINE)
+    assert out.count("too few") == 1
     assert "exponent" not in out
+    monkeypatch.setenv("COLUMNS", "240")
     assert run([*arguments, *few, "--details"]) == 0
     out = capsys.readouterr().out
     assert "Too few runs to tell whether learning_rate moves induction" in out

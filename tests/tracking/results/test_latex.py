@@ -3,8 +3,9 @@
 import math
 
 from tests.timeline_examples import demo_timeline
+from tracking.history.latex import escaped
 from tracking.results.headlines import main_rows
-from tracking.results.latex import escaped, formation_latex
+from tracking.results.latex import formation_latex
 
 
 def test_the_table_has_a_row_for_each_role_and_clock_with_its_interval() -> None:

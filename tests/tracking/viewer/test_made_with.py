@@ -22,3 +22,15 @@ def test_a_recording_is_told_with_its_options_versions_and_hashes() -> None:
     assert "# torch 2.0" in lines
     assert f'# step {key[0]}: {{"checkpoint": "step0", "hash": "abc"}}' in lines
     assert all(line.startswith(("formation ", "# ")) for line in lines)
+
+
+def test_the_command_that_was_typed_is_told_as_it_was_typed() -> None:
+    run = demo_timeline().runs[0]
+    made = [{"command": "formation record runs/a --task induction --out h", "source": "runs/a", "commit": "abc123"}]
+    settings = {"tasks": ["induction"], "made": made}
+    lines = made_with(replace(run, history=replace(run.history, settings=settings))).splitlines()
+    assert lines[0] == made[0]["command"]
+    assert "# commit abc123" in lines
+    unknown = {"tasks": ["induction"], "made": [{"source": "runs/a b"}]}
+    text = made_with(replace(run, history=replace(run.history, settings=unknown)))
+    assert text.startswith("formation record 'runs/a b' --task induction --out demo")

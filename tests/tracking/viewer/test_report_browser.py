@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.pages import Opened, open_page
-from tests.timeline_examples import demo_timeline, large_timeline, published_timeline, two_runs
+from tests.timeline_examples import demo_history, demo_timeline, large_timeline, published_timeline, two_runs
+from tracking.history.patterns import Patterns
+from tracking.results.timeline import build_timeline
 from tracking.viewer.report import packed, report, viewer_style, widget_script
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
@@ -123,7 +127,7 @@ def test_the_keyboard_does_all_of_it(demo: Opened) -> None:
     demo.press("ArrowDown")
     assert demo.text(".component h2") == "a1.h0"
     demo.press("Escape")
-    assert demo.text(".component h2") == "Component"
+    assert demo.text(".component h2") == "a1.h0 choose another in the graph or among the lifelines"
     label = demo.text(".history .unit")
     demo.press("u")
     assert demo.text(".history .unit") != label
@@ -245,9 +249,13 @@ def test_a_wrong_address_falls_back(browser: Any, places: Path) -> None:
 
 def test_several_runs_stand_side_by_side(browser: Any, places: Path) -> None:
     opened = open_page(browser, places / "two.html", "#component=a1.h2")
-    assert "differ in learning rate" in opened.text(".comparison .meta")
+    assert "differ in learning rate" in opened.tab.locator(".comparison").inner_text()
     rows = opened.tab.locator(".comparison .row").all_text_contents()
     assert rows == ["0.001 · demo-slow", "0.003 · demo"] * 4
+    assert opened.text(".story").startswith("Of 2 runs, ")
+    assert opened.tab.locator(".comparison .effects dt").all_text_contents() == ["learning rate 0.003 : 0.001"]
+    assert "×" in opened.text(".comparison .effects")
+    assert opened.text(".graph h2") == "Circuit of 0.003 · demo"
     assert opened.count(".comparison .between") == 8
     opened.tab.locator('select[data-key="run"]').select_option("demo-slow")
     assert "demo-slow" in opened.text(".about")
@@ -398,6 +406,138 @@ def test_the_trainers_own_numbers_are_folded_away(demo: Opened) -> None:
     demo.tab.locator(".history .more", has_text="Show learning rate").click()
     assert "learning rate" in demo.tab.locator(".history .family").all_text_contents()
     assert "open=more" in demo.tab.url
+
+
+def test_time_is_zoomed_and_moved_in_every_chart_at_once(demo: Opened) -> None:
+    def ticks(of: str) -> list[float]:
+        texts = demo.tab.locator(f"{of} .tick").all_text_contents()
+        return [float(text.replace(",", "")) for text in texts if re.fullmatch(r"[0-9.,]+", text)]
+
+    demo.tab.locator(".overview").scroll_into_view_if_needed()
+    box = demo.tab.locator(".overview").bounding_box()
+    demo.tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 8)
+    demo.tab.mouse.down()
+    demo.tab.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 8, steps=3)
+    demo.tab.mouse.up()
+    view = re.search(r"view=([\d.]+)\.\.([\d.]+)", demo.tab.url)
+    assert view is not None
+    low, high = float(view[1]), float(view[2])
+    assert 0 < low < high < 1000
+    for chart in (".history .axis", ".clocks", ".formed"):
+        assert max(ticks(chart)[:4]) <= 1000
+        assert min(ticks(chart)[:3]) >= low - 1
+    assert demo.tab.locator('[data-value="auto"]').text_content() == "auto: linear"
+    demo.tab.locator('[data-zoom="0"]').click()
+    assert "view=" not in demo.tab.url
+    demo.tab.locator(".scrub").fill("20")
+    demo.press("+", "+", "]")
+    assert "view=" in demo.tab.url
+    address = demo.tab.url
+    demo.tab.reload()
+    demo.tab.wait_for_selector(".formation .history")
+    assert demo.tab.url == address
+    assert demo.tab.locator(".overview .window").is_visible()
+    demo.press("0")
+    demo.tab.locator(".all-here").click()
+    assert "view=" in demo.tab.url
+
+
+def test_the_wheel_zooms_about_the_pointer(demo: Opened) -> None:
+    demo.tab.locator(".ground").scroll_into_view_if_needed()
+    box = demo.tab.locator(".ground").bounding_box()
+    demo.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    demo.tab.keyboard.down("Control")
+    demo.tab.mouse.wheel(0, -300)
+    demo.tab.keyboard.up("Control")
+    assert "view=" in demo.tab.url
+    demo.tab.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + 30)
+    assert "view=" not in demo.tab.url
+
+
+def test_heads_are_drawn_over_one_another_and_the_pointer_reads_them(demo: Opened) -> None:
+    assert demo.text(".overlay h2") == "Heads over one another"
+    lines = demo.count(".over path.line")
+    assert lines == demo.count(".overlay .chips [aria-pressed=true]")
+    demo.tab.locator(".overlay .chips [aria-pressed=false]").first.click()
+    assert demo.count(".over path.line") == lines + 1
+    demo.tab.locator('.overlay select[data-key="heads"]').select_option("all")
+    assert demo.count(".over path.line") == 8
+    demo.tab.locator(".reads").hover(position={"x": 250, "y": 60})
+    assert re.search(r"a1\.h\d\nstep [\d,]+: 0\.\d+ ± ", demo.text(".tip"))
+    assert demo.count(".over path.read") == 1
+    demo.tab.locator('.overlay select[data-key="what"]').select_option("curve:training/loss")
+    assert demo.count(".over path.line") == 1
+    with demo.tab.expect_download() as waiting:
+        demo.tab.locator(".overlay .save-csv").click()
+    assert Path(waiting.value.path()).read_text().startswith("run,component,step,tokens,value,std_error\ndemo,,0,0,")
+
+
+def test_runs_are_drawn_over_one_another_and_left_out(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "two.html")
+    assert opened.text(".overlay h2") == "Runs over one another"
+    assert opened.count(".over path.line") == 2
+    assert opened.tab.locator(".over .end").all_text_contents() == ["0.003 · demo", "0.001 · demo-slow"]
+    opened.tab.locator(".overlay .chips button", has_text="demo-slow").click()
+    assert opened.count(".over path.line") == 1
+    opened.close()
+
+
+def test_a_head_shows_where_it_looks_at_the_step(browser: Any, tmp_path: Path) -> None:
+    shares = np.zeros((1, 2, 4, 3, 3), dtype=np.uint8)
+    shares[:, :, :, [0, 1, 2], [0, 0, 1]] = 255
+    later = shares.copy()
+    later[0, 1, 0, 2] = [255, 0, 0]
+    words = (("one", "two", "<b>"),)
+    kept = {0: Patterns(shares, np.arange(3)[None], words), 1000: Patterns(later, np.arange(3)[None], words)}
+    report(build_timeline(replace(demo_history(), patterns=kept)), tmp_path / "page.html")
+    opened = open_page(browser, tmp_path / "page.html", "#component=a1.h0")
+    assert "at step 1,000; rows are queries" in opened.tab.locator(".component").inner_text()
+    assert "looks most at token 1, one" in str(opened.tab.locator(".pattern").get_attribute("aria-label"))
+    opened.tab.locator(".pattern rect").last.hover()
+    assert opened.text(".tip") == "“<b>” (3) looks at “one” (1): 1.00"
+    opened.tab.locator(".scrub").fill("2")
+    assert "at step 0, the nearest that was recorded" in opened.tab.locator(".component").inner_text()
+    assert "looks most at token 2, two" in str(opened.tab.locator(".pattern").get_attribute("aria-label"))
+    opened.close()
+
+
+def test_notes_travel_in_the_link_and_in_a_saved_page(browser: Any, demo: Opened, tmp_path: Path) -> None:
+    demo.tab.locator(".scrub").fill("20")
+    demo.tab.locator(".note-button").click()
+    demo.tab.locator(".note").fill("here it begins & <ends>")
+    demo.press("Enter")
+    assert demo.text(".notes-list li span") == "here it begins & <ends>"
+    address = demo.tab.url
+    demo.press("Escape", "End")
+    demo.tab.goto(address)
+    demo.tab.reload()
+    demo.tab.wait_for_selector(".formation .history")
+    assert demo.tab.locator(".notes-list").is_visible()
+    demo.tab.locator(".scrub").fill("44")
+    demo.tab.locator(".notes-list button", has_text="step 190").click()
+    assert demo.text(".now").startswith("step 190")
+    with demo.tab.expect_download() as waiting:
+        demo.tab.locator(".save-page").click()
+    waiting.value.save_as(tmp_path / "saved.html")
+    saved = open_page(browser, tmp_path / "saved.html")
+    assert saved.text(".now").startswith("step 190")
+    assert saved.text(".notes-list li span") == "here it begins & <ends>"
+    saved.tab.locator(".notes-list .drop").click()
+    assert saved.count(".notes-list li") == 0
+    saved.close()
+
+
+def test_paper_shows_all_of_every_drawing(browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "demo.html", color_scheme="dark")
+    opened.tab.emulate_media(media="print", color_scheme="dark")
+    opened.tab.set_viewport_size({"width": 700, "height": 900})
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 700
+    assert (
+        opened.tab.evaluate("getComputedStyle(document.querySelector('.over-time')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+    assert not opened.tab.locator(".play").is_visible()
+    opened.close()
 
 
 def test_findings_unfold_and_the_page_explains_its_words(demo: Opened) -> None:

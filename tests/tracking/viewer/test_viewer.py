@@ -187,9 +187,26 @@ def test_the_formation_chart_is_drawn_where_things_happen(call: Call) -> None:
     assert call("windowOf", [row, early], runs) is None  # what was there at the start would be out of sight
     assert call("windowOf", [{**row, "interval_after": 900_000}], runs) is None  # it fills most of the run
     assert call("windowOf", [], runs) is None
-    part = call("within", {"steps": [0, 100, 200, 300], "tokens": [0, 10, 20, 30]}, [50, 250])
-    assert part["steps"] == [50, 100, 200, 250]
-    assert part["tokens"] == [5, 10, 20, 25]
+    run = {
+        "steps": [0, 100, 200, 300],
+        "tokens": [0, 10, 20, 30],
+        "scale": {"step": {"automatic": "log1p"}, "tokens": None},
+    }
+    axis = "(run, unit) => timeAxis(run, unit, 'auto', 0, 200, [50, 250])"
+    for unit in ("step", "tokens"):
+        assert call(f"((run, unit) => ({axis})(run, unit).x(1))", run, unit) == pytest.approx(50)
+        assert call(f"((run, unit) => ({axis})(run, unit).stepAt(50))", run, unit) == pytest.approx(100)
+
+
+def test_a_part_of_the_run_is_written_as_far_as_the_run_reaches(call: Call) -> None:
+    run = {"steps": [0, 100, 1000]}
+    assert call("viewOf", run, -5, 2000) == ""
+    assert call("viewOf", run, 100.4, 300.2) == "100..300"
+    assert call("viewOf", run, 100.426, 110) == "100.43..110"
+    assert call("spanOf", {"view": "100..300"}, run) == [100, 300]
+    assert call("spanOf", {"view": "900..3000"}, run) == [900, 1000]
+    assert call("spanOf", {"view": "nonsense"}, run) is None
+    assert call("spanOf", {"view": "2000..3000"}, run) is None
 
 
 def test_stages_are_marked_and_have_a_clock(call: Call) -> None:

@@ -149,7 +149,7 @@ function drawEdges(group, run, circuit, place, largest, store, limit) {
       .attr("class", `edge${score < 0 ? " negative" : ""}`)
       .attr("data-edge", names[circuit.edges[i]])
       .attr("marker-end", `url(#head-${slot ?? "none"}-${place.id})`)
-      .attr("stroke-width", 0.9 + Math.min(6, 0.34 * place.radius) * Math.sqrt(Math.abs(score) / largest))
+      .attr("stroke-width", 0.9 + Math.min(3.6, 0.3 * place.radius) * Math.sqrt(Math.abs(score) / largest))
       .attr("opacity", aside ? 0.1 : sure);
     tell(path, `${source} → ${target}${slot ? `, into ${{ q: "queries", k: "keys", v: "values" }[slot]}` : ""}\n${run.circuits[store.state.task].measure} ${withError(score, error)}`);
   }
@@ -160,7 +160,7 @@ function drawEdges(group, run, circuit, place, largest, store, limit) {
 function drawHeads(svg, id) {
   const defs = svg.append("defs");
   for (const [slot, { shape, hollow }] of Object.entries(HEADS)) {
-    const marker = defs.append("marker").attr("id", `head-${slot}-${id}`).attr("viewBox", "-1 -1 12 12").attr("refX", 10).attr("refY", 5).attr("markerWidth", 9).attr("markerHeight", 9);
+    const marker = defs.append("marker").attr("id", `head-${slot}-${id}`).attr("viewBox", "-1 -1 12 12").attr("refX", 10).attr("refY", 5).attr("markerWidth", 11).attr("markerHeight", 11);
     marker.attr("markerUnits", "userSpaceOnUse").attr("orient", "auto").append("path").attr("class", hollow ? "head hollow" : "head").attr("d", shape);
   }
 }
@@ -228,7 +228,7 @@ function spread(name) {
 /** What the colours of edges and nodes mean. @param {HTMLElement} element @param {Context} context */
 export function drawCircuitKey(element, { run, colour }) {
   const root = d3.select(element).html("");
-  const any = Object.keys(run.circuits).length > 0;
+  const any = Object.values(run.circuits).some(({ names }) => names.length);
   const entry = (/** @type {string} */ name, /** @type {string} */ text) => {
     const item = root.append("span");
     item.append("i").attr("class", name);

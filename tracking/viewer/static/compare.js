@@ -8,11 +8,16 @@ import { clipped, innerWidthOf } from "./paper.js";
 import { saveButtons } from "./save.js";
 import { tell } from "./tip.js";
 import { interpolate, timeAxis } from "./time.js";
+import { spanOf, viewOf, wheelZooms } from "./zoom.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./data.js").Page} Page */
+/** @typedef {import("./state.js").State} State */
 /** @typedef {import("./history.js").Context} Context */
-/** @typedef {{run: Run, name: string, clock: string, label: string}} Row */
+/** @typedef {{runs: Run[], name: string, clock: string, label: string}} Row runs of one setting stand in one row */
+
+/** Pixels between runs of one setting. */
+const EACH = 5;
 
 /** Clocks that anything is dated by. @param {Page} page */
 export function clocksOf(page) {
@@ -32,6 +37,20 @@ export function inOrder({ runs, differing }) {
   });
 }
 
+/** More runs than this stand together with those of the same setting. */
+export const CHIPS = 12;
+
+/** Runs by what they have in common but for their seed. @param {Page} page @returns {{label: string, runs: Run[]}[]} */
+export function settingsOf(page) {
+  const names = page.differing.filter((name) => !/seed/.test(name));
+  const found = new Map();
+  for (const run of inOrder(page)) {
+    const label = page.runs.length > CHIPS && names.length ? names.map((name) => `${name.replaceAll("_", " ")} ${run.hyperparameters[name] ?? "–"}`).join(", ") : namedBy(page, run);
+    found.set(label, [...(found.get(label) ?? []), run]);
+  }
+  return [...found].map(([label, runs]) => ({ label, runs }));
+}
+
 /** Lifelines of any run, in the order of the first that has them. @param {Run[]} runs */
 const lifelinesOf = (runs) => [...new Set(runs.flatMap((run) => run.lanes.map((lane) => lane.lifeline)))];
 
@@ -40,7 +59,7 @@ const lifelinesOf = (runs) => [...new Set(runs.flatMap((run) => run.lanes.map((l
  * @param {Context} context
  */
 export function drawComparison(element, context) {
-  const { page, run, store } = context;
+  const { page, run, colour, store } = context;
   const several = page.runs.length > 1;
   const root = d3.select(element).html("");
   const clocks = clocksOf(page);
@@ -54,14 +73,36 @@ export function drawComparison(element, context) {
   choose(choices, "definition", "Definition", definitions.map((name) => [name, name]), definition, store);
   if (clocks.length > 1) choose(choices, "clock", "Clock", [["all", "all clocks"], ...clocks.map((name) => [name, name])], wanted, store);
   saveButtons(choices, () => element.querySelector("svg.formed"), () => `${several ? page.title : run.name}-formation`);
+  drawEffects(root, page, colour);
   root.append("p").attr("class", "meta").text(explanation(page, several));
   element.hidden = !definitions.length;
   if (!definitions.length) return;
   const runs = several ? inOrder(page) : [run];
   const names = lifelinesOf(runs);
   const width = innerWidthOf(element);
-  const rows = (/** @type {string} */ name) => runs.flatMap((one) => clocksFor(one, name, shown).map((clock) => ({ run: one, name, clock, label: labelOf(page, one, clock, several, shown.length) })));
+  const groups = settingsOf(page);
+  const grouped = several && groups.length < runs.length && !store.state.each;
+  const those = grouped ? groups : runs.map((one) => ({ label: several ? namedBy(page, one) : "", runs: [one] }));
+  const rows = (/** @type {string} */ name) => those.flatMap((some) => clocksFor(some.runs[0], name, shown).map((clock) => ({ runs: some.runs, name, clock, label: [some.label, several && shown.length < 2 ? "" : clock].filter(Boolean).join(" · ") })));
   drawRows(root, context, { width, runs, names, rows, definition, several });
+  if (several && groups.length < runs.length) root.append("button").attr("type", "button").attr("class", "quiet each").text(grouped ? "Each run on its own line" : "Runs of one setting together").on("click", () => store.set({ each: grouped ? "each" : "" }));
+}
+
+/** What each hyperparameter does to each role: a factor with its interval. @param {any} root @param {Page} page @param {(role: string) => string} colour */
+function drawEffects(root, page, colour) {
+  const { effects, confidence } = page.across;
+  if (!effects.length) return;
+  const list = root.append("dl").attr("class", "effects");
+  for (const what of new Set(effects.map((row) => row.what))) {
+    list.append("dt").text(what.replaceAll("_", " "));
+    const cell = list.append("dd");
+    for (const row of effects.filter((one) => one.what === what)) {
+      const item = cell.append("span").attr("class", row.verdict === "moves it" ? "effect" : "effect meta");
+      item.append("b").attr("class", "role").style("--role", colour(row.role)).text(row.role);
+      item.append("span").text(` ${[row.verdict === "never forms" ? "" : row.factor, ["moves it", "too few runs"].includes(row.verdict) ? "" : row.verdict].filter(Boolean).join(", ")}`);
+    }
+  }
+  root.append("p").attr("class", "meta").text(`Times at which a role forms, as factors with their ${Math.round(100 * (confidence ?? 0.9))}% intervals over ${effects[0].runs} runs.${effects.some((row) => row.verdict === "too few runs") ? " Where they are pale there are too few runs to tell: add seeds." : ""}`);
 }
 
 /** The clocks by which a run dates a lifeline; the first of those asked for where it dates none. @param {Run} run @param {string} name @param {string[]} clocks */
@@ -69,12 +110,6 @@ function clocksFor(run, name, clocks) {
   const rows = formationOf(run, name);
   const known = clocks.filter((clock) => rows.some((row) => row.clock === clock));
   return known.length ? known : clocks.slice(0, 1);
-}
-
-/** @param {Page} page @param {Run} run @param {string} clock @param {boolean} several @param {number} clocks */
-function labelOf(page, run, clock, several, clocks) {
-  if (!several) return clock;
-  return clocks > 1 ? `${namedBy(page, run)} · ${clock}` : namedBy(page, run);
 }
 
 /** @param {Page} page @param {boolean} several */
@@ -116,11 +151,13 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
   const longest = Math.max(...all.map((row) => row.label.length));
   const stacked = several || width < 520;
   const role = stacked ? 0 : Math.min(150, 20 + 7.4 * Math.max(...names.map((name) => name.length)));
-  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + 6.4 * Math.min(34, longest));
+  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + 6.4 * Math.min(46, longest));
   const whole = together(runs);
-  const shown = lines.flat().flatMap((row) => dated(formationOf(row.run, row.name), row.clock, definition) ?? []);
-  const span = store.state.span === "whole" ? null : windowOf(shown, runs);
-  const axis = timeAxis(span ? within(whole, span) : whole, store.state.unit, span ? "linear" : store.state.scale, gutter, width - 14);
+  const shown = lines.flat().flatMap((row) => row.runs.flatMap((one) => dated(formationOf(one, row.name), row.clock, definition) ?? []));
+  const view = spanOfAll(store.state, whole);
+  const auto = zooms(store.state, whole) && !view ? windowOf(shown, runs) : null;
+  const span = view ?? (store.state.span === "whole" ? null : auto);
+  const axis = timeAxis(whole, store.state.unit, span && !view ? "linear" : store.state.scale, gutter, width - 14, span);
   const svg = root.append("svg").attr("width", width).attr("class", "formed").attr("role", "group").attr("aria-label", "Intervals of formation");
   const back = svg.append("g");
   let y = 4;
@@ -130,16 +167,21 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
     tell(title, page.roles[name] ? `${name}: ${page.roles[name]}` : name);
     if (stacked) y += 20;
     for (const row of lines[i]) {
-      const middle = y + size / 2;
+      const high = row.runs.length > 1 ? Math.max(size, EACH * row.runs.length + 5) : size;
+      const middle = y + high / 2;
       back.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", middle).attr("y2", middle);
       const label = svg.append("text").attr("class", "row").attr("x", stacked ? 10 : gutter - 18).attr("y", middle + 4).attr("text-anchor", stacked ? "start" : "end").text(clipped(row.label, (gutter - role - (stacked ? 20 : 18)) / 6.2));
-      tell(label, several ? `${row.run.name}, ${row.clock} clock` : `${row.clock} clock`);
+      tell(label, several ? `${row.runs.map((one) => one.name).join("\n")}\n${row.clock} clock` : `${row.clock} clock`);
       // The choice of a run in the bar does the same from the keyboard.
-      if (several) label.classed("current", row.run === current).classed("link", true).on("click", () => store.set({ run: row.run.name }));
-      // What lies outside of the part that is drawn stands at its end.
-      const place = (/** @type {number|null} */ step) => Math.max(axis.left, Math.min(axis.right, position(row.run, Number(step), axis, store.state.unit)));
-      drawInterval(svg, dated(formationOf(row.run, name), row.clock, definition), { run: row.run, unit: store.state.unit, axis, place, y: middle, ink });
-      y += size;
+      if (several) label.classed("current", row.runs.includes(current)).classed("link", true).on("click", () => store.set({ run: row.runs[0].name }));
+      row.runs.forEach((one, k) => {
+        // What lies outside of the part that is drawn stands at its end.
+        const place = (/** @type {number|null} */ step) => Math.max(axis.left, Math.min(axis.right, position(one, Number(step), axis, store.state.unit)));
+        const thin = row.runs.length > 1;
+        const mark = drawInterval(svg, dated(formationOf(one, name), row.clock, definition), { run: one, unit: store.state.unit, axis, place, y: thin ? middle + EACH * (k - (row.runs.length - 1) / 2) : middle, ink, thin, title: several ? one.name : "" });
+        if (several) mark.classed("link", true).classed("aside", thin && one !== current).on("click", () => store.set({ run: one.name }));
+      });
+      y += high;
     }
     y += stacked ? 6 : 10;
   });
@@ -151,9 +193,11 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
   y += 26;
   if (span) y = drawStrip(svg, { whole, span, shown, store, left: gutter, right: width - 14, top: y, colour });
   svg.attr("height", y);
-  if (!span && !windowOf(shown, runs)) return;
-  const zoom = root.append("button").attr("type", "button").attr("class", "quiet zoom").text(span ? "Show the whole run" : "Zoom to where it happens");
-  zoom.on("click", () => store.set({ span: span ? "whole" : "" }));
+  wheelZooms(svg.node(), axis, store, whole);
+  if (!auto) return;
+  const button = (/** @type {string} */ name, /** @type {string} */ text, /** @type {() => void} */ does) => root.append("button").attr("type", "button").attr("class", `quiet ${name}`).text(text).on("click", does);
+  button("zoom", span ? "Show the whole run" : "Zoom to where it happens", () => store.set({ span: span ? "whole" : "" }));
+  button("all-here", "Draw this part in every chart", () => store.set({ view: viewOf(whole, auto[0], auto[1]) }));
 }
 
 /**
@@ -167,15 +211,9 @@ export function windowOf(rows, runs) {
   if (!some.length || some.length < rows.filter((row) => row.censored !== "right").length) return null;
   const [low, high] = [Math.min(...some.map((row) => Math.min(row.low ?? row.interval_before, row.interval_before))), Math.max(...some.map((row) => Math.max(row.high ?? row.interval_after, row.interval_after)))];
   const [first, last] = [Math.min(...runs.map((run) => run.steps[0])), Math.max(...runs.map((run) => run.steps[run.steps.length - 1]))];
-  const room = Math.max(0.35 * (high - low), 1);
-  return high - low < 0.25 * (last - first) ? [Math.max(first, low - room), Math.min(last, high + room)] : null;
-}
-
-/** A run from one step to another. @param {Run} run @param {[number, number]} span @returns {Run} */
-export function within(run, [low, high]) {
-  const steps = [low, ...run.steps.filter((step) => step > low && step < high), high];
-  const tokens = run.tokens;
-  return { ...run, steps, tokens: tokens && steps.map((step) => interpolate(run.steps, tokens, step)) };
+  const room = Math.max(high - low, 1);
+  // To the right of the last interval its numbers have to fit.
+  return high - low < 0.25 * (last - first) ? [Math.max(first, low - 0.25 * room), Math.min(last, high + 0.7 * room)] : null;
 }
 
 /**
@@ -195,6 +233,12 @@ function drawStrip(svg, { whole, span, shown, store, left, right, top, colour })
   for (const tick of axis.ticks) group.append("text").attr("class", "tick").attr("x", tick.at).attr("y", 28).attr("text-anchor", "middle").text(tick.label);
   return top + 34;
 }
+
+/** Whether a part of several runs can be drawn: in tokens, runs of other batch sizes have other steps. @param {State} state @param {Run} whole */
+const zooms = (state, whole) => state.unit === "step" || !whole.tokens || whole.tokens.length === whole.steps.length;
+
+/** The part of several runs that is drawn. @param {State} state @param {Run} whole */
+export const spanOfAll = (state, whole) => (zooms(state, whole) ? spanOf(state, whole) : null);
 
 /** A run with the checkpoints of all: the axis begins with the earliest of them and ends with the latest. @param {Run[]} runs */
 export function together(runs) {

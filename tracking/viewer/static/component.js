@@ -2,11 +2,14 @@
 // One component: its scores over time with their error, its three clocks, its events, and its matches in other runs.
 
 import { d3 } from "./vendor/d3.js";
+import { drawAttention } from "./attention.js";
 import { definitionsOf, familyOf, isFirstRise, matchesIn, namedBy, namesIn, rowsOf } from "./data.js";
 import { countOf, drawInterval, notDated, ofBar } from "./interval.js";
 import { clipped, innerWidthOf } from "./paper.js";
 import { tell } from "./tip.js";
-import { markStages, short, timeAxis, withError } from "./time.js";
+import { framed, markStages, short, timeAxis, withError } from "./time.js";
+import { spanOf, wheelZooms } from "./zoom.js";
+import { moveCursor } from "./history.js";
 
 /** @typedef {import("./history.js").Context} Context */
 /** @typedef {import("./data.js").Run} Run */
@@ -21,29 +24,29 @@ const HEIGHT = 118;
  */
 export function drawComponent(element, context) {
   const { page, run, colour, store } = context;
-  const name = store.state.component;
+  const name = store.state.component || leading(run);
   const root = d3.select(element).html("");
-  if (!name) {
-    root.append("h2").text("Component");
-    root.append("p").attr("class", "hint").text("Choose one, in the graph or among the lifelines: its scores over training, its three clocks, its events, and its matches in other runs.");
-    return () => {};
-  }
   const head = root.append("div").attr("class", "panel-head");
   const title = head.append("h2").text(name);
+  if (!store.state.component) tell(title.append("span").attr("class", "meta unchosen").text(" choose another in the graph or among the lifelines"), "shown until one is chosen");
   const family = familyOf(page, run.name, name);
   if (family) title.append("span").attr("class", "meta").text(` ${family.label}`);
-  head.append("button").attr("type", "button").attr("class", "quiet").text("Close").on("click", () => store.set({ component: "" }));
+  if (store.state.component) head.append("button").attr("type", "button").attr("class", "quiet").text("Close").on("click", () => store.set({ component: "" }));
   drawRoles(root, name, run, colour);
   /** @type {import("./history.js").Move[]} */
   const moving = [];
   const tasks = [...new Set(run.scores.filter((scores) => scores.components.includes(name)).map((scores) => scores.task))];
   for (const task of tasks) moving.push(drawScores(root, name, task, context, innerWidthOf(element)));
   if (!tasks.length) root.append("p").attr("class", "hint").text("No scores of this component were recorded.");
+  moving.push(drawAttention(root, name, run, colour(rolesOf(run, name)[0]?.lane.role ?? ""), innerWidthOf(element)));
   drawClocks(root, name, context, innerWidthOf(element));
   drawEventList(root, name, context);
   if (page.runs.length > 1) drawMatches(root, name, context);
   return (place) => moving.forEach((move) => move(place));
 }
+
+/** Whom the page shows before one is chosen: the first carrier of the first role, or who came nearest to one. @param {Run} run */
+export const leading = (run) => run.lanes[0]?.tracks[0]?.component ?? run.headlines.misses[0]?.component ?? run.scores[0]?.components[0] ?? "";
 
 /** What it does, and at how many checkpoints. @param {any} root @param {string} name @param {Run} run @param {(role: string) => string} colour */
 function drawRoles(root, name, run, colour) {
@@ -83,8 +86,10 @@ function drawScores(root, name, task, { run, colour, store }, width) {
   const prompts = curves[0].prompts;
   const about = [prompts ? `${prompts} prompts` : "", curves[0].errors ? "bands: two standard errors" : "no errors known"].filter(Boolean).join(", ");
   root.append("h3").text(`Scores on ${task} `).append("span").attr("class", "meta").text(about);
-  const axis = timeAxis(run, store.state.unit, store.state.scale, 40, width - 14);
   const svg = root.append("svg").attr("width", width).attr("height", HEIGHT + 24).attr("role", "img");
+  const axis = framed(svg, timeAxis(run, store.state.unit, store.state.scale, 40, width - 14, spanOf(store.state, run)), 1);
+  wheelZooms(svg.node(), axis, store, run);
+  const drawing = svg.append("g").attr("clip-path", axis.clip);
   svg.attr("aria-label", `Scores of ${name} on ${task} over training`);
   const y = (decades ? d3.scaleSymlog().constant(1) : d3.scaleLinear()).domain([low, high || 1]).range([HEIGHT, 6]);
   const ticks = decades ? [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7].filter((tick) => tick <= high) : y.ticks(4);
@@ -100,8 +105,8 @@ function drawScores(root, name, task, { run, colour, store }, width) {
     const across = (/** @type {any} */ p) => p.x;
     const within = (/** @type {number} */ value) => Math.max(0, Math.min(HEIGHT + 6, y(value)));
     const area = d3.area().defined(there).x(across).y0((/** @type {any} */ p) => within(Math.max(p.v - p.e, decades ? 0 : -Infinity))).y1((/** @type {any} */ p) => within(p.v + p.e));
-    if (errors) svg.append("path").attr("class", "errors").attr("d", area(points)).attr("fill", colour(measure)).attr("opacity", 0.2);
-    svg.append("path").attr("class", "line").attr("stroke", colour(measure)).attr("d", d3.line().defined(there).x(across).y((/** @type {any} */ p) => y(p.v))(points));
+    if (errors) drawing.append("path").attr("class", "errors").attr("d", area(points)).attr("fill", colour(measure)).attr("opacity", 0.2);
+    drawing.append("path").attr("class", "line").attr("stroke", colour(measure)).attr("d", d3.line().defined(there).x(across).y((/** @type {any} */ p) => y(p.v))(points));
   }
   const cursor = svg.append("line").attr("class", "cursor").attr("y1", 0).attr("y2", HEIGHT);
   const legend = root.append("ul").attr("class", "legend-list");
@@ -113,7 +118,7 @@ function drawScores(root, name, task, { run, colour, store }, width) {
     return (/** @type {number} */ place) => number.text(withError(values[place], errors?.[place]));
   });
   return (place) => {
-    cursor.attr("x1", axis.x(place)).attr("x2", axis.x(place));
+    moveCursor(cursor, axis, place);
     items.forEach((item) => item(place));
   };
 }
@@ -134,7 +139,7 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
   root.append("h3").text("Three clocks ").append("span").attr("class", "meta").text(Object.entries(page.clocks).map((entry) => entry.join(": ")).join(" · "));
   const definitions = definitionsOf(page.runs);
   const wanted = definitions.includes(store.state.definition) ? store.state.definition : definitions[0];
-  const axis = timeAxis(run, store.state.unit, store.state.scale, 74, width - 14);
+  const axis = timeAxis(run, store.state.unit, store.state.scale, 74, width - 14, spanOf(store.state, run));
   const svg = root.append("svg").attr("width", width).attr("class", "clocks").attr("role", "img").attr("aria-label", `When ${name} formed, by each clock and definition`);
   const back = svg.append("g");
   let y = 2;
@@ -145,7 +150,7 @@ function drawClocks(root, name, { page, run, colour, store }, width) {
       const some = rows.filter((row) => row.clock === clock && isFirstRise(row));
       const first = some.find((row) => row.definition === wanted) ?? some[0];
       if (!first) continue;
-      const about = { run, unit: store.state.unit, axis, place: (/** @type {number|null} */ step) => axis.ofStep(step) ?? axis.left, ink: colour(role) };
+      const about = { run, unit: store.state.unit, axis, place: (/** @type {number|null} */ step) => Math.max(axis.left, Math.min(axis.right, axis.ofStep(step) ?? axis.left)), ink: colour(role) };
       svg.append("text").attr("class", "row").attr("x", 62).attr("y", y + 13).attr("text-anchor", "end").text(clock);
       drawInterval(svg, first, { ...about, y: y + 9 });
       y += 18;
@@ -219,6 +224,10 @@ function drawMatches(root, name, { page, run, colour, store }) {
   table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col").text((/** @type {string} */ text) => text);
   const body = table.append("tbody");
   const missing = [];
+  if (page.runs.length > 10) {
+    table.selectAll("tbody").classed("folded", true);
+    root.append("button").attr("type", "button").attr("class", "quiet").text(`All ${page.runs.length - 1} runs`).on("click", (/** @type {Event} */ event) => (body.classed("folded", false), /** @type {HTMLElement} */ (event.target).remove()));
+  }
   for (const other of page.runs) {
     if (other === run) continue;
     const found = matchesIn(page, run.name, name, other.name);

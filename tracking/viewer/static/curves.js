@@ -2,7 +2,7 @@
 // The numbers of a run over training: curves of one unit on one axis, with their error and their value at the step.
 
 import { d3 } from "./vendor/d3.js";
-import { lifted, toggled } from "./paper.js";
+import { toggled } from "./paper.js";
 import { pressable } from "./tip.js";
 import { short } from "./time.js";
 
@@ -17,7 +17,8 @@ const FAMILIES = 8;
 const BAND = 1;
 /** How the state calls the curves that are folded away, among the lanes that are unfolded. */
 export const MORE = "more curves";
-const SERIES = ["var(--ink)", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
+/** Lines that differ in grey and dashes: colours are for roles. */
+export const LINES = [["var(--ink)", ""], ["var(--muted)", "7 3"], ["var(--ink)", "1.5 3"], ["var(--faint)", ""], ["var(--ink)", "9 3 2 3"], ["var(--muted)", "2 2"], ["var(--faint)", "9 4"]];
 
 /**
  * Curves that share an axis, in the order of the data; the trainer's own numbers and what exceeds eight axes are folded.
@@ -62,22 +63,22 @@ export function drawFamily(svg, curves, axis, top, width) {
     group.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y(tick)).attr("y2", y(tick));
     group.append("text").attr("class", "tick").attr("x", axis.left - 8).attr("y", y(tick) + 3.5).attr("text-anchor", "end").text(short(tick));
   }
-  const drawing = group.append("g").attr("class", "nohit");
+  const drawing = group.append("g").attr("class", "nohit").attr("clip-path", axis.clip);
   const within = (/** @type {number} */ value) => Math.max(first - 4, Math.min(last + 4, y(value)));
   const readouts = curves.map((curve) => {
-    const colour = colourOf(curve, named);
+    const [colour, dashes] = lineOf(curve, named);
     const points = curve.places.map((place, i) => ({ x: axis.x(place), y: curve.values[i], e: 2 * (curve.errors[i] ?? 0) }));
     const there = (/** @type {any} */ p) => p.y !== null;
     const across = (/** @type {any} */ p) => p.x;
     const area = d3.area().defined(there).x(across).y0((/** @type {any} */ p) => within(p.y - p.e)).y1((/** @type {any} */ p) => within(p.y + p.e));
     drawing.append("path").attr("class", "errors").attr("d", area(points)).attr("fill", colour).attr("opacity", curve.minor ? 0.1 : 0.18);
     const line = d3.line().defined(there).x(across).y((/** @type {any} */ p) => y(p.y));
-    drawing.append("path").attr("d", line(points)).attr("class", `line${curve.minor ? " minor" : ""}`).attr("stroke", colour);
+    drawing.append("path").attr("d", line(points)).attr("class", `line${curve.minor ? " minor" : ""}`).attr("stroke", colour).attr("stroke-dasharray", dashes || null);
     const dot = drawing.append("circle").attr("r", curve.minor ? 2 : 3).attr("fill", colour);
     return (/** @type {number} */ place) => {
       const value = valueAt(curve, place);
       legend.say(curve, value);
-      dot.attr("visibility", value === null ? "hidden" : "visible").attr("cx", axis.x(place)).attr("cy", value === null ? 0 : y(value));
+      dot.attr("visibility", value === null || axis.x(place) < axis.left - 1 || axis.x(place) > axis.right + 1 ? "hidden" : "visible").attr("cx", axis.x(place)).attr("cy", value === null ? 0 : y(value));
     };
   });
   return { bottom: top + last, move: (/** @type {number} */ place) => readouts.forEach((readout) => readout(place)) };
@@ -89,11 +90,11 @@ const valueAt = (curve, place) => {
   return i < 0 ? null : curve.values[i];
 };
 
-/** A minor curve has the colour of the curve of the same task; others their own. @param {Curve} curve @param {Curve[]} named */
-function colourOf(curve, named) {
+/** A minor curve has the line of the curve of the same task, but thinner; others their own. @param {Curve} curve @param {Curve[]} named */
+export function lineOf(curve, named) {
   const task = curve.name.slice(0, curve.name.lastIndexOf("/"));
   const at = named.findIndex((one) => one === curve || (curve.minor && one.name.startsWith(`${task}/`)));
-  return lifted(SERIES[Math.max(0, at) % SERIES.length]);
+  return LINES[Math.max(0, at) % LINES.length];
 }
 
 /** From the lowest to the highest value with their errors; a band far wider than the values is cut. @param {Curve[]} curves @returns {[number, number]} */
@@ -116,16 +117,19 @@ function drawLegend(/** @type {any} */ group, /** @type {string} */ unit, /** @t
   /** @type {Map<Curve, any>} */
   const values = new Map();
   for (const curve of named) {
-    const text = group.append("text").attr("class", "legend").style("fill", `color-mix(in srgb, ${colourOf(curve, named)} 60%, var(--ink))`);
+    const text = group.append("text").attr("class", "legend");
+    const [colour, dashes] = lineOf(curve, named);
+    const sample = named.length > 1 ? 26 : 0;
     text.text(named.length === 1 && curve.label.length + unit.length > 60 ? "" : `${curve.label} 0.000`);
-    const wide = (text.node().getComputedTextLength?.() || 90) + 14;
+    const wide = (text.node().getComputedTextLength?.() || 90) + 14 + sample;
     if (x + wide > width && x > 0) [x, y] = [0, y + 15];
-    text.attr("x", x).attr("y", y);
+    text.attr("x", x + sample).attr("y", y);
+    if (sample) group.append("line").attr("class", "line").attr("x1", x).attr("x2", x + 20).attr("y1", y - 4).attr("y2", y - 4).attr("stroke", colour).attr("stroke-dasharray", dashes || null);
     values.set(curve, text);
     x += wide;
   }
   if (curves.length > named.length) {
-    const note = "dashed: corrupted";
+    const note = "thin: corrupted";
     if (x + 110 > width) [x, y] = [0, y + 15];
     group.append("text").attr("class", "tick").attr("x", x).attr("y", y).text(note);
   }

@@ -21,17 +21,20 @@
  * @typedef {{name: string, graph: {layers: number, heads: number, mlp: boolean, parallel: boolean},
  *   hyperparameters: Record<string, any>, settings: Record<string, any>, thresholds: Record<string, number>,
  *   confidence: number|null, sentences: string[],
- *   headlines: {faults: string[], story: string, roles: string[][], events: string[], misses: string[][], more: string[]}, made: string, steps: number[],
+ *   headlines: {faults: string[], story: string, roles: string[][], events: string[], misses: Miss[], more: string[]}, made: string, steps: number[],
  *   tokens: number[]|null, scale: {step: Scale, tokens: Scale|null}, stages: [string, number, number][], parent: string|null, failed: [number, string, string][],
  *   curves: Curve[], lanes: Lane[], events: Record<string, any[]>, formation: Record<string, any[]>,
+ *   patterns: {words: string[][], heads: number, at: (string[][]|null)[]}|null,
  *   scores: Scores[], circuits: Record<string, Circuits>, lineage: Lineage}} Run
  * @typedef {{families: {label: string, support: number, members: Record<string, string>}[],
  *   between: {runs: [string, string], pairs: [string, string, number, number, number][]}[],
  *   remarks: string[], all: boolean}} Counterparts
  * @typedef {{title: string, tool_version: string, schema_version: number, colours: Record<string, string>,
  *   columns: Record<string, string[]>, clocks: Record<string, string>, events: Record<string, string>,
- *   roles: Record<string, string>,
+ *   roles: Record<string, string>, across: {story: string, confidence: number|null,
+ *   effects: {what: string, role: string, factor: string, verdict: string, runs: number}[]},
  *   differing: string[], counterparts: Counterparts, influences: Influence[], runs: Run[]}} Page
+ * @typedef {{role: string, component: string, step: number, value: number, bar: number}} Miss
  * @typedef {{component: string, similarity: number, confidence: number, chance: number}} Match
  */
 

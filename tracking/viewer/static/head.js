@@ -19,9 +19,11 @@ const FOLDED = 8;
  * @param {Run} run
  * @param {Part} part
  * @param {(role: string) => string} colour
+ * @param {(component: string, step: number) => void} go
  */
-export function drawHead(page, run, part, colour) {
+export function drawHead(page, run, part, colour, go) {
   part("h1").textContent = page.title;
+  const named = run.name === page.title ? "" : `${run.name} · `;
   const { layers, heads, mlp } = run.graph;
   const tokens = run.tokens ? `, ${short(run.tokens[run.tokens.length - 1])} tokens` : "";
   // Imported scores of heads do not say whether there are MLPs as well.
@@ -29,8 +31,8 @@ export function drawHead(page, run, part, colour) {
   const plural = (/** @type {number} */ number, /** @type {string} */ word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
   const [first, last] = [run.steps[0], run.steps[run.steps.length - 1]].map((step) => step.toLocaleString("en"));
   const span = run.steps.length === 1 ? `step ${first}` : `steps ${first} to ${last}`;
-  part(".about").textContent = `${run.name} · ${plural(layers, "layer")} × ${plural(heads, "head")}${kind} · ${plural(run.steps.length, "checkpoint")}, ${span}${tokens}`;
-  drawFindings(page, run, part, colour);
+  part(".about").textContent = `${named}${plural(layers, "layer")} × ${plural(heads, "head")}${kind} · ${plural(run.steps.length, "checkpoint")}, ${span}${tokens}`;
+  drawFindings(page, run, part, colour, go);
   drawMade(run, part);
   const settings = d3.select(part(".settings")).html("").append("dl");
   for (const [name, value] of Object.entries({ ...run.hyperparameters, ...run.settings })) {
@@ -41,14 +43,33 @@ export function drawHead(page, run, part, colour) {
   part(".version").textContent = `Circuit Formation Tracker ${page.tool_version}, schema ${page.schema_version}. This page holds its data and asks nothing of the network.`;
 }
 
-/** The headlines; unfolded, every sentence as well. @param {Page} page @param {Run} run @param {Part} part @param {(role: string) => string} colour */
-function drawFindings(page, run, part, colour) {
+/** Who came nearest to roles that never formed: a click goes there. @param {any} item @param {import("./data.js").Miss[]} misses @param {(role: string) => string} colour @param {(component: string, step: number) => void} go */
+function drawMisses(item, misses, colour, go) {
+  item.append("span").text("Never formed; who came nearest:");
+  for (const { role, component, step, value, bar } of misses) {
+    const line = item.append("div").attr("class", "meta");
+    line.append("b").attr("class", "role").style("--role", colour(role)).text(role);
+    line.append("button").attr("type", "button").attr("class", "quiet").text(component).on("click", () => go(component, step));
+    line.append("span").text(`${short(value)} of the ${short(bar)} needed, at step ${step.toLocaleString("en")}`);
+  }
+}
+
+/**
+ * The headlines; unfolded, every sentence as well.
+ * @param {Page} page
+ * @param {Run} run
+ * @param {Part} part
+ * @param {(role: string) => string} colour
+ * @param {(component: string, step: number) => void} go
+ */
+function drawFindings(page, run, part, colour, go) {
   const roles = [...new Set(run.lanes.map((lane) => lane.role))].sort((a, b) => b.length - a.length);
   const { faults, story, roles: lines, events, misses, more } = run.headlines;
   part(".findings h2").textContent = page.runs.length > 1 ? `What was found in ${run.name}` : "What was found";
-  const several = page.runs.length > 1 ? `${run.name}: ` : "";
-  write(d3.select(part(".story")).html(""), `${several}${story}`, roles, colour);
+  const every = [...new Set(page.runs.flatMap((one) => one.lanes.map((lane) => lane.role)))].sort((a, b) => b.length - a.length);
+  write(d3.select(part(".story")).html(""), page.across.story || story, every, colour);
   const list = d3.select(part(".findings ol")).html("");
+  if (page.across.story) write(list.append("li"), story, roles, colour);
   if (run.parent) list.append("li").attr("class", "meta").text(`This run is ${run.parent}.`);
   for (const fault of faults) list.append("li").attr("class", "fault").text(fault);
   for (const [lifeline, when, who] of lines) {
@@ -59,7 +80,7 @@ function drawFindings(page, run, part, colour) {
     item.append("div").text(`${when}: ${who}`);
   }
   for (const event of events) write(list.append("li").attr("class", "event"), `${event}.`, roles, colour);
-  if (misses.length) list.append("li").attr("class", "meta").text(`Never formed. ${misses.map(([, text]) => text).join("; ")}.`);
+  if (misses.length) drawMisses(list.append("li").attr("class", "misses"), misses, colour, go);
   for (const text of more) list.append("li").attr("class", "meta").text(text);
   for (const [step, task, reason] of run.failed.slice(0, 20)) list.append("li").attr("class", "meta").text(`Step ${step} could not be measured on ${task}: ${reason}`);
   if (run.failed.length > 20) list.append("li").attr("class", "meta").text(`${run.failed.length - 20} more could not be measured.`);

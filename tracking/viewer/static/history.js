@@ -3,10 +3,12 @@
 
 import { d3 } from "./vendor/d3.js";
 import { drawFamily, drawMore, families, MORE } from "./curves.js";
+import { namedBy } from "./data.js";
 import { drawLane } from "./lanes.js";
-import { innerWidthOf } from "./paper.js";
+import { clipped, innerWidthOf } from "./paper.js";
 import { saveButtons } from "./save.js";
-import { markStages, short, timeAxis } from "./time.js";
+import { framed, markStages, short, timeAxis } from "./time.js";
+import { spanOf, wheelZooms } from "./zoom.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./state.js").Store} Store */
@@ -24,13 +26,14 @@ export function drawHistory(element, context) {
   const { run, store } = context;
   const width = innerWidthOf(element);
   const gutter = width < 560 ? 66 : 84;
-  const axis = timeAxis(run, store.state.unit, store.state.scale, gutter, width - 18);
   const root = d3.select(element).html("");
   const head = root.append("div").attr("class", "panel-head");
-  head.append("h2").text("Over training");
+  const title = head.append("h2").text("Over training");
+  if (context.page.runs.length > 1) title.append("span").attr("class", "meta").text(` ${clipped(namedBy(context.page, run), 60)}`);
   saveButtons(head, () => element.querySelector("svg.history"), () => `${run.name}-over-training`);
   const svg = root.append("svg").attr("width", width).attr("class", "history");
   svg.attr("role", "group").attr("aria-label", "Curves and lifelines over training");
+  const axis = framed(svg, timeAxis(run, store.state.unit, store.state.scale, gutter, width - 18, spanOf(store.state, run)), store.state.view ? 1 : 10);
   const back = svg.append("g");
   const ground = svg.append("rect").attr("class", "ground").attr("x", gutter - 6).attr("width", width - gutter + 6);
   let y = axis.stages.length ? 18 : 4;
@@ -68,10 +71,17 @@ export function drawHistory(element, context) {
   const ghost = svg.append("line").attr("class", "ghost").attr("y1", 0).attr("y2", bottom).attr("visibility", "hidden");
   const cursor = svg.append("line").attr("class", "cursor").attr("y1", 0).attr("y2", bottom);
   scrub(svg.node(), ground.node(), ghost, axis, store, run);
+  wheelZooms(svg.node(), axis, store, run);
   return (place) => {
-    cursor.attr("x1", axis.x(place)).attr("x2", axis.x(place));
+    moveCursor(cursor, axis, place);
     for (const move of moving) move(place);
   };
+}
+
+/** Put the cursor at a checkpoint; out of sight where that is not drawn. @param {any} cursor @param {TimeAxis} axis @param {number} place */
+export function moveCursor(cursor, axis, place) {
+  const at = axis.x(place);
+  cursor.attr("x1", at).attr("x2", at).attr("visibility", at < axis.left - 1 || at > axis.right + 1 ? "hidden" : null);
 }
 
 /** @param {any} group @param {TimeAxis} axis */

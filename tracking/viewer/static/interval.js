@@ -52,23 +52,23 @@ export function wordsOf(row, run, unit) {
  * Draw one: pale between the checkpoints, dark the interval of the date, a tick at it, dots at two and four thirds of its bar.
  * @param {any} group
  * @param {Formation|undefined} row
- * @param {{run: Run, unit: string, axis: TimeAxis, place: Place, y: number, ink: string, thin?: boolean}} about
+ * @param {{run: Run, unit: string, axis: TimeAxis, place: Place, y: number, ink: string, thin?: boolean, title?: string}} about
  */
-export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin = false }) {
+export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin = false, title = "" }) {
   const mark = group.append("g").attr("class", "interval");
   const [wide, narrow, tick] = thin ? [3, 1.4, 6] : [10, 3, 13];
   const say = (/** @type {number} */ x, /** @type {string} */ anchor, /** @type {string} */ text) =>
     thin ? undefined : mark.append("text").attr("class", "tick").attr("x", x).attr("y", y + 3.5).attr("text-anchor", anchor).text(text);
   if (!row) {
     say(axis.right, "end", "not dated");
-    return;
+    return mark;
   }
-  tell(mark, wordsOf(row, run, unit));
+  tell(mark, `${title ? `${title}\n` : ""}${wordsOf(row, run, unit)}`);
   if (row.censored === "right" || row.interval_after === null) {
     const end = place(run.steps[run.steps.length - 1]);
     mark.append("path").attr("d", `M${end - 5},${y - 4}l6,4l-6,4z`).attr("fill", "none").attr("stroke", ink);
     say(end - 12, "end", notDated(row));
-    return;
+    return mark;
   }
   const open = row.censored === "left" || row.interval_before === null;
   const right = place(row.interval_after);
@@ -91,7 +91,9 @@ export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin 
     }
   }
   const text = boundsOf(row, run, unit);
-  const late = last + 8 + text.length * 5.8 > axis.right + 10 && first - axis.left > text.length * 5.8;
-  if (late) say(first - 7, "end", text);
-  else say(last + 7, "start", text);
+  const size = text.length * 6.1;
+  if (last + 7 + size <= axis.right + 12) say(last + 7, "start", text);
+  else if (first - axis.left > size + 8) say(first - 7, "end", text);
+  else say(axis.right + 10, "end", text)?.classed("over", true);
+  return mark;
 }

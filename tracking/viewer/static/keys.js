@@ -2,6 +2,7 @@
 // What do the play button and the keys do?
 
 import { rowsOf } from "./data.js";
+import { zoomByKey } from "./zoom.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./state.js").Store} Store */
@@ -49,7 +50,7 @@ export function player(store, runOf, button) {
  */
 export function press(event, store, run, play, filter) {
   const target = /** @type {HTMLElement} */ (event.target);
-  if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) {
+  if (event.ctrlKey || event.metaKey || event.altKey || target.matches("select, textarea, input:not([type=range]):not([type=checkbox])")) {
     if (event.key === "Escape") target.blur();
     return;
   }
@@ -68,6 +69,7 @@ export function press(event, store, run, play, filter) {
     l: () => store.set({ scale: SCALES[(SCALES.indexOf(state.scale) + 1) % SCALES.length] }),
     d: () => store.set({ theme: dark(state.theme) ? "light" : "dark" }),
     "/": () => filter.focus(),
+    ...Object.fromEntries(["+", "=", "-", "0", "[", "]"].map((key) => [key, () => zoomByKey(store, run, key)])),
   };
   if (event.key === " " && !/^(BUTTON|SUMMARY)$/.test(target.tagName)) does[" "] = play;
   if (!does[event.key]) return;

@@ -72,7 +72,7 @@ export function drawLane(svg, back, lane, axis, top, context) {
     y += TRACK;
   }
   drawEvents(group, run, lane, rows, axis, ink, page.events);
-  if (formed) drawBand(back, formed, axis, first - 2, Math.max(y + 2, first + 10), ink);
+  if (formed) drawBand(back, run, formed, axis, first - 2, Math.max(y + 2, first + 10), ink);
   const names = new Set(lane.tracks.map((track) => track.component));
   const said = formedIn(formed, run, store.state.unit);
   const move = (/** @type {number} */ place) => {
@@ -90,7 +90,7 @@ function drawCrowd(/** @type {any} */ group, /** @type {Lane} */ lane, /** @type
   const most = Math.max(...counts);
   const y = d3.scaleLinear().domain([0, most]).range([top + 24, top + 2]);
   const area = d3.area().x((/** @type {number} */ _, /** @type {number} */ i) => axis.x(i)).y0(top + 24).y1((/** @type {number} */ n) => y(n));
-  tell(group.append("path").attr("class", "crowd").attr("d", area(counts)), `how many components carry ${lane.lifeline}: at most ${most}`);
+  tell(group.append("path").attr("class", "crowd").attr("clip-path", axis.clip).attr("d", area(counts)), `how many components carry ${lane.lifeline}: at most ${most}`);
   const button = group.append("text").attr("class", "more").attr("x", 0).attr("y", top + 15).attr("tabindex", 0);
   button.text(open ? "show fewer" : `show all ${lane.tracks.length}`);
   button.attr("aria-label", `${open ? "Show fewer" : `Show all ${lane.tracks.length}`} components of ${lane.lifeline}`);
@@ -114,11 +114,12 @@ function drawTrack(group, lane, track, axis, top, ink, { page, run, store }) {
   const family = familyOf(page, run.name, track.component);
   if (family) row.append("text").attr("class", "letter").attr("x", 2).attr("y", top + 10).text(family.label.split(" ").pop());
   const peak = peakOf(track);
+  const bars = row.append("g").attr("clip-path", axis.clip);
   track.places.forEach((place, i) => {
     const on = track.places[i + 1] === place + 1;
     const start = axis.x(place);
     const stop = on ? axis.x(place + 1) : start;
-    row
+    bars
       .append("rect")
       .attr("class", "carried")
       .attr("x", on ? start : start - 1.5)
@@ -144,7 +145,7 @@ function drawTrack(group, lane, track, axis, top, ink, { page, run, store }) {
  * @param {Record<string, string>} words
  */
 function drawEvents(group, run, lane, rows, axis, ink, words) {
-  const layer = group.append("g").attr("class", "events");
+  const layer = group.append("g").attr("class", "events").attr("clip-path", axis.clip);
   for (const event of rowsOf(run.events)) {
     if (event.lifeline !== lane.lifeline) continue;
     const [x0, x1] = [Number(axis.ofStep(event.step_before)), Number(axis.ofStep(event.step_after))];
@@ -159,6 +160,9 @@ function drawEvents(group, run, lane, rows, axis, ink, words) {
     if (event.event === "birth" || event.event === "death") {
       for (const name of event.event === "birth" ? after : before) {
         mark.append("line").attr("class", "dots").attr("x1", x0).attr("x2", x1).attr("y1", at(name)).attr("y2", at(name)).attr("stroke", ink);
+        // It rises out of its own past before it reaches the height at which its role is drawn.
+        const reaches = Math.max(x1, axis.x(lane.tracks.find((track) => track.component === name)?.places.find((place) => axis.x(place) >= x0) ?? 0));
+        if (event.event === "birth") mark.append("line").attr("class", "dots").attr("x1", x1).attr("x2", reaches).attr("y1", at(name)).attr("y2", at(name)).attr("stroke", ink);
         if (event.event === "birth") mark.append("circle").attr("class", "birth").attr("cx", x1).attr("cy", at(name)).attr("r", 3.4).attr("stroke", ink);
         else mark.append("path").attr("class", "death").attr("d", `M${x1 - 3},${at(name) - 3}l6,6m0,-6l-6,6`).attr("stroke", ink);
       }
@@ -175,20 +179,21 @@ function drawEvents(group, run, lane, rows, axis, ink, words) {
 
 /**
  * @param {any} back
+ * @param {Run} run
  * @param {Formation} row
  * @param {TimeAxis} axis
  * @param {number} top
  * @param {number} bottom
  * @param {string} ink
  */
-function drawBand(back, row, axis, top, bottom, ink) {
+function drawBand(back, run, row, axis, top, bottom, ink) {
   if (row.censored === "right" || row.interval_after === null) return;
   const right = Number(axis.ofStep(row.interval_after));
-  const left = row.censored === "left" || row.interval_before === null ? axis.left - 6 : Number(axis.ofStep(row.interval_before));
-  back.append("rect").attr("class", "band").attr("x", left).attr("width", Math.max(2, right - left)).attr("y", top).attr("height", bottom - top).attr("fill", ink);
+  const left = row.censored === "left" || row.interval_before === null ? Number(axis.ofStep(run.steps[0])) - 6 : Number(axis.ofStep(row.interval_before));
+  back.append("rect").attr("class", "band").attr("clip-path", axis.clip).attr("x", left).attr("width", Math.max(2, right - left)).attr("y", top).attr("height", bottom - top).attr("fill", ink);
   if (row.censored === "left") {
     const y = (top + bottom) / 2;
-    back.append("path").attr("class", "open").attr("d", `M${axis.left - 2},${y - 5}l-7,5l7,5z`).attr("fill", ink);
+    back.append("path").attr("class", "open").attr("clip-path", axis.clip).attr("d", `M${Number(axis.ofStep(run.steps[0])) - 2},${y - 5}l-7,5l7,5z`).attr("fill", ink);
   }
 }
 

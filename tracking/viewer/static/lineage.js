@@ -5,7 +5,8 @@ import { d3 } from "./vendor/d3.js";
 import { innerWidthOf } from "./paper.js";
 import { saveButtons } from "./save.js";
 import { pressable, tell } from "./tip.js";
-import { markStages, short, timeAxis } from "./time.js";
+import { framed, markStages, short, timeAxis } from "./time.js";
+import { spanOf, wheelZooms } from "./zoom.js";
 
 /** @typedef {import("./data.js").Run} Run */
 /** @typedef {import("./history.js").Context} Context */
@@ -42,9 +43,11 @@ export function drawLineage(element, context) {
   head.append("h2").text("Lineage");
   saveButtons(head, () => element.querySelector("svg.lineage"), () => `${run.name}-lineage`);
   const width = innerWidthOf(element);
-  const axis = timeAxis(run, store.state.unit, store.state.scale, 84, width - 18);
   const svg = root.append("svg").attr("class", "lineage").attr("width", width).attr("height", ROW * shown.length + 24);
   svg.attr("role", "group").attr("aria-label", "Which component carried a function after which");
+  const axis = framed(svg, timeAxis(run, store.state.unit, store.state.scale, 84, width - 18, spanOf(store.state, run)), 1);
+  const inside = svg.append("g").attr("clip-path", axis.clip);
+  wheelZooms(svg.node(), axis, store, run);
   const y = (/** @type {number} */ node) => ROW * shown.indexOf(nodes[node][0]) + ROW / 2;
   markStages(svg, axis, 0, ROW * shown.length);
   for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", ROW * shown.length + 16).attr("text-anchor", "middle").text(tick.label);
@@ -55,13 +58,13 @@ export function drawLineage(element, context) {
   nodes.forEach(([name, first, last, role], i) => {
     if (!shown.includes(name)) return;
     const [left, right] = [Number(axis.ofStep(first)), Number(axis.ofStep(last))];
-    const bar = svg.append("rect").attr("class", "life").attr("x", left).attr("width", Math.max(3, right - left)).attr("y", y(i) - 4).attr("height", 8).attr("fill", colour(role));
+    const bar = inside.append("rect").attr("class", "life").attr("x", left).attr("width", Math.max(3, right - left)).attr("y", y(i) - 4).attr("height", 8).attr("fill", colour(role));
     tell(bar, `${name}${role ? `, ${role}` : ""}: steps ${first.toLocaleString("en")} to ${last.toLocaleString("en")}`);
   });
   for (const [from, to, event, before, after, confidence] of edges) {
     if (from === to || !shown.includes(nodes[from][0]) || !shown.includes(nodes[to][0])) continue;
     const [x0, x1] = [Number(axis.ofStep(before)), Number(axis.ofStep(after))];
-    const mark = svg.append("g").attr("class", "link").attr("opacity", (confidence ?? 1) < 0.5 ? 0.4 : 1);
+    const mark = inside.append("g").attr("class", "link").attr("opacity", (confidence ?? 1) < 0.5 ? 0.4 : 1);
     mark.append("path").attr("class", "handoff").attr("d", `M${x0},${y(from)}C${x0 + 10},${y(from)} ${x1 - 10},${y(to)} ${x1},${y(to)}`);
     mark.append("path").attr("class", "arrow").attr("d", `M${x1 + 1},${y(to)}l-6,-3.2v6.4z`);
     tell(mark, `${event}: ${nodes[from][0]} ${page.events[event] ?? "to"} ${nodes[to][0]}\nbetween steps ${before.toLocaleString("en")} and ${after.toLocaleString("en")}, confidence ${short(confidence)}`);

@@ -5,19 +5,22 @@ import { d3 } from "./vendor/d3.js";
 import { drawCircuit, drawCircuitKey, LIMITS } from "./circuit.js";
 import { choose, drawComparison } from "./compare.js";
 import { drawComponent } from "./component.js";
-import { TABLES } from "./data.js";
+import { namedBy, TABLES } from "./data.js";
 import { drawHead } from "./head.js";
 import { drawHistory } from "./history.js";
 import { drawInfluence } from "./influence.js";
+import { drawNotes } from "./notes.js";
+import { drawOverlay } from "./overlay.js";
 import { saveButtons } from "./save.js";
 import { dark, player, press, SCALES } from "./keys.js";
 import { markTracks } from "./lanes.js";
 import { drawLineage } from "./lineage.js";
-import { lifted } from "./paper.js";
+import { clipped, lifted } from "./paper.js";
 import { fromFragment, makeStore, toFragment } from "./state.js";
 import { drawTable } from "./table.js";
 import { showTips, tell } from "./tip.js";
-import { short, stageClock } from "./time.js";
+import { kindOf, short, stageClock } from "./time.js";
+import { drawOverview, spanOf, zoomByKey } from "./zoom.js";
 
 /** @typedef {import("./data.js").Page} Page */
 /** @typedef {import("./data.js").Run} Run */
@@ -28,11 +31,13 @@ import { short, stageClock } from "./time.js";
 const SKELETON = `
 <header class="top"><div><h1></h1><p class="about meta"></p></div>
   <div class="head-buttons"><button type="button" class="quiet help" aria-expanded="false">How to read this</button>
+  <button type="button" class="quiet note-button" aria-expanded="false">Notes</button>
   <button type="button" class="quiet theme">Light or dark</button></div></header>
 <section class="guide" hidden aria-label="How to read this"><dl></dl>
 <p class="keys"><kbd>←</kbd> <kbd>→</kbd> step, with <kbd>Shift</kbd> to the next event · <kbd>Home</kbd> <kbd>End</kbd> ·
   <kbd>Space</kbd> play · <kbd>↑</kbd> <kbd>↓</kbd> component · <kbd>Esc</kbd> none · <kbd>u</kbd> steps or tokens ·
-  <kbd>l</kbd> axis · <kbd>/</kbd> filter · <kbd>d</kbd> dark. The address holds the view: copy it to share what you see.</p></section>
+  <kbd>l</kbd> axis · <kbd>+</kbd> <kbd>-</kbd> zoom, also the wheel with <kbd>Ctrl</kbd>; <kbd>[</kbd> <kbd>]</kbd> move; <kbd>0</kbd> the whole run · <kbd>/</kbd> filter · <kbd>d</kbd> dark. The address holds the view: copy it to share what you see.</p></section>
+<section class="notes" hidden aria-label="Notes"></section>
 <p class="story"></p>
 <div class="summary"><section class="findings folded" aria-label="Findings"><h2></h2><ol></ol><div class="rest"></div><button type="button" class="quiet unfold"></button></section>
 <section class="comparison" aria-label="Formation"></section></div>
@@ -40,8 +45,10 @@ const SKELETON = `
   <button type="button" class="play" aria-label="Play">▶</button>
   <input type="range" class="scrub" min="0" step="1" aria-label="Training step">
   <output class="now"></output>
-  <span class="choices"></span></div>
-<div class="columns"><section class="over-time" aria-label="Over training"></section>
+  <span class="choices"></span>
+  <div class="part"><div class="whole-run"></div><span class="zooms" role="group" aria-label="Part of the run"></span></div></div>
+<div class="columns"><div class="main"><section class="over-time" aria-label="Over training"></section>
+  <section class="overlay" aria-label="Over one another"></section></div>
   <div class="side"><section class="graph" aria-label="Circuit"><div class="panel-head"><h2>Circuit</h2><span class="choices"></span></div>
   <div class="drawing"></div><p class="caption"></p><p class="key"></p></section>
   <section class="component" aria-label="Component"></section></div></div>
@@ -61,10 +68,10 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
   root.innerHTML = SKELETON;
   const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (root.querySelector(name));
   const initial = initialState(page);
-  const store = makeStore(checked(page, address ? fromFragment(location.hash, initial) : initial));
+  const store = makeStore(checked(page, address ? fromFragment(location.hash || document.documentElement.dataset.view || "", initial) : initial));
   const runOf = () => page.runs.find((run) => run.name === store.state.run) ?? page.runs[0];
   const colour = (/** @type {string} */ role) => lifted(page.colours[role] ?? "#7F7F7F");
-  let move = { history: noop, circuit: noop, component: noop };
+  let move = { history: noop, overlay: noop, circuit: noop, component: noop, overview: noop };
   /** @type {() => void} */
   let fillTable = () => {};
 
@@ -80,23 +87,30 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
   };
   const draw = (/** @type {Set<string>} */ what) => {
     const any = (/** @type {string[]} */ ...names) => names.some((name) => what.has(name));
-    const axis = any("run", "unit", "scale", "size");
+    const axis = any("run", "unit", "scale", "size", "view");
     if (any("run")) {
-      drawHead(page, runOf(), part, colour);
+      part(".graph h2").textContent = page.runs.length > 1 ? `Circuit of ${clipped(namedBy(page, runOf()), 40)}` : "Circuit";
+      drawHead(page, runOf(), part, colour, (component, at) => store.set({ component, step: runOf().steps.indexOf(at) }));
       drawCircuitKey(part(".key"), context());
       part(".scrub").setAttribute("max", String(runOf().steps.length - 1));
     }
-    if (any("run", "unit", "scale")) drawChoices(part(".bar .choices"), page, runOf(), store);
+    if (any("run", "unit", "scale", "view")) drawChoices(part(".bar .choices"), page, runOf(), store);
+    if (axis) drawZooms(part(".zooms"), runOf(), store);
+    if (axis) move.overview = drawOverview(part(".whole-run"), context());
     if (any("run", "task", "edges")) drawCircuitChoices(part(".graph .choices"), runOf(), store);
-    if (axis || any("definition", "clock", "span")) drawComparison(part(".comparison"), context());
+    if (axis || any("definition", "clock", "span", "each")) drawComparison(part(".comparison"), context());
     if (axis || any("open", "definition")) move.history = drawHistory(part(".over-time"), context());
     if (axis) drawLineage(part("section.lineage"), context());
     if (any("task", "size")) drawInfluence(part("section.influences"), page);
     if (any("run", "task", "size")) move.circuit = drawCircuit(part(".drawing"), part(".caption"), context());
     if (axis || any("component", "definition")) move.component = drawComponent(part(".component"), context());
+    if (axis || any("what", "heads", "runs")) move.overlay = drawOverlay(part(".overlay"), context());
     if (any("run")) fillTable = drawTable(part(".table"), context());
     else if (any("table", "filter", "here") || (store.state.here && any("step", "component"))) fillTable();
+    if (any("run", "notes")) drawNotes(part(".notes"), runOf(), store, (note) => store.set(checked(page, { ...store.state, ...note, text: undefined })), address);
     if (any("theme")) for (const one of address ? [root, document.documentElement] : [root]) one.dataset.theme = store.state.theme;
+    // A drawing that is wider than its place, as on paper, is made smaller.
+    for (const svg of root.querySelectorAll("svg[width][height]:not([viewBox])")) svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
     markTracks(part(".over-time"), store.state.component);
     step();
   };
@@ -106,11 +120,15 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
   part(".scrub").addEventListener("input", (event) => store.set({ step: Number(/** @type {HTMLInputElement} */ (event.target).value) }));
   part(".theme").addEventListener("click", () => store.set({ theme: dark(store.state.theme) ? "light" : "dark" }));
   part(".play").addEventListener("click", play);
-  part(".help").addEventListener("click", () => {
-    const guide = part(".guide");
-    guide.hidden = !guide.hidden;
-    part(".help").setAttribute("aria-expanded", String(!guide.hidden));
-  });
+  const unfolds = (/** @type {string} */ button, /** @type {string} */ section) =>
+    part(button).addEventListener("click", () => {
+      part(section).hidden = !part(section).hidden;
+      part(button).setAttribute("aria-expanded", String(!part(section).hidden));
+    });
+  unfolds(".help", ".guide");
+  unfolds(".note-button", ".notes");
+  part(".notes").hidden = !store.state.notes;
+  part(".note-button").setAttribute("aria-expanded", String(!part(".notes").hidden));
   store.listen((state, what) => {
     const fit = fitted(page, state);
     if (fit.step !== state.step || fit.task !== state.task) return store.set({ step: fit.step, task: fit.task }), draw(what);
@@ -144,7 +162,7 @@ function initialState(page) {
   const tasks = Object.keys(run.circuits);
   return {
     run: run.name, step: run.steps[run.steps.length - 1], task: tasks[0] ?? "", component: "", unit: "step", scale: "auto",
-    definition: "", clock: "", edges: "100", table: "formation", filter: "", here: false, theme: "", open: "", span: "",
+    definition: "", clock: "", edges: "100", table: "formation", filter: "", here: false, theme: "", open: "", span: "", view: "", what: "", heads: "", runs: "", each: "", notes: "",
   };
 }
 
@@ -175,15 +193,24 @@ function drawChoices(element, page, run, store) {
       tell(button, note).attr("aria-pressed", String(store.state[key] === value)).on("click", () => store.set({ [key]: value }));
     }
   };
-  choose(root, "run", "Run", page.runs.map((one) => [one.name, one.name]), store.state.run, store);
+  choose(root, "run", "Run", page.runs.map((one) => [one.name, page.runs.length > 1 ? namedBy(page, one) : one.name]), store.state.run, store);
   if (run.tokens) toggle("unit", [["step", "steps", "time in training steps"], ["tokens", "tokens", "time in tokens seen"]], "Unit of time");
-  toggle("scale", SCALES.map((name) => [name, name === "auto" ? `auto: ${automatic(run, store.state.unit)}` : name, AXES[name]]), "Axis");
+  toggle("scale", SCALES.map((name) => [name, name === "auto" ? `auto: ${automatic(run, store.state)}` : name, AXES[name]]), "Axis");
 }
 
-/** Which scale `auto` chose. @param {Run} run @param {string} unit */
-function automatic(run, unit) {
-  const kind = ((unit === "tokens" && run.scale.tokens) || run.scale.step).automatic;
+/** Which scale `auto` chose. @param {Run} run @param {State} state */
+function automatic(run, state) {
+  const kind = kindOf(run, state.unit, "auto", spanOf(state, run));
   return kind.startsWith("log") ? "log" : kind;
+}
+
+/** Buttons for the part of the run that is drawn. @param {HTMLElement} element @param {Run} run @param {Store} store */
+function drawZooms(element, run, store) {
+  const root = d3.select(element).html("");
+  for (const [key, text, name] of [["-", "−", "Zoom out"], ["+", "+", "Zoom in on the step"], ["0", "Whole run", "Draw the whole run"]]) {
+    const button = root.append("button").attr("type", "button").attr("class", "quiet").attr("data-zoom", key).text(text).on("click", () => zoomByKey(store, run, key));
+    tell(button, `${name}, in every chart (key ${key})`).attr("aria-label", name).attr("disabled", key === "+" || store.state.view ? null : "");
+  }
 }
 
 /** Whose circuit is drawn, and how many of its edges. @param {HTMLElement} element @param {Run} run @param {Store} store */

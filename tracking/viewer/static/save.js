@@ -67,8 +67,9 @@ export async function saveDrawing(svg, name, kind) {
  * @param {any} root where they stand
  * @param {() => SVGSVGElement|null} drawing
  * @param {() => string} name
+ * @param {(() => [string[], any[][]])|null} table what is drawn, as columns and rows
  */
-export function saveButtons(root, drawing, name) {
+export function saveButtons(root, drawing, name, table = null) {
   const group = root.append("span").attr("class", "saves").attr("role", "group").attr("aria-label", "Save this drawing");
   for (const kind of /** @type {const} */ (["svg", "png"])) {
     const save = () => {
@@ -77,6 +78,7 @@ export function saveButtons(root, drawing, name) {
     };
     group.append("button").attr("type", "button").attr("class", `quiet save-${kind}`).attr("aria-label", `Save as ${kind.toUpperCase()}`).text(kind.toUpperCase()).on("click", save);
   }
+  if (table) group.append("button").attr("type", "button").attr("class", "quiet save-csv").attr("aria-label", "Save as CSV").text("CSV").on("click", () => download(`${name()}.csv`, "text/csv", commaSeparated(...table())));
 }
 
 /** Whether the text could be copied. @param {string} text */

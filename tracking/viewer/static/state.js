@@ -4,7 +4,8 @@
 /**
  * @typedef {{run: string, step: number, task: string, component: string, unit: "step"|"tokens",
  *   scale: "auto"|"log"|"linear"|"even", definition: string, clock: string, edges: string, table: string, filter: string,
- *   here: boolean, theme: string, open: string, span: string} & Record<string, any>} State
+ *   here: boolean, theme: string, open: string, span: string, view: string, what: string,
+ *   heads: string, runs: string, each: string, notes: string} & Record<string, any>} State
  */
 
 /** @typedef {(state: State, changed: Set<string>) => void} Listener */

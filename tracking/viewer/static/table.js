@@ -7,7 +7,11 @@ import { commaSeparated, download, tabSeparated, toClipboard } from "./save.js";
 
 /** @typedef {import("./history.js").Context} Context */
 
-const PAGE = 100;
+const PAGE = 15;
+const MORE_ROWS = 100;
+
+/** What is read first in a wide table; the rest is a click away, and in what is saved or copied. */
+const FIRST = { formation: ["lifeline", "component", "clock", "definition", "state", "midpoint", "low", "high", "interval_before", "interval_after", "p_value", "stage"] };
 
 /**
  * Rows that hold every word of the filter, and belong to the step and component that are asked for.
@@ -40,7 +44,10 @@ export function drawTable(element, context) {
   filter.on("input", () => store.set({ filter: filter.property("value") }));
   const here = bar.append("label");
   const box = here.append("input").attr("type", "checkbox").on("change", () => store.set({ here: box.property("checked") }));
-  here.append("span").text(" this step and component only");
+  here.append("span").text(" this step and component");
+  const wide = bar.append("label");
+  const wider = wide.append("input").attr("type", "checkbox").attr("class", "wide").on("change", () => fill());
+  wide.append("span").text(" all columns");
   const copy = bar.append("button").attr("type", "button").attr("class", "copy");
   const save = bar.append("button").attr("type", "button").attr("class", "save").text("Save CSV");
   const holder = root.append("div").attr("class", "scroll table-holder").attr("tabindex", 0).attr("role", "region").attr("aria-label", "Numbers");
@@ -63,24 +70,28 @@ export function drawTable(element, context) {
   };
   const fill = () => {
     const { columns } = known.table;
+    const first = FIRST[/** @type {keyof typeof FIRST} */ (known.name)];
+    wide.attr("hidden", first ? null : "");
+    const shown = columns.map((_, i) => i).filter((i) => !first || wider.property("checked") || first.includes(columns[i]));
+    holder.classed("many", limit > PAGE);
     const table = holder.html("").append("table");
     const numeric = columns.map((_, i) => rows.some((row) => typeof row[i] === "number"));
-    const heads = table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col");
+    const heads = table.append("thead").append("tr").selectAll("th").data(shown.map((i) => columns[i])).join("th").attr("scope", "col");
     heads.attr("aria-sort", (/** @type {string} */ name) => (name !== order.column ? null : order.down ? "descending" : "ascending"));
-    heads.attr("class", (/** @type {string} */ _, /** @type {number} */ i) => (numeric[i] ? "number" : null));
+    heads.attr("class", (/** @type {string} */ _, /** @type {number} */ i) => (numeric[shown[i]] ? "number" : null));
     const sort = (/** @type {Event} */ _, /** @type {string} */ name) => {
       order = { column: name, down: order.column === name && !order.down };
       update();
     };
     heads.append("button").attr("type", "button").text((/** @type {string} */ name) => name.replaceAll("_", " ")).on("click", sort);
     const body = table.append("tbody");
-    body.selectAll("tr").data(rows.slice(0, limit)).join("tr").selectAll("td").data((/** @type {any[]} */ row) => row).join("td")
-      .attr("class", (/** @type {any} */ _, /** @type {number} */ i) => (numeric[i] ? "number" : null))
+    body.selectAll("tr").data(rows.slice(0, limit)).join("tr").selectAll("td").data((/** @type {any[]} */ row) => shown.map((i) => row[i])).join("td")
+      .attr("class", (/** @type {any} */ _, /** @type {number} */ i) => (numeric[shown[i]] ? "number" : null))
       .attr("data-tip", (/** @type {any} */ cell) => (typeof cell === "string" && cell.length > 34 ? cell : null))
       .text(written);
     copy.text(`Copy ${rows.length.toLocaleString("en")} rows`);
     foot.html("").append("span").text(rows.length ? `${Math.min(limit, rows.length)} of ${rows.length.toLocaleString("en")} rows. ` : `No rows. ${hint(context)}`);
-    if (rows.length > limit) foot.append("button").attr("type", "button").attr("class", "quiet").text("Show more").on("click", () => ((limit += 5 * PAGE), fill()));
+    if (rows.length > limit) foot.append("button").attr("type", "button").attr("class", "quiet").text("Show more").on("click", () => ((limit += MORE_ROWS), fill()));
     foot.append("span").text(" Measured numbers have four significant digits here; the exported tables have all.");
   };
   save.on("click", () => download(`${run.name}-${known.name}.csv`, "text/csv", commaSeparated(known.table.columns, rows)));
@@ -96,7 +107,7 @@ const compare = (/** @type {any} */ a, /** @type {any} */ b) =>
   a === b ? 0 : a === null ? 1 : b === null ? -1 : typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
 
 /** @param {any} cell */
-const written = (cell) => (cell === null ? "" : typeof cell === "number" ? cell.toLocaleString("en", { maximumSignificantDigits: 6 }).replace("-", "−") : String(cell));
+const written = (cell) => (cell === null ? "" : typeof cell === "number" ? (cell !== 0 && Math.abs(cell) < 1e-3 ? cell.toExponential(2) : cell.toLocaleString("en", { maximumSignificantDigits: 6 }).replace("-", "−")) : String(cell));
 
 /** @param {Context} context */
 const hint = ({ run, store }) => (store.state.table === "edges" && !Object.keys(run.circuits).length ? "No edges were recorded in this run." : "");

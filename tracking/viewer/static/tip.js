@@ -1,7 +1,7 @@
 // @ts-check
 // What does this mark mean? A small note beside whatever the pointer or the focus is on.
 
-/** Notes for the elements of a selection. @param {any} selection @param {string|((datum: any) => string)} text */
+/** Notes for the elements of a selection. @param {any} selection @param {string|null|((datum: any) => string)} text */
 export const tell = (selection, text) => selection.attr("data-tip", text);
 
 /** Show the notes inside an element. @param {HTMLElement} root */
