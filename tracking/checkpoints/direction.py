@@ -65,7 +65,8 @@ class LossMeter:
     """
 
     def __init__(self, tokens: Any = None, *, config: "str | Path | None" = None) -> None:
-        self.tokens, self.config = tokens, config
+        self.tokens: Any = tokens
+        self.config = config
         self._model: Model | None = None
         self._of: Mapping[str, Any] = {}
 
