@@ -387,10 +387,9 @@ def _confidence(
     n_resamples = n_resamples if n_resamples is not None else int(np.clip(4e6 / marginal.size, 4, 50))
     if n_resamples and (len(problem.a.folds) > 1 or len(problem.b.folds) > 1 or np.isfinite(problem.a.std_error).any()):
         again = np.zeros(len(partner))
-        for _ in range(n_resamples):
-            x, y = (_resampled(problem, one, own, rng) for one, own in ((problem.a, problem.x), (problem.b, problem.y)))
-            drawn = problem.gain(x, y)
-            again += assign(drawn + context, problem.groups) == partner
+        sides = ((problem.a, problem.x), (problem.b, problem.y))
+        for x, y in zip(*(_resampled(problem, one, own, n_resamples, rng) for one, own in sides), strict=True):
+            again += assign(problem.gain(x, y) + context, problem.groups) == partner
         sure[rows] = np.minimum(sure[rows], again[rows] / n_resamples)
     return sure
 
@@ -404,13 +403,15 @@ def _company(worth: np.ndarray, groups: Groups) -> np.ndarray:
     return (total[before] - best)[:, after]
 
 
-def _resampled(problem: _Problem, one: Signatures, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The features on resampled prompts, in the problem's units."""
-    noise = np.nan_to_num(_errors(one, problem.decades)) / problem.scale
+def _resampled(
+    problem: _Problem, one: Signatures, own: np.ndarray, n: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draw component feature"]:
+    """The features on resampled prompts, `n` times, in the problem's units."""
     if len(one.folds) < 2:
-        return own + noise * rng.normal(size=own.shape)
+        noise = np.nan_to_num(_errors(one, problem.decades)) / problem.scale
+        return own + noise * rng.normal(size=(n, *own.shape))
     n_folds = len(one.folds)
-    weights = rng.multinomial(n_folds, np.full(n_folds, 1 / n_folds)) / n_folds - 1 / n_folds
+    weights = rng.multinomial(n_folds, np.full(n_folds, 1 / n_folds), size=n) / n_folds - 1 / n_folds
     shift = np.tensordot(weights, one.folds, axes=1)
     shift = np.where(problem.decades, shift / (1 + np.maximum(one.value, 0)), shift)
     return own + np.nan_to_num(shift) * np.sqrt(n_folds / (n_folds - 1)) / problem.scale
