@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from circuits.loading import load_model
 from tracking.checkpoints.runs import Run
 from tracking.cli.cli import run as formation
+from tracking.experiments.branching import branch
 from tracking.influence.influence import why
 from tracking.influence.opened import open_run
-from tracking.influence.targets import bend_of, date_of
+from tracking.influence.targets import bend_of, date_of, values_at
 from tracking.influence.verification import Proof, linear_range, shifted_date
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.training import reproducible, train
@@ -53,6 +55,32 @@ def test_a_branch_without_a_change_is_the_run(run: Path) -> None:
     opened = open_run(Run.open(run), "loss/chain", threshold=None, n_prompts=8, seed=0)
     with reproducible():
         assert shifted_date(opened, "chain", 1.0, (0, 30)) == opened.date.step
+
+
+def test_the_only_source_that_teaches_it_is_first_and_one_that_comes_too_late_does_nothing(tmp_path: Path) -> None:
+    """Without the chain its loss never falls, in a branch as a user makes it."""
+    late = {"kind": "trigram", "weight": "0:0, 50:0, 60:1"}
+    sources = {**OPTIONS["sources"], "late": late}  # type: ignore[dict-item]
+    train(TrainingConfig.from_dict({**OPTIONS, "sources": sources}), tmp_path / "late")
+    opened = open_run(Run.open(tmp_path / "late"), "loss/chain", threshold=2.0, n_prompts=8, seed=0)
+    assert opened.date.step < 50
+    shifts = {each.source: each for each in why(tmp_path / "late", role="loss/chain", threshold=2.0).shifts}
+    assert shifts["chain"].shift_steps == min(each.shift_steps for each in shifts.values())
+    assert shifts["chain"].high < 0
+    assert (shifts["late"].shift_steps, shifts["late"].told) == (0, False)
+    for source, forms in (("chain", False), ("late", True)):
+        out = tmp_path / f"without-{source}"
+        made = branch(tmp_path / "late", at=0, interventions=[f"reweight {source} by 0"], until=50, out=out)
+        losses = {each.step: values_at(opened.curve, load_model(each.source).module) for each in made.run.checkpoints}
+        date = date_of(opened.curve, losses)
+        assert (date is not None) is forms
+    assert date is not None
+    assert date.step == opened.date.step
+
+
+def test_branches_cannot_reweight_what_is_not_there(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no source 'chains' in this training; there are chain, noise"):
+        branch(run, at=0, interventions=["reweight chains by 0"], out=tmp_path / "branch")
 
 
 def test_windows_add_up_to_the_whole(run: Path) -> None:
