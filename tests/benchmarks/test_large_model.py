@@ -33,9 +33,9 @@ from tracking.recording.recording import record
 
 PROMPTS = int(os.environ.get("FORMATION_BENCHMARK_PROMPTS", "8"))
 CHECKPOINTS = 3
-PYTHIA_160M = transformers.GPTNeoXConfig(
-    hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=50304,
-    max_position_embeddings=2048, rotary_pct=0.25, use_parallel_residual=True,
+PYTHIA_160M = transformers.AutoConfig.for_model(
+    "gpt_neox", hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+    vocab_size=50304, max_position_embeddings=2048, rotary_pct=0.25, use_parallel_residual=True,
 )  # fmt: skip
 
 
