@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["patterns_of", "record_patterns"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 MOST = 32
 """Tokens of a prompt that are kept."""
 
