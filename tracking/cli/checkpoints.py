@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.files import name_for_file
 from tracking.cli.terminal import (
     COMMAND,
     Json,
@@ -40,6 +39,12 @@ StepsPerCheckpoint = Annotated[
     int, typer.Option("--steps-per-checkpoint", min=1, help="Where names count checkpoints, and not steps.")
 ]
 Variant = Annotated[str | None, typer.Option(help="Which of several runs under one name: seed-default, ingredient1.")]
+VariantOrAll = Annotated[
+    str | None, typer.Option(help="Which of several runs under one name; all: each into OUT/histories.")
+]
+Patterns = Annotated[
+    int, typer.Option(min=0, help="Also keep every head's attention patterns on so many prompts, to look at.")
+]
 Stage = Annotated[str | None, typer.Option(help="One stage of training alone; by default all, as one run.")]
 Method = Annotated[
     str,
@@ -117,9 +122,7 @@ def record(
     cluster: Annotated[str | None, typer.Option(help="A Ray cluster: its address, auto, or local.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, for array jobs.")] = None,
     keep_checkpoints: KeepCheckpoints = None,
-    patterns: Annotated[
-        int, typer.Option(min=0, help="Also keep every head's attention patterns on so many prompts, to look at.")
-    ] = 0,
+    patterns: Patterns = 0,
     parent: Parent = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, of the run.")] = None,
     dry_run: DryRun = False,
@@ -128,9 +131,7 @@ def record(
     step_pattern: StepPattern = None,
     steps_per_checkpoint: StepsPerCheckpoint = 1,
     tokens_per_step: TokensPerStep = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Which of several runs under one name; all: each into OUT/histories.")
-    ] = None,
+    variant: VariantOrAll = None,
     stage: Stage = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a checkpoint, and a summary.")] = False,
 ) -> None:
@@ -203,6 +204,7 @@ def _own_batch(run: "Run") -> Any:
 
 def _runs_to_record(source: str, out: Path, variant: str | None, naming: dict[str, Any]) -> "list[tuple[Run, Path]]":
     """Each run with the folder of its history; records of checkpoints that several share are taken over."""
+    from circuits.files import name_for_file
     from tracking.checkpoints.runs import Run
     from tracking.recording.recording import share_records
 

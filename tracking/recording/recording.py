@@ -114,14 +114,9 @@ def record(
         run = _after_parent(run, parent, place, settings)
     if cluster is None:
         local_device(device)
-    ledger = Ledger(
-        place,
-        (TRAINING, *settings.units),
-        counted=len(settings.units),
-        total=len(part_of(run, shard)) if budget is None else min(budget, len(run)),
-        progress=progress or _silent,
-        events=events or _silent,
-    )
+    total = len(part_of(run, shard)) if budget is None else min(budget, len(run))
+    told = {"progress": progress or _silent, "events": events or _silent}
+    ledger = Ledger(place, (TRAINING, *settings.units), counted=len(settings.units), total=total, **told)
     slot = ModelSlot(settings, device=device, threads=threads, config=config)
     for chosen in _rounds(run, place, budget):
         if not force:
@@ -138,12 +133,19 @@ def record(
                 ledger.checkpoint_over, show=ledger.show, within=ledger.progress
             )
     found = _with_faults(ledger.summary(), place)
+    _note_what_was_done(found, run, place, slot, command=command, patterns=patterns)
+    return found
+
+
+def _note_what_was_done(
+    found: RecordingSummary, run: Run, place: Path, slot: ModelSlot, *, command: str | None, patterns: int
+) -> None:
+    """Beside the records: what asked for them, and attention patterns to look at."""
     if (place / "history.json").is_file():
         note_made(place, command=command, source=run.source or None, commit=commit_of_tool())
     if patterns and (found.done or found.skipped):
         recorded = run.select(",".join(map(str, sorted({step for step, _ in (*found.done, *found.skipped)}))))
         record_patterns(recorded, place, slot, n_prompts=patterns)
-    return found
 
 
 def _with_faults(summary: RecordingSummary, folder: Path) -> RecordingSummary:
