@@ -68,8 +68,8 @@ script-src 'unsafe-inline'; img-src data:">
 html[data-theme="dark"], html[data-theme="dark"] body {{ background: #131417; }}
 @media (prefers-color-scheme: dark) {{ html:not([data-theme="light"]), html:not([data-theme="light"]) body \
 {{ background: #131417; }} }}
-@media print {{ html, body, html[data-theme="dark"], html[data-theme="dark"] body, html:not([data-theme="light"]) body, \
-html:not([data-theme="light"]) {{ background: #fff; }} }}
+@media print {{ html, body, html[data-theme="dark"], html[data-theme="dark"] body, \
+html:not([data-theme="light"]), html:not([data-theme="light"]) body {{ background: #fff; }} }}
 {style}</style>
 </head>
 <body>
