@@ -149,7 +149,7 @@ def _dated(row: Formation, confidence: float, tokens: TokensAtStep) -> str:
     match row.state:
         case "there from the start" | "there from the start and lost":
             first = ", ".join(filter(None, (f"step {row.interval_after:.0f}", _tokens(tokens, row.interval_after))))
-            if row.lost <= sorted(tokens)[1]:
+            if len(tokens) > 1 and row.lost <= sorted(tokens)[1]:
                 return f"is above its bar at the first checkpoint alone ({first}), which shows no formation"
             lost = ", and is lost later" if row.state == "there from the start and lost" else ""
             return f"is there at the first checkpoint already ({first}), so when it formed is unknown{lost}"
