@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from circuits.files import name_for_file
 from tracking.cli.terminal import Ceiling, Chance, numbers, pairs, value_of
 
 __all__ = ["import_", "join"]
@@ -37,6 +36,7 @@ def import_(
 
     Example: `formation import scores.csv --out mine --column step=training_step --constant measure=induction`
     """
+    from circuits.files import name_for_file
     from tracking.history.importing import import_history, import_runs
 
     options = {
