@@ -19,6 +19,7 @@ __all__ = ["across_runs"]
 
 FEW = 4
 CLOCK = "form"
+NOT_SEEN = ("never", "pending", "not told from noise", "not datable by this definition")
 
 
 def across_runs(runs: Sequence[RunTimeline]) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def _story(runs: Sequence[RunTimeline], rows: Sequence[dict[str, Any]]) -> str:
     """`Over 24 runs induction forms in 24, between steps 150 and 660; ...`"""
     parts = []
     for role in dict.fromkeys(str(row["lifeline"]) for row in rows):
-        some = [row for row in rows if row["lifeline"] == role and row["state"] not in ("never", "not told from noise")]
+        some = [row for row in rows if row["lifeline"] == role and row["state"] not in NOT_SEEN]
         dates = sorted(row["midpoint"] for row in some if math.isfinite(row["midpoint"]))
         if not some:
             continue

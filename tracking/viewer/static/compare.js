@@ -40,15 +40,16 @@ export function inOrder({ runs, differing }) {
 /** More runs than this stand together with those of the same setting. */
 export const CHIPS = 12;
 
-/** Runs by what they have in common but for their seed. @param {Page} page @returns {{label: string, runs: Run[]}[]} */
+/** Runs by what they have in common but for their seed; `values` is the label without names. @param {Page} page @returns {{label: string, values: string, runs: Run[]}[]} */
 export function settingsOf(page) {
   const names = page.differing.filter((name) => !/seed/.test(name));
   const found = new Map();
   for (const run of inOrder(page)) {
     const label = page.runs.length > CHIPS && names.length ? names.map((name) => `${name.replaceAll("_", " ")} ${run.hyperparameters[name] ?? "–"}`).join(", ") : namedBy(page, run);
-    found.set(label, [...(found.get(label) ?? []), run]);
+    const values = names.map((name) => String(run.hyperparameters[name] ?? "–")).join(" · ");
+    found.set(label, { label, values: values || label, runs: [...(found.get(label)?.runs ?? []), run] });
   }
-  return [...found].map(([label, runs]) => ({ label, runs }));
+  return [...found.values()];
 }
 
 /** Lifelines of any run, in the order of the first that has them. @param {Run[]} runs */
@@ -82,7 +83,7 @@ export function drawComparison(element, context) {
   const width = innerWidthOf(element);
   const groups = settingsOf(page);
   const grouped = several && groups.length < runs.length && !store.state.each;
-  const those = grouped ? groups : runs.map((one) => ({ label: several ? namedBy(page, one) : "", runs: [one] }));
+  const those = grouped ? groups.map((some) => ({ ...some, label: width < 560 ? some.values : some.label })) : runs.map((one) => ({ label: several ? namedBy(page, one) : "", runs: [one] }));
   const rows = (/** @type {string} */ name) => those.flatMap((some) => clocksFor(some.runs[0], name, shown).map((clock) => ({ runs: some.runs, name, clock, label: [some.label, several && shown.length < 2 ? "" : clock].filter(Boolean).join(" · ") })));
   drawRows(root, context, { width, runs, names, rows, definition, several });
   if (several && groups.length < runs.length) root.append("button").attr("type", "button").attr("class", "quiet each").text(grouped ? "Each run on its own line" : "Runs of one setting together").on("click", () => store.set({ each: grouped ? "each" : "" }));
