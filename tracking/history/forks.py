@@ -1,7 +1,7 @@
 """Forks: runs that are one up to a step, and the histories of those that go on from another's checkpoint.
 
 Question: where do two histories part, and how does a run that begins from a checkpoint of another (fine-tuning, an
-adapter, another mixture of data) go on with its history?
+adapter, another mixture of data) go on with its history?  ::
 
     trunk    0 ──── 1000 ──── 2000 ──── 3000
     branch                      └────── 2500 ──── 3000
