@@ -9,7 +9,7 @@ import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -108,11 +108,12 @@ class Drawn(Directive):
 
     required_arguments = 1
     has_content = True
+    names: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         env, name = self.state.document.settings.env, self.arguments[0]
         code = "\n".join(self.content)
-        names = self.state.document.__dict__.setdefault("drawn", {})
+        names = self.names  # a later figure goes on where the one before it stopped
         exec(compile(code, f"gallery: {name}", "exec"), names)
         place = Path(env.app.outdir) / "_images" / f"{name}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
