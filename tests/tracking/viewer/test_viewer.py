@@ -117,6 +117,11 @@ def test_dates_are_by_the_definition_asked_for_or_the_first(call: Call) -> None:
     assert call("dated", rows, "form", "logistic") == rows[2]
     assert call("dated", rows, "form", "threshold") == rows[0]
     assert call("dated", rows, "function", "logistic") is None
+    none = {"clock": "function", "rise": 1, "bar_kind": "none"}
+    states = (("threshold", "not datable by this definition"), ("change-point", "formed"))
+    unbarred = [{**none, "definition": name, "state": state} for name, state in states]
+    assert call("dated", unbarred, "function", "threshold") == unbarred[1]
+    assert call("dated", unbarred[:1], "function", "threshold") == unbarred[0]
 
 
 def test_a_list_in_one_text_is_toggled(call: Call) -> None:

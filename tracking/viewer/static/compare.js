@@ -179,7 +179,7 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
         // What lies outside of the part that is drawn stands at its end.
         const place = (/** @type {number|null} */ step) => Math.max(axis.left, Math.min(axis.right, position(one, Number(step), axis, store.state.unit)));
         const thin = row.runs.length > 1;
-        const mark = drawInterval(svg, dated(formationOf(one, name), row.clock, definition), { run: one, unit: store.state.unit, axis, place, y: thin ? middle + EACH * (k - (row.runs.length - 1) / 2) : middle, ink, thin, title: several ? one.name : "" });
+        const mark = drawInterval(svg, dated(formationOf(one, name), row.clock, definition), { run: one, unit: store.state.unit, axis, place, asked: definition, y: thin ? middle + EACH * (k - (row.runs.length - 1) / 2) : middle, ink, thin, title: several ? one.name : "" });
         if (several) mark.classed("link", true).classed("aside", thin && one !== current).on("click", () => store.set({ run: one.name }));
       });
       y += high;

@@ -82,6 +82,7 @@ export function definitionsOf(runs) {
 
 /**
  * The row of one clock by one definition; by the first definition there is where that is not known, or none is asked for.
+ * A clock that has no bar is dated by a definition that needs none.
  * @param {Formation[]} rows
  * @param {string} clock
  * @param {string} definition
@@ -89,7 +90,9 @@ export function definitionsOf(runs) {
  */
 export function dated(rows, clock, definition) {
   const some = rows.filter((row) => row.clock === clock && isFirstRise(row));
-  return some.find((row) => row.definition === definition) ?? some[0];
+  const own = some.find((row) => row.definition === definition) ?? some[0];
+  const barred = (/** @type {Formation} */ row) => row.state === "not datable by this definition";
+  return own && own.bar_kind === "none" && barred(own) ? (some.find((row) => !barred(row)) ?? own) : own;
 }
 
 /**

@@ -52,9 +52,9 @@ export function wordsOf(row, run, unit) {
  * Draw one: pale between the checkpoints, dark the interval of the date, a tick at it, dots at two and four thirds of its bar.
  * @param {any} group
  * @param {Formation|undefined} row
- * @param {{run: Run, unit: string, axis: TimeAxis, place: Place, y: number, ink: string, thin?: boolean, title?: string}} about
+ * @param {{run: Run, unit: string, axis: TimeAxis, place: Place, y: number, ink: string, asked?: string, thin?: boolean, title?: string}} about
  */
-export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin = false, title = "" }) {
+export function drawInterval(group, row, { run, unit, axis, place, y, ink, asked = "", thin = false, title = "" }) {
   const mark = group.append("g").attr("class", "interval");
   const [wide, narrow, tick] = thin ? [3, 1.4, 6] : [10, 3, 13];
   const say = (/** @type {number} */ x, /** @type {string} */ anchor, /** @type {string} */ text) =>
@@ -90,7 +90,7 @@ export function drawInterval(group, row, { run, unit, axis, place, y, ink, thin 
       if (step !== null) mark.append("circle").attr("class", "other-bar").attr("cx", place(step)).attr("cy", y + wide / 2 + 2.5).attr("r", 1.6).attr("fill", ink);
     }
   }
-  const text = boundsOf(row, run, unit);
+  const text = `${boundsOf(row, run, unit)}${asked && asked !== row.definition ? ` by ${row.definition}` : ""}`;
   const size = text.length * 6.1;
   if (last + 7 + size <= axis.right + 12) say(last + 7, "start", text);
   else if (first - axis.left > size + 8) say(first - 7, "end", text);
