@@ -69,7 +69,7 @@ class Node:
             return Node.head(int(match[1]), int(match[2]))
         if match := re.fullmatch(r"m(\d+)", name):
             return Node.mlp(int(match[1]))
-        raise ValueError(f"expected a component such as 'a1.h0', 'm0', 'input' or 'logits', got {name!r}")
+        raise ValueError(f"expected a component such as 'a1.h0', 'm0', 'input' or 'logits', got {name[:60]!r}")
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ estimated first, and refused with the estimate where it is beyond a limit; each 
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 
-__all__ = ["LIMITS", "check_limit", "limit_of", "raise_limits"]
+__all__ = ["LIMITS", "check_limit", "limit_of", "limits_raised", "raise_limits"]
 
 LIMITS: Mapping[str, tuple[int | float, str]] = {
     "components": (1_000_000, "heads and MLPs of one model"),
@@ -33,6 +33,11 @@ def raise_limits(**limits: int | float) -> Token[Mapping[str, int | float] | Non
         if not limit > 0:
             raise ValueError(f"expected a limit of {name} above 0, got {limit}")
     return _raised.set({**(_raised.get() or {}), **limits})
+
+
+def limits_raised() -> Mapping[str, int | float]:
+    """The limits that are not as usual here, for a process that is to have the same."""
+    return dict(_raised.get() or {})
 
 
 def limit_of(name: str) -> int | float:

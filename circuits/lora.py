@@ -65,7 +65,7 @@ def lora_config(folder: "str | Path") -> LoraConfig | None:
     found = read_json(place, LoraConfig, what="the configuration of an adapter")
     if found.peft_type != "LORA" or found.use_dora:
         kind = "DoRA" if found.use_dora else found.peft_type
-        raise ValueError(f"{place} is of {kind}, and only LoRA adapters are opened; merge it into its base first")
+        raise ValueError(f"{place} is of {kind[:60]}, and only LoRA adapters are opened; merge it into its base first")
     return found
 
 

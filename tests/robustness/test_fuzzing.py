@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.robustness.files_of_others import make_more
 from tests.robustness.fuzzing import KINDS, make_seedbed, run_case
 
-CASES = 40  # of each kind
+CASES = 20  # of each kind
 
 
 @pytest.fixture(scope="module")
 def seedbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seedbed")
     make_seedbed(folder)
+    make_more(folder)
     return folder
 
 

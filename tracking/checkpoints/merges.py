@@ -34,9 +34,11 @@ def parents_of(checkpoint: "str | Path") -> tuple[str, ...]:
         if (place / name).is_file():
             try:
                 held = yaml.safe_load(read_text(place / name, what="a recipe of mergekit"))
+                return tuple(dict.fromkeys(_models(held)))
             except yaml.YAMLError as error:
                 raise ValueError(f"{place / name} is no recipe of mergekit: {str(error).splitlines()[0]}") from error
-            return tuple(dict.fromkeys(_models(held)))
+            except RecursionError as error:
+                raise ValueError(f"{place / name} is nested too deep; expected a recipe of mergekit") from error
     return ()
 
 

@@ -49,6 +49,8 @@ __all__ = [
 
 COMMAND: ContextVar[str | None] = ContextVar("COMMAND", default=None)
 """What was typed: a history keeps it."""
+LONGEST = 2000
+"""Characters of an error that are printed: names may be of any length."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
 Chance = Annotated[
     list[str] | None,
@@ -258,7 +260,8 @@ def sentence_of(error: BaseException) -> str:
     """What an error says, on one line."""
     # KeyError shows its message in quotes.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split())
+    said = " ".join(text.split())
+    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
 
 
 def in_the_way(error: OSError) -> str:

@@ -12,12 +12,13 @@ import os
 import pickle
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from circuits.limits import limits_raised, raise_limits
 from tracking.execution.plugins import load_plugins
 
 __all__ = [
@@ -182,7 +183,7 @@ class ProcessPool(WorkerPool):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         gpu = _gpu(worker) if self.device == "cuda" else None
-        process = context.Process(target=_serve, args=(self.work, theirs, gpu), daemon=True)
+        process = context.Process(target=_serve, args=(self.work, theirs, gpu, limits_raised()), daemon=True)
         process.start()
         theirs.close()
         self.processes[worker] = (process, ours)
@@ -232,8 +233,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _serve(work: Work, pipe: Connection, gpu: str | None) -> None:
+def _serve(work: Work, pipe: Connection, gpu: str | None, limits: Mapping[str, int | float]) -> None:
     load_plugins()
+    raise_limits(**limits)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -11,10 +11,11 @@ alone.
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from circuits.limits import limits_raised, raise_limits
 from tracking.execution.pool import Outcome, Work, WorkerDiedError, WorkerPool, attempt
 
 __all__ = ["RayPool", "connected"]
@@ -76,13 +77,14 @@ def _check_reachable(address: str) -> None:
 
 
 class _Actor:
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, limits: Mapping[str, int | float]) -> None:
+        self.work, self.limits = work, limits
 
     def start_up(self) -> None:
         """Returns once the worker runs."""
 
     def do(self, unit: Any) -> Outcome:
+        raise_limits(**self.limits)
         return attempt(self.work, unit)
 
 
@@ -127,7 +129,7 @@ class RayPool(WorkerPool):
 
     def start(self, worker: int) -> None:
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0}
-        self.actors[worker] = actor = self.ray.remote(_Actor).options(**options).remote(self.work)
+        self.actors[worker] = actor = self.ray.remote(_Actor).options(**options).remote(self.work, limits_raised())
         self.waiting[actor.start_up.remote()] = worker
 
     def submit(self, worker: int, unit: Any) -> None:

@@ -228,14 +228,15 @@ def read_table(path: "str | Path") -> "pd.DataFrame":
 
 
 def _read_parquet(path: Path) -> "pd.DataFrame":
-    """The columns of the file; what pandas may have said of them beside is not asked."""
+    """The columns that hold one value a row; what pandas may have said of them beside is not asked."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             check_limit("rows", file.metadata.num_rows, f"{path} holds")
-            return file.read().to_pandas(ignore_metadata=True)
+            plain = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+            return file.read(plain).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a .parquet table: {error}") from error
 

@@ -199,6 +199,8 @@ def _at_checkpoints(frame: "pd.DataFrame", history: History) -> "pd.DataFrame":
                 f"{steps[0]} to {steps[-1]}; if they count something else, say --column step=FACTOR*COLUMN"
             )
         return frame[inside].drop(columns=[c for c in ("tokens", "run") if c in frame])
+    if "tokens" not in frame:
+        raise ValueError("the table has no number in its column step, and no column tokens")
     known = {step: tokens for step, tokens in history.tokens.items() if tokens is not None}
     if not known:
         raise ValueError(

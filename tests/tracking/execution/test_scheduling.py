@@ -1,9 +1,11 @@
 """Who is given what: a worker keeps to what it has in memory, nobody waits while there is work, and no unit is lost."""
 
 from collections import defaultdict
+from contextlib import ExitStack
 from typing import Any
 
-from tracking.execution.pool import Outcome, WorkerDiedError, WorkerPool
+from circuits.limits import limit_of, raise_limits
+from tracking.execution.pool import Outcome, ProcessPool, WorkerDiedError, WorkerPool
 from tracking.execution.scheduling import run_units
 
 
@@ -87,3 +89,12 @@ def test_the_same_crew_goes_on() -> None:
     run_units(units("a"), pool)
     run_units(units("b", "c"), pool)
     assert pool.given == {1: ["a", "b", "c"]}
+
+
+def test_workers_have_the_limits_of_who_started_them() -> None:
+    with ExitStack() as ends:
+        ends.callback(raise_limits, rows=limit_of("rows"))
+        raise_limits(rows=7)
+        pool = ProcessPool(limit_of, 1)
+        found = run_units({"a": "rows"}, pool)
+    assert found["a"].value == 7
