@@ -131,11 +131,13 @@ def test_a_date_that_never_comes_says_how_near_it_was(run: Path) -> None:
     ("options", "match"),
     [
         ({"role": "inductions"}, "no curve 'inductions'; expected a role among"),
-        ({"role": "loss/chains"}, "no curve 'loss/chains'"),
+        ({"role": "loss/chains"}, "no curve 'loss/chains'.*or loss, loss/chain, loss/noise"),
+        ({"role": "task/source:chains"}, "no source for task 'source:chains'; there are source:chain"),
         ({"role": "a7.h0:induction"}, "no head 'a7.h0' in this model"),
         ({"role": "loss/chain", "by": "head"}, "expected by to be one of source, window, example"),
         ({"role": "loss/chain", "method": "magic"}, "expected a method among unrolled, products"),
-        ({"role": "loss/chain", "threshold": 9.0}, "never crosses|at the first checkpoint"),
+        ({"role": "loss/chain", "threshold": 9.0}, "at its bar of 9 at the first checkpoint"),
+        ({"role": "loss/chain", "threshold": 0.01}, "never crosses its bar of 0.01.*give a threshold below that"),
     ],
 )
 def test_what_cannot_be_asked_is_said(run: Path, options: dict, match: str) -> None:
@@ -150,6 +152,13 @@ def test_without_states_the_other_method_remains(run: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"keeps no training state.*method='products'"):
         why(tmp_path / "bare", role="loss/chain")
     assert why(tmp_path / "bare", role="loss/chain", method="products").shifts
+
+
+def test_the_command_says_it_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert formation(["why", str(run)]) != 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "so there is no date to explain" in printed.err
 
 
 def test_half_precision_is_refused(run: Path, tmp_path: Path) -> None:
