@@ -95,29 +95,29 @@ def test_strings_that_stand_more_often_are_memorised_earlier(tmp_path: Path) -> 
     assert ranks <= -0.9
 
 
-def test_bigrams_come_first_and_trigrams_no_earlier_than_induction(tmp_path: Path) -> None:
+def test_bigrams_come_before_trigrams_before_induction(tmp_path: Path) -> None:
     """The date of a source is half way of its task's metric; induction is also dated by its role's bar.
 
-    Measured (seed 0, equal weights): bigrams at step 52, the induction head at 225, repeats at 275, trigrams at 289; on
-    seed 1 at 53, 234, 263 and 267.  So trigrams do not come before induction in this mixture, in which there are 256
-    of them to learn.
+    Measured (seed 1): bigrams at step 50, trigrams at 151, the induction head at 316, repeats at 412.  That trigrams
+    come before induction is the mixture's doing: with equal weights they do not (bigrams, trigrams, induction and
+    repeats at 52, 289, 225 and 275 on seed 0, and at 53, 267, 234 and 263 on seed 1).
     """
     config, run = trained(
         tmp_path / "mixture",
-        steps=1000, checkpoints="0..1000:20", attn_only=False, vocabulary=16,
+        steps=700, checkpoints="0..700:20", seed=1, attn_only=False, vocabulary=16,
         sources={
             "bigram": {"kind": "bigram"},
-            "trigram": {"kind": "trigram"},
-            "repeats": {"kind": "repeats", "shortest_period": 6, "longest_period": 12},
+            "trigram": {"kind": "trigram", "weight": 2},
+            "repeats": {"kind": "repeats", "weight": 0.5, "shortest_period": 6, "longest_period": 12},
         },
     )  # fmt: skip
     model, dates = load_model(run.checkpoints[0].source), {}
     for name in ("task/source:bigram", "task/source:trigram", "task/source:repeats", "induction"):
-        asked = curve_named(name, model, config, n_prompts=256)
+        asked = curve_named(name, model, config, n_prompts=128)
         found = date_of(asked, curve(run, partial(values_at, asked)))
         dates[name] = np.inf if found is None else found.step
     print(dates)
-    assert 3 * dates["task/source:bigram"] < min(dates["task/source:trigram"], dates["induction"])
+    assert dates["task/source:bigram"] < dates["task/source:trigram"] < dates["induction"]
     assert dates["induction"] <= dates["task/source:repeats"] < np.inf
 
 
