@@ -84,7 +84,7 @@ def _carried(history: History, lifelines: Lifelines | None) -> Iterator[Trait]:
 
 
 def _needed(measured: Measured, line: Lifeline) -> Iterator[Trait]:
-    task = measured.task_of(line.role)
+    task = measured.task_of(line)
     data = None if task is None else measured.effects(task)
     nodes = sorted({node for nodes in line.nodes[-LAST:] for node in nodes}, key=lambda node: (node.layer, node.index))
     if data is None:
