@@ -74,7 +74,7 @@ def _rises_to(curve: Curve, bar: float) -> list[float]:
     """ln(step) of every rise to a bar, of the curve or of any of those that could carry its role."""
     paths = curve.path[None] if curve.family is None else curve.family
     has, times = holds(paths, curve.x, bar, floor=curve.floor), []
-    for stretch in stretches(has.any(axis=0)):
+    for stretch in stretches(np.asarray(has.any(axis=0))):
         if stretch.born:
             begin = np.flatnonzero(has[:, stretch.start] & np.isfinite(paths[:, stretch.start - 1]))
             after = np.full(len(begin), stretch.start)

@@ -229,8 +229,8 @@ class _Problem:
         extra = np.zeros_like(apart)
         if same_run:
             same = np.array([[n == m for m in b.nodes] for n in a.nodes])
-            stays, moves = (1 - MOVED - ENDED) / ENDED, MOVED / ENDED / max(1, len(b.nodes) - 1)
-            extra -= np.where(same, np.log(stays), np.log(moves))
+            stays, goes = (1 - MOVED - ENDED) / ENDED, MOVED / ENDED / max(1, len(b.nodes) - 1)
+            extra -= np.where(same, np.log(stays), np.log(goes))
         else:
             extra += 2.0 * apart / MAX_DEPTH - 1.0
         allowed = kinds & (apart <= MAX_DEPTH + 1e-9)

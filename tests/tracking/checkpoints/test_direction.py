@@ -108,8 +108,8 @@ def path_of(steps: tuple[int, ...]) -> Trajectory:
     ],
 )
 def test_losses_tell_the_direction(losses: tuple[float, ...], logged: tuple[float, ...], kind: str | None) -> None:
-    steps = (0, 10, 20, 30, 40)
-    by_step = dict(zip(steps, losses, strict=True))
+    steps: tuple[int, ...] = (0, 10, 20, 30, 40)
+    by_step: dict[int, float] = dict(zip(steps, losses, strict=True))
     found = check_direction(path_of(steps), losses=by_step, logged=dict(zip(steps, logged, strict=False)))
     assert [finding.kind for finding in found.findings] == ([] if kind is None else [kind])
 
