@@ -117,7 +117,7 @@ def _yaml(file: Path) -> dict[str, Any]:
         held = yaml.load(read_text(file), Loader=Plain)
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no YAML: {error}") from error
-    return dict(held) if isinstance(held, Mapping) else {}
+    return {str(key): value for key, value in held.items()} if isinstance(held, Mapping) else {}
 
 
 def _wandb(file: Path) -> dict[str, Any]:

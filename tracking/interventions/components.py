@@ -14,8 +14,8 @@ __all__ = ["Donor", "head_or_mlp", "named"]
 class Donor:
     """A checkpoint, and one component of it, that weights or patterns are taken from.
 
-    >>> Source.parse("runs/a@400:a1.h0")
-    Source(folder='runs/a', step=400, component='a1.h0')
+    >>> Donor.parse("runs/a@400:a1.h0")
+    Donor(folder='runs/a', step=400, component='a1.h0')
     """
 
     folder: str

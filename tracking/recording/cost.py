@@ -128,7 +128,7 @@ def _timed(work: Callable[[], Any]) -> float:
 
 def _duration(seconds: float) -> str:
     """
-    >>> _duration(0.04), _duration(75), _duration(8000)
+    >>> _duration(0.04), _duration(75.0), _duration(8000.0)
     ('0.04 s', '75 s', '2.2 h')
     """
     if seconds < 120:
