@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracking.comparison.run_set import UNDATED
 from tracking.drawing.drawing import (
     DrawnCurve,
     Lane,
@@ -178,7 +179,10 @@ def draw_formation(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Seque
 
 
 def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """(label, role, rows of one clock), lane by lane; behaviour once where it is the same for all lanes."""
+    """(label, role, rows of one clock), lane by lane; behaviour once where it is the same for all lanes.
+
+    A clock without a bar has the rows of the definitions that need none.
+    """
     groups: list[tuple[str, str, list[dict[str, Any]]]] = []
     told: set[object] = set()
     last: list[tuple[str, str, list[dict[str, Any]]]] = []
@@ -187,6 +191,7 @@ def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, s
         for clock, rows in table.groupby("clock", sort=False):
             some = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
             some = [row for row in some if row["rise"] == 1]
+            some = [row for row in some if row["state"] != UNDATED or row["bar_kind"] != "none"] or some[:1]
             if clock == "behaviour":
                 metric = run.analysis.get("measures", {}).get(lane.lifeline, {}).get("behaviour", "")
                 what = metric or tuple((row["interval_before"], row["interval_after"]) for row in some)
@@ -235,6 +240,8 @@ def _draw_interval(
         bound = "at the first checkpoint" if row["censored"] == "left" else f"({left:,.0f}, {right:,.0f}]"
         if clock.unit == "tokens" and row["censored"] != "left":
             bound = f"({short_number(left)}, {short_number(right)}]"
+        if row["bar_kind"] == "none":
+            bound += f" by {row['definition']}"
         _say(axes, bound, left if late else note_at, y, left=late)
 
 
