@@ -1,7 +1,7 @@
 """What users import is typed: every public name is known to a type checker.
 
-Question: which names would a user's editor not know?  It takes minutes, and an environment outside of the checkout: in
-one that lies within it pyright finds the packages twice.
+Question: which names would a user's editor not know?  It takes minutes, and stands beside the suite because in an
+environment that lies within the checkout pyright has called names unknown that it knows elsewhere.
 """
 
 import json
