@@ -3,9 +3,9 @@
 Is this circuit the model's mechanism, or one of many subgraphs?  Four claims, each with one null hypothesis and one
 test, made on prompts that should not be those that chose the circuit:
 
-- **equivalence**: circuit and model are as likely to do better than each other on a prompt, H0: |P(m(circuit) >
-  m(model)) − ½| ≤ ε.  Rejected, the circuit is not equivalent.  Exact binomial test at the end of the null; ties count
-  half.
+- **equivalence**: circuit and model are as likely to do better than each other on a prompt, H0: P(m(circuit) >
+  m(model)) lies within ε of ½.  Rejected, the circuit is not equivalent.  Exact binomial test at the end of the null;
+  ties count half.
 - **independence**: what the complement of the circuit (every other edge) does is independent of what the model does.
   Rejected, part of the mechanism lies outside.  Permutation test of the Hilbert-Schmidt criterion with Gaussian
   kernels at the median distance.
@@ -127,7 +127,7 @@ def circuit_tests(
 
 
 def outperformance_test(above: Float[np.ndarray, "prompt"], epsilon: float) -> tuple[float, float]:
-    """(share of prompts above zero, p-value of |P(above > 0) − ½| ≤ epsilon); ties count half.
+    """(share of prompts above zero, p-value of P(above > 0) within epsilon of ½); ties count half.
 
     The p-value is the chance of a count at least as far from n / 2 under P = ½ + epsilon, the end of the null where
     that is likeliest.

@@ -42,7 +42,7 @@ python_use_unqualified_type_names = True
 # build needs no network.
 nitpicky = True
 LIBRARIES = (
-    "collections contextlib contextvars jaxtyping networkx np numpy nx pandas pathlib pd scipy torch typing types "
+    "collections contextlib contextvars jaxtyping networkx np numpy nx pandas pathlib pd re scipy torch typing types "
     "xarray xr"
 )
 BARE = "Axes Figure Path Progress Tensor ndarray nn.Module"

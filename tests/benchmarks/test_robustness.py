@@ -138,8 +138,10 @@ def test_a_verb_that_is_killed_ends_as_one_that_is_not(given: Path, tmp_path: Pa
     assert verb.wait() == 0, verb.text()
     assert outcome(out) == expected
     assert not [path for path in out.rglob("*") if is_part(path.name)]
-    assert {path: found for path, found in files(given).items() if ".locks" not in path} == {
-        path: found for path, found in before.items() if ".locks" not in path
+    assert {path: found for path, found in files(given).items() if ".locks" not in path} == {  # type: ignore
+        path: found
+        for path, found in before.items()  # type: ignore
+        if ".locks" not in path
     }
     print(f"\n{name}: {landed} of {KILLS} kills came while it worked ({seconds:.1f} s undisturbed)")
 
@@ -182,7 +184,7 @@ def test_of_trainings_into_one_folder_one_writes(given: Path, tmp_path: Path) ->
     refused = 0
     for number in range(ROUNDS):
         out = tmp_path / f"run{number}"
-        verbs = [Verb(["train", given / "config.toml", "--out", out], tmp_path / f"said{i}") for i in range(3)]
+        verbs = [Verb(["train", given / "config.toml", "--out", out], tmp_path / f"said{i}") for i in range(3)]  # type: ignore
         codes = [verb.wait() for verb in verbs]
         for code, verb in zip(codes, verbs, strict=True):
             assert code == 0 or (code == 2 and "is being written by process" in verb.text()), verb.text()

@@ -6,7 +6,7 @@ To the later half of what follows the date (at least a factor of two in steps, a
 fitted by generalised least squares, errors following their own past (correlation ρ = .5 from checkpoint to checkpoint).
 With Δ the line's change over that stretch, e its half-width and H the height of the curve above its floor,
 
-- *plateau*:  |Δ| + e ≤ .15 H;
+- *plateau*:  abs(Δ) + e ≤ .15 H;
 - *rising*:   Δ - e > 0 and Δ > .075 H;
 - *sinking*:  Δ + e < 0 and Δ < -.075 H;
 - *untold*:   nothing of that.

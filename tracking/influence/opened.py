@@ -47,9 +47,11 @@ class OpenedRun:
 
 
 def open_run(run: Run, curve: str, *, threshold: float | None, n_prompts: int, seed: int) -> OpenedRun:
-    """Raises:
-    ValueError: the run does not say how it was trained, is in half precision, has interventions, or its curve is
-        unknown or never crosses its bar, or training it again does not give its checkpoints.
+    """A run and the date of one of its curves, ready to be gone back through.
+
+    Raises:
+        ValueError: the run does not say how it was trained, is in half precision, has interventions, or its curve
+            is unknown or never crosses its bar, or training it again does not give its checkpoints.
     """
     config = _configuration(run)
     model = load_model(run.checkpoints[0].source)

@@ -178,10 +178,10 @@ def date_of(curve: TargetCurve, measured: Mapping[int, Float[np.ndarray, "compon
 
 
 def bend_of(curve: TargetCurve, date: Crossing, measured: Mapping[int, Float[np.ndarray, "component"]]) -> float:
-    """|y″ / y′| at the date, per step, of the component that crosses: how fast its slope changes from one stretch
-    between kept steps to the next.  0 where nothing is kept beyond.
+    """The size of y″ / y′ at the date, per step, of the component that crosses: how fast its slope changes.
 
-    A date that moves by Δ along a curve so bent moves by up to ½ |y″ / y′| Δ² more or less than a straight line says.
+    From one stretch between kept steps to the next; 0 where nothing is kept beyond.
+    A date that moves by Δ along a curve so bent moves by up to ½ Δ² times this more or less than a straight line says.
     """
     steps = sorted(measured)
     value = [float(measured[step][date.component]) for step in steps]

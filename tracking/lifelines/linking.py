@@ -5,7 +5,7 @@
 3. **Swaps** cut two spells at once (`tracking.lifelines.swaps`).
 4. All beginnings and ends are **explained** together (`tracking.lifelines.explanations`).
 
-A **track** is what hand-offs and swaps make of spells: one function, whoever carries it.
+A **track** is what hand-offs and swaps make of spells: one function, whoever carries it::
 
     a0.h3   ───────track 0──────╮              ╭── track 1
     a0.h7       ╭──track 1──────│──────────────╯

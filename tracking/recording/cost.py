@@ -40,7 +40,8 @@ class RecordingCost:
         passes: over all prompts of a unit, for one checkpoint.
         seconds: of one checkpoint, by unit, on this machine.
         reading: seconds that reading a checkpoint into the model takes.
-        memory, disk: bytes; the memory is of one process, the disk what the history grows by.
+        memory: bytes of one process.
+        disk: bytes that the history grows by.
     """
 
     checkpoints: int
