@@ -35,7 +35,7 @@ def why(
     with progress_bars() as progress:
         found = why_of(runs, role=role, progress=reporter(progress), **options)
     if as_json:
-        return print_json({**found.to_dict(), "sentences": found.sentences})
+        return print_json(found.to_dict())
     for sentence in found.sentences:
         typer.echo(sentence)
     for each in found.top:

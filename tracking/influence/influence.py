@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -35,6 +36,7 @@ from tracking.influence.unrolled import Progress, Sensitivities, flat, sensitivi
 from tracking.influence.unrolled import check as check_differentiable
 from tracking.influence.verification import Proof, linear_range, proofs_of
 from tracking.interventions.weights import own_weights
+from tracking.results.influence_file import InfluenceFile, RetrainedShift, SourceShift
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.sources import shares
 from tracking.training.training import STATE, data_batch, reproducible
@@ -121,29 +123,26 @@ class Influence:
         rows = [(s.source, *s.window, s.shift_steps, s.low, s.high, s.verified_shift) for s in self.shifts]
         return pd.DataFrame(rows, columns=columns)
 
-    def to_dict(self) -> dict[str, object]:
-        """As `--json` prints it and `read_influence` reads it; a shift that was not verified has none."""
-        sources = [
-            {
-                "source": each.source,
-                "window": list(each.window),
-                "shift_steps": each.shift_steps,
-                "low": each.low,
-                "high": each.high,
-                "verified_shift": each.verified_shift if np.isfinite(each.verified_shift) else None,
-            }
-            for each in self.shifts
-        ]
-        about: dict[str, object] = {
-            "curve": self.curve,
-            "component": self.component,
-            "bar": self.bar,
-            "date": self.date,
-        }
-        about |= {"runs": list(self.runs), "method": self.method, "confidence": self.confidence}
-        top = [{**vars(each), "tokens": list(each.tokens)} for each in self.top]
-        proofs = [{**vars(each), "actual": each.actual if np.isfinite(each.actual) else None} for each in self.proofs]
-        return about | {"sources": sources, "top": top, "proofs": proofs}
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` prints it and `read_influence` reads it; what was not retrained, or never came, has no number."""
+        file = InfluenceFile(
+            self.curve, self.component, float(self.bar), float(self.date), self.runs, self.method, self.confidence,
+            tuple(
+                SourceShift(
+                    s.source, s.window, float(s.shift_steps), float(s.low), float(s.high), _known(s.verified_shift)
+                )
+                for s in self.shifts
+            ),
+            tuple(
+                RetrainedShift(p.source, p.window, p.factor, float(p.predicted), _known(p.actual)) for p in self.proofs
+            ),
+            self.sentences,
+        )  # fmt: skip
+        return msgspec.to_builtins(file) | {"top": [{**vars(each), "tokens": list(each.tokens)} for each in self.top]}
+
+
+def _known(shift: float) -> float | None:
+    return float(shift) if np.isfinite(shift) else None
 
 
 def why(

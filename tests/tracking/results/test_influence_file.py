@@ -19,7 +19,7 @@ FOUND = Influence(
 
 
 def test_what_was_found_is_read_back(tmp_path: Path) -> None:
-    printed = {**FOUND.to_dict(), "sentences": FOUND.sentences}
+    printed = FOUND.to_dict()
     (tmp_path / "why.json").write_text(json.dumps(printed, allow_nan=False))
     read = read_influence(tmp_path / "why.json")
     assert read == read_influence(printed)
