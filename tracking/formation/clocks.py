@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["BEHAVIOUR_METRICS", "CLOCKS", "FUNCTION_MEASURES", "Clock", "Curve", "Level", "Measured"]
 __all__ += ["behaviour", "form", "function", "metric_lifelines"]
 
-FALLS = re.compile(r"loss|perplexity|ppl|error|bits_per|surprisal|cross_entropy", re.I)
+FALLS = re.compile(r"loss|perplexity|ppl|error|bits_per|surprisal|cross_entropy|in_context_learning_score", re.I)
 """Numbers that fall as the model learns."""
 FUNCTION_MEASURES = ("ablation", "patching", "attribution")
 TRAINING = "training"  # what the training's own log says
@@ -51,8 +51,8 @@ BEHAVIOUR_METRICS: tuple[tuple[str, str | None, int], ...] = (
     ("metric_clean", "metric_corrupted", 1),
     ("metric_clean", None, 1),
     ("accuracy", None, 1),
-    ("in_context_learning", None, 1),
     ("loss_second_half", "loss_first_half", -1),
+    ("in_context_learning_score", None, -1),
     ("loss_second_half", None, -1),
     ("loss", None, -1),
 )

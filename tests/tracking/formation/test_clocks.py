@@ -152,3 +152,10 @@ def test_levels_given_for_a_history_on_disk_are_saved_with_it(tmp_path: Path) ->
     History.open(tmp_path / "one").with_levels(0.25, 1.0).save(tmp_path / "other")
     assert History.open(tmp_path / "one").levels_of("quiz/accuracy") == (None, None)
     assert History.open(tmp_path / "other").levels_of("quiz/accuracy") == (0.25, 1.0)
+
+
+def test_the_score_of_in_context_learning_falls_as_it_comes() -> None:
+    score = -2.0 * sigmoid((X - np.log(700.0)) / 0.1)  # loss late in the text less loss early (Olsson et al., 2022)
+    (row,) = behaviour(History.from_frame(metrics=metrics(probe__in_context_learning_score=score)), "half-rise")
+    assert row.state == "formed"
+    assert row.low <= 700 <= row.high
