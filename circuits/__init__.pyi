@@ -6,6 +6,7 @@ from .attribution import attribution_patching as attribution_patching
 from .attribution import edge_attribution_patching as edge_attribution_patching
 from .checkpoint import checkpoint_hash as checkpoint_hash
 from .circuit import Circuit as Circuit
+from .circuit import edge_inclusion as edge_inclusion
 from .circuit import jaccard as jaccard
 from .circuit import load_circuit as load_circuit
 from .circuit import prune as prune
@@ -53,7 +54,6 @@ from .sites import site_attribution as site_attribution
 from .sites import site_patching as site_patching
 from .stability import alternative_circuit as alternative_circuit
 from .stability import circuit_likeness as circuit_likeness
-from .stability import edge_inclusion as edge_inclusion
 from .tasks.docstring import docstring_task as docstring_task
 from .tasks.duplicate_token import duplicate_token_task as duplicate_token_task
 from .tasks.from_table import table_task as table_task

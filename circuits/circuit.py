@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from circuits.decoding import as_type, check_keys, parse_json, read_bytes
 from circuits.files import write_beside
@@ -34,7 +34,9 @@ __all__ = [
     "CircuitGraph",
     "Status",
     "crossfit_interval",
+    "edge_inclusion",
     "graph_from_dict",
+    "inclusion_of",
     "jaccard",
     "load_circuit",
     "prune",
@@ -67,7 +69,7 @@ class Circuit:
     `status` says what it rests on (`STATUSES`); where the model does not do the task it is `not_performed`, and no edge
     is kept.  `faithfulness` is (m(circuit) - m(corrupted)) / (m(clean) - m(corrupted)) as prompts see it that did not
     choose the circuit (`circuits.crossfitting`), and `in_sample` as all prompts see it, those that chose it included;
-    `None` where it was not measured.
+    `None` where it was not measured.  `inclusion` is that of a table, whose scores have no folds (`inclusion_of`).
     """
 
     scores: EdgeScores
@@ -76,6 +78,7 @@ class Circuit:
     status: Status = "unknown"
     target: float | None = None
     in_sample: Estimate | None = None
+    inclusion: Float[np.ndarray, "writer reader"] | None = None
 
     def __post_init__(self) -> None:
         if self.kept.shape != self.graph.edge_mask.shape:
@@ -264,6 +267,53 @@ def jaccard(first: Circuit, second: Circuit) -> float:
         raise ValueError("expected two circuits of one graph; match them first (tracking.matching.matching)")
     union = (first.kept | second.kept).sum()
     return float((first.kept & second.kept).sum() / union) if union else 1.0
+
+
+def inclusion_of(circuit: Circuit) -> Float[np.ndarray, "writer reader"]:
+    """How sure each edge of a circuit is: the share of resampled prompts that choose it among as many edges
+    (`edge_inclusion`); NaN where that is not known, or there is no circuit."""
+    if circuit.inclusion is not None:
+        return circuit.inclusion
+    if len(circuit.scores.folds) < 2 or not circuit.n_edges:
+        return np.full(circuit.kept.shape, np.nan)
+    return edge_inclusion(circuit.scores, circuit.n_edges)
+
+
+def edge_inclusion(
+    scores: EdgeScores, n_edges: int, *, n_resamples: int = 200, seed: int = 0
+) -> Float[np.ndarray, "writer reader"]:
+    """The share of resampled prompts that choose each edge among the `n_edges` of largest score.
+
+    Prompt folds are drawn with replacement; from saved scores, without a model.
+
+    Raises:
+        ValueError: the scores came without folds.
+    """
+    mask, n_folds = scores.graph.edge_mask, len(scores.folds)
+    if n_folds < 2:
+        raise ValueError("expected scores of two or more prompt folds, which can be resampled, got none")
+    folds = scores.folds[:, mask]
+    places = _ever_chosen(folds, n_edges)
+    weights = np.random.default_rng(seed).multinomial(n_folds, np.full(n_folds, 1 / n_folds), n_resamples) / n_folds
+    counts = np.zeros(folds.shape[1])
+    for weight in weights:
+        ranked = np.abs(weight @ folds[:, places])
+        counts[places[np.argsort(-ranked, kind="stable")[:n_edges]]] += 1
+    found = np.zeros(mask.shape)
+    found[mask] = counts / n_resamples
+    return found
+
+
+def _ever_chosen(folds: Float[np.ndarray, "fold edge"], n_edges: int) -> Int[np.ndarray, "chosen"]:
+    """The edges that some mean of the folds may have among its `n_edges` largest.
+
+    A mean of folds of one sign is at least as large as the least of them, and no mean is larger than the largest: who
+    stays below `n_edges` such least ones is never chosen.
+    """
+    sizes = np.abs(folds)
+    least = np.where(np.ptp(np.sign(folds), axis=0) == 0, sizes.min(axis=0), 0.0)
+    enough = np.sort(least)[-n_edges] if n_edges else np.inf
+    return np.flatnonzero(sizes.max(axis=0) >= enough)
 
 
 def save_circuit(circuit: Circuit, path: "str | Path") -> None:

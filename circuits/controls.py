@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Circuit
 from circuits.evaluation import Judge
-from circuits.graph import Estimate, Node
+from circuits.graph import Estimate, Node, p_value
 from circuits.model import Model
 from circuits.tasks.task import Task
 
@@ -22,13 +22,15 @@ __all__ = ["ControlTest", "compare_with_controls", "matched_control"]
 class ControlTest:
     """A circuit's faithfulness beside that of its controls.
 
-    `p_value` = (1 + controls at least as faithful) / (1 + controls): no smaller than 1 / (1 + `n_controls`) however
-    good the circuit is.
+    `p_value` = (1 + controls at least as faithful) / (1 + controls).  A renaming that leaves the circuit as it is
+    counts among these, so that however good the circuit is, p is no smaller than `smallest_p`; where that is above the
+    level of the test, as with few heads, the claim is not testable.
     """
 
     faithfulness: Estimate
     controls: Float[np.ndarray, "control"]
     p_value: float
+    smallest_p: float
 
     @property
     def n_controls(self) -> int:
@@ -64,8 +66,7 @@ def compare_with_controls(
     generator = np.random.default_rng(seed)
     judge = Judge(model, task, baseline=baseline)
     own = judge.faithfulness(circuit.kept)
-    controls = [judge.faithfulness(matched_control(circuit, generator)).value for _ in range(n_controls)]
-    reached = np.array(controls, dtype=np.float64)
-    # Equal within rounding is at least as good: a renaming may leave the circuit as it is.
-    at_least = int((reached >= own.value - 1e-9).sum())
-    return ControlTest(own, reached, (1 + at_least) / (1 + n_controls))
+    drawn = [matched_control(circuit, generator) for _ in range(n_controls)]
+    reached = np.array([judge.faithfulness(kept).value for kept in drawn], dtype=np.float64)
+    same = sum(bool((kept == circuit.kept).all()) for kept in drawn)
+    return ControlTest(own, reached, p_value(float(own.value), reached), (1 + same) / (1 + n_controls))

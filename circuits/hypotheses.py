@@ -14,7 +14,9 @@ test, made on prompts that should not be those that chose the circuit:
 - **sufficiency**: a random circuit of as many edges is at least as faithful.  Rejected, the circuit is better than
   chance.
 
-p-values of the edges are corrected among themselves, and the four claims' among each other, by Holm's method.
+p-values of the edges are corrected among themselves, and the four claims' among each other, by Holm's method.  A claim
+whose smallest possible p-value, times four, is above the level cannot be rejected by itself: it is *not testable* with
+so few prompts or random circuits.
 
 References:
     Hypothesis Testing the Circuit Hypothesis in LLMs (Shi et al., 2024), https://arxiv.org/abs/2410.13032
@@ -37,28 +39,42 @@ from circuits.tasks.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CircuitTests", "circuit_tests", "holm", "independence_test", "outperformance_test"]
+__all__ = ["CircuitTests", "Claim", "circuit_tests", "holm", "independence_test", "outperformance_test"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: its statistic, its p-value, and the smallest one that could have come out."""
+
+    name: str
+    statistic: float
+    p_value: float
+    smallest_p: float
 
 
 @dataclass(frozen=True)
 class CircuitTests:
-    """The claims' p-values, corrected ones, and those of the edges; `alpha` is the level of each family of tests."""
+    """The claims, and (edge, share, p-value) of the edges; `alpha` is the level of each family of tests."""
 
-    claims: tuple[tuple[str, float, float], ...]
+    claims: tuple[Claim, ...]
     edges: tuple[tuple[Edge, float, float], ...]
     n_prompts: int
     alpha: float
 
     def to_frame(self) -> "pd.DataFrame":
-        """Columns: claim, statistic, p_value, p_corrected, rejected, reads."""
+        """Columns: claim, statistic, p_value, smallest_p, p_corrected, rejected, reads."""
         import pandas as pd
 
-        corrected = holm([p for _, _, p in self.claims])
+        corrected = holm([claim.p_value for claim in self.claims])
         rows = []
-        for (claim, statistic, p), one in zip(self.claims, corrected, strict=True):
+        for claim, one in zip(self.claims, corrected, strict=True):
             rejected = bool(one <= self.alpha)
-            rows.append((claim, statistic, p, one, rejected, READS[claim][rejected]))
-        return pd.DataFrame(rows, columns=["claim", "statistic", "p_value", "p_corrected", "rejected", "reads"])
+            reads = READS[claim.name][rejected]
+            if not rejected and len(self.claims) * claim.smallest_p > self.alpha:
+                reads = f"not testable with so few {MADE_OF[claim.name]}"
+            rows.append((claim.name, claim.statistic, claim.p_value, claim.smallest_p, one, rejected, reads))
+        columns = ["claim", "statistic", "p_value", "smallest_p", "p_corrected", "rejected", "reads"]
+        return pd.DataFrame(rows, columns=columns)
 
     def edges_frame(self) -> "pd.DataFrame":
         """Minimality edge by edge. Columns: edge, share (of random edges that it outweighs), p_value, p_corrected,
@@ -73,6 +89,7 @@ class CircuitTests:
         return pd.DataFrame(rows, columns=["edge", "share", "p_value", "p_corrected", "needed"])
 
 
+N_PERMUTATIONS = 999
 READS = {
     "equivalence": ("not told from the model", "not equivalent to the model"),
     "independence": ("no mechanism seen outside", "part of the mechanism lies outside"),
@@ -80,6 +97,8 @@ READS = {
     "sufficiency": ("not told from random circuits", "better than random circuits"),
 }
 """What it means that a claim's null hypothesis stands, and that it falls."""
+MADE_OF = {name: "prompts" for name in READS} | {"minimality": "random edges", "sufficiency": "random circuits"}
+"""What it takes more of for a smaller p-value."""
 
 
 def circuit_tests(
@@ -112,16 +131,19 @@ def circuit_tests(
     own = judge.values(circuit.kept)
     better, p_better = outperformance_test(own - judge.clean, epsilon)
     outside = judge.values(model.graph.edge_mask & ~circuit.kept)
-    dependence, p_dependence = independence_test(judge.clean, outside, n_permutations=999, seed=seed)
+    dependence, p_dependence = independence_test(judge.clean, outside, n_permutations=N_PERMUTATIONS, seed=seed)
     random = [float(judge.values(_random_circuit(circuit, generator)).mean()) for _ in range(n_random)]
     p_random = p_value(float(own.mean()), np.array(random))
     edges = _minimality(judge, circuit, own, quantile, n_random, generator)
     least = min(holm([p for _, _, p in edges]))
+    always = outperformance_test(np.ones(len(task)), epsilon)[1]
     claims = (
-        ("equivalence", better, p_better),
-        ("independence", dependence, p_dependence),
-        ("minimality", min(share for _, share, _ in edges), least),
-        ("sufficiency", float(np.mean(np.array(random) < own.mean())), p_random),
+        Claim("equivalence", better, p_better, always),
+        Claim("independence", dependence, p_dependence, 1 / (1 + N_PERMUTATIONS)),
+        Claim(
+            "minimality", min(share for _, share, _ in edges), least, min(1.0, len(edges) * (1 - quantile) ** n_random)
+        ),
+        Claim("sufficiency", float(np.mean(np.array(random) < own.mean())), p_random, 1 / (1 + n_random)),
     )
     return CircuitTests(claims, edges, len(task), alpha)
 

@@ -1,16 +1,16 @@
-"""Edge stability: how sure each edge of a circuit is, and whether other circuits do as well.
+"""Circuit stability: whether two circuits are told apart, and whether other circuits do as well.
 
-Would other prompts have chosen the same edges?  Resampling the prompt folds with replacement and choosing as many edges
-again gives each edge an **inclusion probability**; choosing on the two halves of the prompts gives the circuit's own
-**noise floor**, the Jaccard index that two circuits of one and the same model reach.  And since one circuit is not
-*the* circuit, the best one that shares the fewest edges with it says how free the choice was.
+Would other prompts have chosen the same edges?  Choosing on the two halves of the prompts gives the circuit's own
+**noise floor**, the Jaccard index that two circuits of one and the same model reach (the **inclusion probability** of
+each edge is `circuits.circuit.edge_inclusion`).  And since one circuit is not *the* circuit, the best one that shares
+the fewest edges with it says how free the choice was.
 """
 
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from circuits.circuit import Circuit, jaccard, prune
 from circuits.crossfitting import halves_jaccard, halves_of_prompts, reaches
@@ -19,31 +19,7 @@ from circuits.graph import EdgeScores, Estimate
 from circuits.model import Model
 from circuits.tasks.task import Task
 
-__all__ = ["Alternative", "CircuitOverlap", "alternative_circuit", "circuit_likeness", "edge_inclusion"]
-
-
-def edge_inclusion(
-    scores: EdgeScores, n_edges: int, *, n_resamples: int = 200, seed: int = 0
-) -> Float[np.ndarray, "writer reader"]:
-    """The share of resampled prompts that choose each edge among the `n_edges` of largest score.
-
-    Prompt folds are drawn with replacement; from saved scores, without a model.
-
-    Raises:
-        ValueError: the scores came without folds.
-    """
-    folds = scores.folds
-    if len(folds) < 2:
-        raise ValueError("expected scores of two or more prompt folds, which can be resampled, got none")
-    mask, generator = scores.graph.edge_mask, np.random.default_rng(seed)
-    weights = generator.multinomial(len(folds), np.full(len(folds), 1 / len(folds)), n_resamples) / len(folds)
-    counts = np.zeros(int(mask.sum()))
-    for weight in weights:
-        ranked = np.abs(weight @ folds[:, mask])
-        counts[np.argsort(-ranked, kind="stable")[:n_edges]] += 1
-    found = np.zeros(mask.shape)
-    found[mask] = counts / n_resamples
-    return found
+__all__ = ["Alternative", "CircuitOverlap", "alternative_circuit", "circuit_likeness"]
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_controls_are_matched_and_counted(model: Model) -> None:
     assert found.n_controls == 39
     # Two heads a layer: one renaming in four is none at all.
     assert found.p_value == (1 + (found.controls > 0.99).sum()) / 40
-    assert 0.1 < found.p_value < 0.5
+    assert 0.1 < found.p_value == found.smallest_p < 0.5
     assert found.controls.min() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at least one control"):
         compare_with_controls(model, task, circuit, n_controls=0)

@@ -44,6 +44,16 @@ def test_an_edge_too_many_is_seen_and_one_too_few_too(model: Model, circuit: Cir
     assert fewer.rejected["equivalence"]
 
 
+def test_what_cannot_be_rejected_is_not_testable(model: Model, circuit: Circuit) -> None:
+    """Of six prompts none can tell equivalence, and of ten random circuits none sufficiency."""
+    task = induction_task(model, n_prompts=6, seed=7)
+    frame = circuit_tests(model, task, circuit, n_random=10).to_frame().set_index("claim")
+    assert frame.reads["equivalence"] == "not testable with so few prompts"
+    assert frame.reads["sufficiency"] == "not testable with so few random circuits"
+    assert (frame.p_value >= frame.smallest_p - 1e-12).all()
+    assert frame.smallest_p["sufficiency"] == pytest.approx(1 / 11)
+
+
 def test_equivalence_is_rejected_no_more_often_than_said() -> None:
     generator = np.random.default_rng(0)
     at_the_edge = [outperformance_test(generator.random(40) - 0.4, 0.1)[1] for _ in range(1000)]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from circuits.attribution import edge_attribution_patching
-from circuits.circuit import Circuit, select_top
+from circuits.circuit import Circuit, edge_inclusion, inclusion_of, select_top
 from circuits.discovery import find_circuit
 from circuits.evaluation import faithfulness
 from circuits.graph import Estimate
 from circuits.loading import load_model
 from circuits.model import Model
-from circuits.stability import alternative_circuit, circuit_likeness, edge_inclusion
+from circuits.stability import alternative_circuit, circuit_likeness
 from circuits.tasks.induction import induction_task
 from tests.models import random_task, save_induction_model, tiny_model
 
@@ -72,3 +72,16 @@ def test_scores_without_folds_cannot_be_resampled() -> None:
     with pytest.raises(ValueError, match="two or more prompt folds"):
         edge_inclusion(bare, 5)
     assert np.isnan(circuit_likeness(select_top(bare, 5), select_top(bare, 5)).floor_first)
+    assert np.isnan(inclusion_of(select_top(bare, 5))).all()
+
+
+@pytest.mark.parametrize("n_edges", [0, 1, 7, 40])
+def test_edges_that_no_resampling_chooses_may_be_left_out_beforehand(n_edges: int) -> None:
+    """The shortcut changes nothing: the same shares as from ranking every edge in every resampling."""
+    model = tiny_model("gpt2")
+    scores = edge_attribution_patching(model, random_task(model, n_prompts=16))
+    folds = scores.folds[:, scores.graph.edge_mask]
+    weights = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), 200) / 8
+    ranks = np.argsort(-np.abs(weights @ folds), axis=1, kind="stable")[:, :n_edges]
+    expected = np.bincount(ranks.ravel(), minlength=folds.shape[1]) / 200
+    np.testing.assert_allclose(edge_inclusion(scores, n_edges)[scores.graph.edge_mask], expected)

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from tracking.cli.checkpoints import audit, record
+from tracking.cli.circuits import circuit
 from tracking.cli.importing import import_, join
 from tracking.cli.influence import why
 from tracking.cli.many_runs import compare, design, forecast, sweep
@@ -255,7 +256,7 @@ VERBS: dict[str, Callable[..., None]] = {}
 """Every verb by its name, in the order in which a newcomer meets them; `add_verb` adds one."""
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin": (demo, doctor),
-    "One run": (train, audit, record, import_, join, track, match),
+    "One run": (train, audit, circuit, record, import_, join, track, match),
     "Many runs": (sweep, compare, leads, forecast, watch, design, branch, why),
     "Results": (report, export),
 }

@@ -85,13 +85,14 @@ def match(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which component of one snapshot is which of another, and how sure that is.
+    """Say which component of one snapshot is which of another, how sure that is, and how alike their circuits are.
 
     Example: `formation match recorded recorded --step 200 --step 240`
     """
     from tracking.history.forks import parted_at
     from tracking.history.history import History
     from tracking.matching.matching import match as match_snapshots
+    from tracking.matching.similarity import compared_circuits
 
     first, second = History.open(before), History.open(after)
     steps = step or [first.steps[-1], second.steps[-1]]
@@ -101,15 +102,18 @@ def match(
     same_run = True if before.resolve() == after.resolve() else None if forked is not None else False
     matching = match_snapshots(first, second, step=(steps[0], steps[1]), same_run=same_run)
     frame = matching.to_frame()
+    alike = compared_circuits(first[steps[0]], second[steps[1]], matching)
     if as_json:
         pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
         gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
-        return print_json({"pairs": pairs, **gone})
+        return print_json({"pairs": pairs, **gone, "circuits": json.loads(alike.to_json(orient="records"))})
     if forked is not None and same_run is None:
         typer.echo(f"One run up to step {forked:,}: every component is itself; similarity says what is left in common.")
     print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
     typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
     typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
+    if len(alike):
+        print_table("circuits, the components of the first called as their partners", alike)
 
 
 def export(

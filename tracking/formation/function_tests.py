@@ -58,12 +58,13 @@ def function_test(
         names: the components that `effects` and the arrays of `rotated` follow.
         rotated: the first-order effect of each component and those of its rotated corruptions, where recorded.
     """
-    places = [list(names).index(node.name) for node in nodes]
-    others = other_sets(nodes, [Node.parse(name) for name in names])
-    turned = _rotation(places, rotated)
-    if (len(nodes) > 1 or turned is None) and 1 / (1 + others.count) <= LEVEL:
-        controls = np.array([effects[list(chosen)].sum() for chosen in others.draw(seed)])
-        return Controls(p_value(float(effects[places].sum()), controls), len(controls))
+    places, there = [list(names).index(node.name) for node in nodes], np.isfinite(effects)
+    # A component without an effect is no control: it would count as one that has less.
+    others = other_sets(nodes, [Node.parse(name) for name, known in zip(names, there, strict=True) if known])
+    turned, own = _rotation(places, rotated), float(effects[places].sum())
+    if (len(nodes) > 1 or turned is None) and np.isfinite(own) and 1 / (1 + others.count) <= LEVEL:
+        controls = np.array([effects[there][list(chosen)].sum() for chosen in others.draw(seed)])
+        return Controls(p_value(own, controls), len(controls))
     if turned is not None:
         return Controls(p_value(*turned), len(turned[1]), "rotations")
     return Controls(np.nan, others.count, "not testable")

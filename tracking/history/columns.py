@@ -112,6 +112,7 @@ EDGES = Table(
         _number("score", "how much the metric falls when the edge is corrupted; the mean over prompts"),
         _number("std_error", "its standard error over prompts"),
         _flag("in_circuit", "whether the edge is one of the circuit's"),
+        _number("inclusion", "the share of resampled prompts that choose it; missing where it cannot be known"),
     ),
 )
 

@@ -352,7 +352,7 @@ class History:
         """One of the long tables of this history.
 
         `scores`: run, step, tokens, component, task, measure, value, std_error;
-        `edges`: run, step, task, source, target, slot, score, std_error, in_circuit;
+        `edges`: run, step, task, source, target, slot, score, std_error, in_circuit, inclusion;
         `metrics`: run, step, tokens, name, value, std_error.
         """
         rows = {"scores": scores_frame, "edges": edges_frame, "metrics": metrics_frame}[table]

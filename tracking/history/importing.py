@@ -26,7 +26,19 @@ __all__ = ["import_history", "import_runs", "long_metrics", "read_table"]
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 OURS: dict[str, tuple[str, ...]] = {
     "scores": ("run", "step", "tokens", "component", "task", "measure", "value", "std_error"),
-    "edges": ("run", "step", "tokens", "task", "source", "target", "slot", "score", "std_error", "in_circuit"),
+    "edges": (
+        "run",
+        "step",
+        "tokens",
+        "task",
+        "source",
+        "target",
+        "slot",
+        "score",
+        "std_error",
+        "in_circuit",
+        "inclusion",
+    ),
     "metrics": ("run", "step", "tokens", "name", "value", "std_error"),
 }
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from circuits.circuit import Circuit, graph_from_dict
+from circuits.circuit import Circuit, graph_from_dict, inclusion_of
 from circuits.decoding import read_json
 from circuits.files import name_for_file, write_beside
 from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
@@ -155,15 +155,15 @@ def scores_frame(records: Iterable[Record]) -> "pd.DataFrame":
 def edges_frame(records: Iterable[Record]) -> "pd.DataFrame":
     import pandas as pd
 
-    columns = ["step", "task", "source", "target", "slot", "score", "std_error", "in_circuit"]
+    columns = ["step", "task", "source", "target", "slot", "score", "std_error", "in_circuit", "inclusion"]
     frames = [pd.DataFrame(columns=columns)]
     for record in records:
         if (circuit := record.circuit) is None:
             continue
         mask = circuit.graph.edge_mask
         source, target, slot = _edge_names(circuit.graph)
-        values, errors, kept = circuit.scores.values[mask], circuit.scores.std_error[mask], circuit.kept[mask]
-        data = dict(zip(columns[2:], (source, target, slot, values, errors, kept), strict=True))
+        arrays = (circuit.scores.values, circuit.scores.std_error, circuit.kept, inclusion_of(circuit))
+        data = dict(zip(columns[2:], (source, target, slot, *(array[mask] for array in arrays)), strict=True))
         frames.append(pd.DataFrame({"step": record.step, "task": record.task, **data}))
     return pd.concat(frames[1:] or frames, ignore_index=True)
 

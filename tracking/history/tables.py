@@ -1,8 +1,8 @@
 """Long tables: how those that somebody else computed become records.
 
 Columns are those of the tables this tool writes: `scores` (step, component, measure, value and, where known, run,
-tokens, task, std_error), `edges` (step, source, target, score; task, slot, std_error, in_circuit) and `metrics` (step,
-name, value; tokens, std_error).
+tokens, task, std_error), `edges` (step, source, target, score; task, slot, std_error, in_circuit, inclusion) and
+`metrics` (step, name, value; tokens, std_error).
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def _checked(frame: "pd.DataFrame", table: str, needed: tuple[str, ...]) -> "pd.
     if not len(frame):
         raise ValueError(f"the {table} table has no rows")
     frame = frame.copy()
-    for column in sorted({"step", "value", "score", "std_error", "tokens"} & set(frame.columns)):
+    for column in sorted({"step", "value", "score", "std_error", "inclusion", "tokens"} & set(frame.columns)):
         frame[column] = _numbers(frame[column], f"column {column!r} of the {table} table")
     for column in sorted({"std_error", "tokens"} & set(frame.columns)):
         _refuse(frame[column] < 0, frame[column], f"column {column!r} of the {table} table must hold numbers from 0 on")
@@ -157,9 +157,13 @@ def _fill_edges(frame: "pd.DataFrame", graph: ModelGraph, parts: dict[tuple[int,
         kept = np.zeros(graph.edge_mask.shape, dtype=bool)
         at = rows["writer"].to_numpy(), rows["reader"].to_numpy()
         value[at], error[at], kept[at] = rows["score"], rows["std_error"], rows["in_circuit"].astype(bool)
+        sure = None
+        if "inclusion" in rows and rows["inclusion"].notna().any():
+            sure = np.full(kept.shape, np.nan)
+            sure[at] = rows["inclusion"]
         scores = EdgeScores(graph, Estimate.exact(value, error), "imported", str(task))
         key = (int(step), str(task))
-        parts[key] = replace(_record(parts, *key, rows), circuit=Circuit(scores, kept))
+        parts[key] = replace(_record(parts, *key, rows), circuit=Circuit(scores, kept, inclusion=sure))
 
 
 def _edge_places(frame: "pd.DataFrame", graph: ModelGraph) -> tuple[np.ndarray, np.ndarray]:

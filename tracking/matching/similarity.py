@@ -19,7 +19,10 @@ from circuits.graph import Node, Reader, half_of_fold
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Similarity", "circuit_likeness"]
+    from tracking.history.history import Snapshot
+    from tracking.matching.matching import Matching
+
+__all__ = ["Similarity", "circuit_likeness", "compared_circuits"]
 
 MEASURES = ("node_jaccard", "edge_jaccard", "weighted_jaccard", "rank_correlation")
 
@@ -66,6 +69,33 @@ def circuit_likeness(before: Circuit, after: Circuit, *, partners: Mapping[Node,
         return found
     lowest = {name: min(getattr(floor, name) for floor in floors) for name in MEASURES}
     return replace(found, floor=Similarity(**lowest))
+
+
+def compared_circuits(before: "Snapshot", after: "Snapshot", matching: "Matching") -> "pd.DataFrame":
+    """The circuits of two snapshots, of one model or of two, task by task.
+
+    An edge is shared where both its ends have partners and the edge between these is in the other circuit.  Columns:
+    task, edges_before, edges_after, jaccard, noise_floor (the lower of the two circuits' own), told_apart (whether they
+    have less in common than the halves of the prompts of each have).
+    """
+    import pandas as pd
+
+    partners = {node: node for node in (Node("input"), Node("logits"))}
+    partners |= {pair.before: pair.after for pair in matching.pairs}
+    rows = []
+    for task in before.records:
+        one, other = before.circuit(task), after.circuit(task)
+        if one is None or other is None or not (one.n_edges and other.n_edges):
+            continue
+        named = {(partners.get(edge.source), partners.get(edge.target), edge.slot) for edge in one.edges}
+        shared = named & {(edge.source, edge.target, edge.slot) for edge in other.edges}
+        likeness = len(shared) / (one.n_edges + other.n_edges - len(shared))
+        floors = [floor.edge_jaccard for circuit in (one, other) if (floor := _floor(circuit)) is not None]
+        floor = min(floors, default=np.nan)
+        apart = likeness < floor if floors else None
+        rows.append((task, one.n_edges, other.n_edges, likeness, floor, apart))
+    columns = ["task", "edges_before", "edges_after", "jaccard", "noise_floor", "told_apart"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _renamed(circuit: Circuit, partners: Mapping[Node, Node]) -> tuple[np.ndarray, np.ndarray]:

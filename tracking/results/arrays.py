@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.circuit import inclusion_of
 from circuits.files import name_for_file
 from tracking.history.columns import kind_of
 from tracking.results.names import ARRAYS, holdable, say_replaced
@@ -34,7 +35,7 @@ def netcdf_files(timeline: Timeline) -> Iterator[tuple[str, bytes]]:
 
 def dataset(run: RunTimeline) -> "xr.Dataset":
     """All tables of a run: `score` (measure, step, component), `edge_score` (task, step, edge), `metric` (name, step),
-    each with its `std_error`, `in_circuit`, and the columns of lifelines, events and formation.
+    each with its `std_error`, `in_circuit`, `inclusion`, and the columns of lifelines, events and formation.
     """
     import xarray as xr
 
@@ -66,7 +67,7 @@ def _texts(values: Iterable[Any]) -> np.ndarray:
 
 
 def _edge_arrays(run: RunTimeline) -> "xr.Dataset":
-    """`edge_score`, its error and `in_circuit` (task, step, edge), NaN at steps without a circuit."""
+    """`edge_score`, its error, `in_circuit` and `inclusion` (task, step, edge), NaN at steps without a circuit."""
     import xarray as xr
 
     history, mask = run.history, run.history.graph.edge_mask
@@ -76,13 +77,13 @@ def _edge_arrays(run: RunTimeline) -> "xr.Dataset":
     axes: dict[str, list[Any]] = {"task": tasks, "step": list(history.steps)}
     axes["edge"] = [edge.name for edge in history.graph.edges()]
     shape = tuple(len(labels) for labels in axes.values())
-    score, error, kept = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+    score, error, kept, sure = (np.full(shape, np.nan) for _ in range(4))
     for (step, task), record in history.records.items():
         if (circuit := record.circuit) is not None:
             at = tasks.index(task), axes["step"].index(step)
             score[at], error[at] = circuit.scores.values[mask], circuit.scores.std_error[mask]
-            kept[at] = circuit.kept[mask]
-    found = {"edge_score": score, "edge_score_std_error": error, "in_circuit": kept}
+            kept[at], sure[at] = circuit.kept[mask], inclusion_of(circuit)[mask]
+    found = {"edge_score": score, "edge_score_std_error": error, "in_circuit": kept, "inclusion": sure}
     return xr.Dataset({name: (tuple(axes), array) for name, array in found.items()}, axes | {"task": _texts(tasks)})
 
 

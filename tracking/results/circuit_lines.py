@@ -1,16 +1,19 @@
 """Circuit lines: what the last circuit of each task is worth, a line each, for the terminal.
 
-How large is it, how faithful on prompts that had no part in choosing it, how much of it would other prompts choose
-again, and what must be said beside it?  The **noise floor** is the share of edges that two circuits of the same size,
-each chosen by one half of the prompts, have in common (Jaccard index): circuits of two snapshots that have as much in
-common are not told apart.
+How large is it, how faithful on prompts that had no part in choosing it, how many of its edges would other prompts
+choose again, and what must be said beside it?  The **noise floor** is the share of edges that two circuits of the same
+size, each chosen by one half of the prompts, have in common (Jaccard index): circuits of two snapshots that have as
+much in common are not told apart.
 """
 
-from circuits.circuit import STATUSES, Circuit
+from circuits.circuit import STATUSES, Circuit, inclusion_of
 from tracking.history.history import History
 from tracking.matching.similarity import circuit_likeness
 
 __all__ = ["circuit_line", "circuit_lines"]
+
+SURE = 0.9
+"""The share of resampled prompts that choose an edge of which other prompts are sure."""
 
 
 def circuit_lines(history: History) -> tuple[str, ...]:
@@ -44,5 +47,7 @@ def circuit_line(step: int, circuit: Circuit) -> str:
             told += f" ({interval[0]:.2f} to {interval[1]:.2f}) on prompts that did not choose it"
         parts.append(told)
     if (floor := circuit_likeness(circuit, circuit).floor) is not None:
+        sure = int((inclusion_of(circuit)[circuit.kept] >= SURE).sum())
+        parts.append(f"{sure:,} edges chosen by at least {SURE:.0%} of resampled prompts")
         parts.append(f"noise floor {floor.edge_jaccard:.2f}")
     return "; ".join([*parts, circuit.caveat] if circuit.caveat else parts)

@@ -20,24 +20,26 @@ RISE = r", rise (\d+)$"
 STATES = {"no": "formed", "left": "there from the start", "right": "never"}
 
 
+LATER = {"events": COLUMNS["events"][COLUMNS["events"].index("stopped") :], "formation": COLUMNS["formation"]}
+"""Columns that version 1 may lack."""
+ADDED = {"edges": ("inclusion",)}
+"""Columns that every version may lack: they came without a version of their own."""
+
+
 def upgraded(frame: "pd.DataFrame", table: str, schema_version: int) -> "pd.DataFrame":
-    """The table with the columns that came after its version, empty where that version did not know them."""
-    if schema_version >= 2:
-        return frame
-    if table == "formation":
-        frame = _formation_of_version_1(frame)
-    return frame.assign(**{column.name: _empty(column) for column in _missing(frame, table)})
+    """The table with the columns that came after it was written, empty where what wrote it did not know them.
 
-
-def _missing(frame: "pd.DataFrame", table: str) -> list[Column]:
-    """Raises:
-    KeyError: a column is missing that version 1 had.
+    Raises:
+        KeyError: a column is missing that the file's version had.
     """
-    later = {"events": COLUMNS["events"][COLUMNS["events"].index("stopped") :], "formation": COLUMNS["formation"]}
+    later = set(ADDED.get(table, ()))
+    if schema_version < 2:
+        later |= set(LATER.get(table, ()))
+        frame = _formation_of_version_1(frame) if table == "formation" else frame
     missing = [column for column in TABLES[table].columns if column.name not in frame.columns]
-    if lost := [column.name for column in missing if column.name not in later.get(table, ())]:
+    if lost := [column.name for column in missing if column.name not in later]:
         raise KeyError(lost[0])
-    return missing
+    return frame.assign(**{column.name: _empty(column) for column in missing})
 
 
 def _empty(column: Column) -> float | None:

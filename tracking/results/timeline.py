@@ -279,6 +279,7 @@ def _restored(record: Record, kept: Mapping[str, Any]) -> Record:
                 n_prompts=n_prompts,
             )
         in_sample = metrics.get("faithfulness_in_sample")
-        circuit = Circuit(edges, circuit.kept, faithful, kept["circuit_status"], kept["target"], in_sample)
+        about = (faithful, kept["circuit_status"], kept["target"], in_sample, circuit.inclusion)
+        circuit = Circuit(edges, circuit.kept, *about)
     about = {key: kept[key] for key in ("tokens", "status", "reason")}
     return replace(record, scores=scores, metrics=metrics, circuit=circuit, **about)

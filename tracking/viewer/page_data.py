@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from circuits.circuit import Circuit
+from circuits.circuit import Circuit, inclusion_of
 from circuits.graph import Node
 from tracking.drawing.drawing import curves, first_formations, lanes, measured_as, role_colours, scale_of, unit_of
 from tracking.formation.clocks import CLOCKS
@@ -24,6 +24,7 @@ from tracking.history.history import SCHEMA_VERSION, History, tool_version
 from tracking.lifelines.alignment import find_counterparts
 from tracking.lifelines.events import EVENT_KINDS
 from tracking.lifelines.lineage import lineage_of_tables
+from tracking.matching.similarity import circuit_likeness
 from tracking.results.headlines import headlines
 from tracking.results.influence_file import InfluenceFile
 from tracking.results.meanings import ROLE_MEANINGS
@@ -307,10 +308,11 @@ def _circuits_of_task(circuits: "list[Circuit | None]") -> dict[str, Any]:
             at.append(None)
             continue
         rows = np.argwhere(circuit.kept)
-        values, errors = circuit.scores.values[circuit.kept], circuit.scores.std_error[circuit.kept]
+        arrays = (circuit.scores.values, circuit.scores.std_error, inclusion_of(circuit))
+        values, errors, sure = (array[circuit.kept] for array in arrays)
         order = np.argsort(-np.abs(values), kind="stable")[:MAX_EDGES]
         places = [(int(writer), int(reader)) for writer, reader in rows[order].tolist()]
-        faithful = circuit.faithfulness
+        faithful, floor = circuit.faithfulness, circuit_likeness(circuit, circuit).floor
         at.append(
             {
                 "status": circuit.status,
@@ -320,6 +322,8 @@ def _circuits_of_task(circuits: "list[Circuit | None]") -> dict[str, Any]:
                 "edges": [number.setdefault(place, len(number)) for place in places],
                 "scores": _numbers(values[order]),
                 "errors": _numbers(errors[order]),
+                "inclusion": _numbers(sure[order]) if np.isfinite(sure).any() else None,
+                "floor": _rounded(floor.edge_jaccard) if floor is not None else None,
             }
         )
     first = next(circuit for circuit in circuits if circuit is not None)

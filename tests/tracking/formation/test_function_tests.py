@@ -39,6 +39,17 @@ def test_a_set_is_tested_against_all_other_sets_of_its_span() -> None:
     assert test.p_value == test.smallest_p == 1 / 28
 
 
+def test_components_without_an_effect_are_no_controls() -> None:
+    """Nothing is known of a1.h2 and a1.h3: they do not count as heads that have less effect."""
+    effects = np.array([5.0, 0, 0, 0, 0, 5.0, np.nan, np.nan])
+    test = function_test([HEADS[0], HEADS[5]], NAMES, effects)
+    assert (test.kind, test.n) == ("not testable", comb(6, 2) - 1)
+    effects[6] = 0.0
+    test = function_test([HEADS[0], HEADS[5]], NAMES, effects)
+    assert (test.n, test.p_value) == (comb(7, 2) - 1, 1 / 21)
+    assert function_test([HEADS[0], HEADS[7]], NAMES, effects).kind == "not testable"
+
+
 def test_a_set_with_too_few_others_is_tested_by_what_it_writes() -> None:
     effects = np.full(8, 5.0)
     test = function_test(HEADS[4:8], NAMES, effects, rotated=rotated(effects))

@@ -14,9 +14,9 @@ from tracking.datasets.synthetic import history_from_drawing
 from tracking.history.history import Snapshot
 from tracking.history.records import Record
 from tracking.matching.assignment import assign, match_graphs
-from tracking.matching.matching import Matching, match
+from tracking.matching.matching import Matching, Pair, match
 from tracking.matching.signatures import channel_matrices, signatures_of
-from tracking.matching.similarity import circuit_likeness
+from tracking.matching.similarity import circuit_likeness, compared_circuits
 
 TASK = "task"
 
@@ -319,6 +319,20 @@ def test_likeness_stands_beside_its_noise_floor() -> None:
     assert 0.5 < same.floor.weighted_jaccard < 1
     assert circuit_likeness(one, other).weighted_jaccard < same.floor.weighted_jaccard
     assert list(same.to_frame().columns) == ["measure", "value", "noise_floor"]
+
+
+def test_circuits_are_compared_under_the_names_of_their_partners() -> None:
+    """What is shuffled shares every edge once its components are called as their partners, and few as it is."""
+    before = random_snapshot(ModelGraph(3, 4), seed=0)
+    after, truth = shuffled(before, seed=1)
+    paired = Matching(tuple(Pair(one, other, 1.0, 1.0) for one, other in truth.items()), (), (), 0.0)
+    row = compared_circuits(before, after, paired).iloc[0]
+    assert (row.task, row.jaccard, row.told_apart) == (TASK, 1, False)
+    assert row.edges_before == row.edges_after
+    assert 0 < row.noise_floor <= 1
+    alone = compared_circuits(before, after, Matching((), (), (), 0.0)).iloc[0]
+    assert alone.jaccard < row.noise_floor
+    assert alone.told_apart
 
 
 def test_scale_does_not_count_as_difference() -> None:

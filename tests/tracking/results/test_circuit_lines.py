@@ -18,7 +18,7 @@ def estimate(value: float, error: float, n_prompts: int = 32) -> Estimate:
 
 def circuit(folds: np.ndarray) -> Circuit:
     scores = EdgeScores(GRAPH, Estimate(folds.mean(0), folds.std(0), folds, 32), "exact", "induction")
-    kept = GRAPH.edge_mask & (np.cumsum(GRAPH.edge_mask).reshape(SHAPE) <= 3)
+    kept = GRAPH.edge_mask & (np.cumsum(GRAPH.edge_mask).reshape(SHAPE) > GRAPH.n_edges - 3)
     return Circuit(scores, kept, estimate(0.92, 0.02), "performed", 0.85, estimate(0.95, 0.01))
 
 
@@ -29,7 +29,7 @@ def test_a_circuit_that_carries_its_task() -> None:
     line = circuit_line(1600, circuit(SAME))
     assert line == (
         "induction at step 1,600: 3 of 9 edges; faithfulness 0.92 (0.89 to 0.95) on prompts that did not choose it; "
-        "noise floor 1.00"
+        "3 edges chosen by at least 90% of resampled prompts; noise floor 1.00"
     )
 
 

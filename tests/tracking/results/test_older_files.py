@@ -49,6 +49,18 @@ def test_a_timeline_of_version_1_opens(version_1: Path) -> None:
     assert np.isnan(events["margin"]).all()
 
 
+def test_a_timeline_without_the_inclusion_of_edges_opens(tmp_path: Path) -> None:
+    export_timeline(demo_timeline(), tmp_path, formats=["json"])
+    about = json.loads((tmp_path / "timeline.json").read_text())
+    for run in about["runs"]:
+        del run["tables"]["edges"]["inclusion"]
+    (tmp_path / "timeline.json").write_text(json.dumps(about))
+    before, after = demo_timeline().table("edges"), load_timeline(tmp_path).table("edges")
+    assert len(before)
+    pd.testing.assert_frame_equal(before.drop(columns="inclusion"), after.drop(columns="inclusion"))
+    assert after["inclusion"].isna().all()
+
+
 def test_a_lost_column_is_damage(version_1: Path, tmp_path: Path) -> None:
     about = json.loads((version_1 / "timeline.json").read_text())
     del about["runs"][0]["tables"]["formation"]["clock"]

@@ -151,10 +151,13 @@ function drawEdges(group, run, circuit, place, largest, store, limit) {
       .attr("marker-end", `url(#head-${slot ?? "none"}-${place.id})`)
       .attr("stroke-width", 0.9 + Math.min(3.6, 0.3 * place.radius) * Math.sqrt(Math.abs(score) / largest))
       .attr("opacity", aside ? 0.1 : sure);
-    tell(path, `${source} → ${target}${slot ? `, into ${{ q: "queries", k: "keys", v: "values" }[slot]}` : ""}\n${run.circuits[store.state.task].measure} ${withError(score, error)}`);
+    tell(path, `${source} → ${target}${slot ? `, into ${{ q: "queries", k: "keys", v: "values" }[slot]}` : ""}\n${run.circuits[store.state.task].measure} ${withError(score, error)}${chosenBy(circuit.inclusion?.[i])}`);
   }
   return used;
 }
+
+/** How many of the resampled prompts choose an edge. @param {number|null|undefined} share */
+const chosenBy = (share) => (share === null || share === undefined ? "" : `\nchosen by ${Math.round(100 * share)} % of resampled prompts`);
 
 /** The heads of arrows, once a drawing. @param {any} svg @param {number} id */
 function drawHeads(svg, id) {
@@ -269,6 +272,7 @@ function captionOf(run, task, circuit, step, limit) {
   const count = (/** @type {number} */ number) => number.toLocaleString("en");
   const parts = [`${task}: ${drawn < circuit.size ? `${count(drawn)} of ${count(circuit.size)} edges, the largest` : `${count(circuit.size)} edges`}`];
   if (circuit.faithfulness) parts.push(`faithfulness ${withError(circuit.faithfulness[0], circuit.faithfulness[1])}`);
+  if (circuit.floor !== null) parts.push(`two halves of the prompts share ${Math.round(100 * circuit.floor)} % of the edges`);
   if (circuit.caveat) parts.push(circuit.caveat);
   const { measure, prompts } = run.circuits[task];
   parts.push(`scores by ${measure}${prompts ? ` on ${prompts} prompts` : ""}`);

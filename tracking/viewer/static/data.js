@@ -11,7 +11,7 @@
  * @typedef {{task: string, measure: string, prompts: number, components: string[], values: (number|null)[][],
  *   errors: (number|null)[][]|null}} Scores
  * @typedef {{status: string, caveat: string, size: number, faithfulness: (number|null)[]|null, edges: number[],
- *   scores: (number|null)[], errors: (number|null)[]}} CircuitAt
+ *   scores: (number|null)[], errors: (number|null)[], inclusion: (number|null)[]|null, floor: number|null}} CircuitAt
  * @typedef {{measure: string, target: number|null, prompts: number, names: string[], at: (CircuitAt|null)[]}} Circuits
  * @typedef {{nodes: [string, number, number, string][], edges: [number, number, string, number, number, number|null][]}} Lineage
  * @typedef {{curve: string, component: string, bar: number, date: number, runs: string[], confidence: number, sentences: string[],
@@ -187,7 +187,7 @@ function rowsOfTable(run, table) {
       circuits.at.forEach((at, place) =>
         at?.edges.forEach((edge, i) => {
           const { source, target, slot } = parseEdge(circuits.names[edge]);
-          rows.push({ step: run.steps[place], task, source, target, slot, score: at.scores[i], std_error: at.errors[i], in_circuit: true });
+          rows.push({ step: run.steps[place], task, source, target, slot, score: at.scores[i], std_error: at.errors[i], in_circuit: true, inclusion: at.inclusion?.[i] });
         }),
       );
     return rows;
