@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,7 +113,7 @@ def test_what_is_said_holds_on_fresh_prompts(name: str, tmp_path: Path) -> None:
     assert (table.unsaid <= 0.2).all()
 
 
-def measured(model: Model, setting: Setting, fresh: Judge, n: int) -> dict[str, float]:
+def measured(model: Model, setting: Setting, fresh: Judge, n: int) -> dict[str, Any]:
     """One row: circuits of `DRAWS` draws of n prompts."""
     found: list[Circuit] = []
     covered, below, unsaid, enough = [], [], [], []
