@@ -9,7 +9,7 @@ recording could not load is a finding too.  What the weights' places tell is in 
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -28,13 +28,13 @@ from tracking.checkpoints.loading import find_config, why_unloadable, working_co
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.checkpoints.sketches import WeightNote, distance, sampled_hash, similarity, weigh
 from tracking.checkpoints.weight_faults import Finding, Trajectory, untold, weight_faults
+from tracking.execution.pool import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Audit", "Finding", "audit", "audit_files", "audit_hub"]
 
-Progress = Callable[[str, int, int], None]
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "spiece.model")
 
 

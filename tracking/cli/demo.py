@@ -5,10 +5,10 @@ record every checkpoint, link and date what was found, and write it out.  Nothin
 stage is the function behind the verb of the same name, with its defaults.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracking.execution.pool import Progress
 from tracking.history.history import History
 from tracking.results.exports import export_timeline
 from tracking.results.timeline import Timeline, build_timeline
@@ -34,7 +34,7 @@ def run_demo(
     *,
     seed: int = 0,
     quick: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DemoResult:
     """Train, record, track and show; a demo that was stopped goes on.
 

@@ -36,6 +36,7 @@ __all__ = [
 
 Work = Callable[[Any], Any]
 Progress = Callable[[str, int, int], None]
+"""What is being done, how many of its parts are done, and of how many."""
 
 
 class WorkerDiedError(RuntimeError):

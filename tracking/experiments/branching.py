@@ -26,6 +26,7 @@ from circuits.model import Model
 from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run
 from tracking.execution.locks import held
+from tracking.execution.pool import Progress
 from tracking.experiments.training_hooks import StepsAround, read_log
 from tracking.interventions.applying import LOG, stepping_in
 from tracking.interventions.components import Donor
@@ -34,7 +35,6 @@ from tracking.interventions.interventions import Intervention, check_interventio
 from tracking.training.sources import loss_weights
 from tracking.training.training import (
     STATE,
-    Progress,
     TrainingConfig,
     begin_run,
     load_state,

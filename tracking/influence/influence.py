@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 from circuits.loading import open_module
 from tracking.checkpoints.runs import Run
+from tracking.execution.pool import Progress
 from tracking.influence.opened import OpenedRun, open_run
 from tracking.influence.products import gradient_products
 from tracking.influence.targets import bend_of, cotangents, nodes_of
-from tracking.influence.unrolled import Progress, Sensitivities, flat, sensitivities
+from tracking.influence.unrolled import Sensitivities, flat, sensitivities
 from tracking.influence.unrolled import check as check_differentiable
 from tracking.influence.verification import Proof, linear_range, proofs_of
 from tracking.interventions.weights import own_weights

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuits.loading import open_module
+from tracking.execution.pool import Progress
 from tracking.influence.targets import Crossing, TargetCurve
-from tracking.influence.unrolled import Progress, Sensitivities, flat
+from tracking.influence.unrolled import Sensitivities, flat
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import sequence_costs
 from tracking.training.training import data_batch

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tracking.execution.pool import Progress
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.objective import sequence_costs
 from tracking.training.optimizers import MOMENTUM
@@ -40,8 +41,6 @@ EPSILON = 1e-8  # of torch's Adam
 CHUNK = 32
 """Longest stretch of steps whose states are all held at once."""
 TINY = 1e-38
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tracking.execution.pool import Progress
 from tracking.influence.opened import OpenedRun
 from tracking.influence.targets import date_of, values_at
-from tracking.influence.unrolled import Progress
 from tracking.training.training import training_step
 
 __all__ = ["FACTORS", "Proof", "linear_range", "proofs_of", "shifted_date"]

@@ -21,6 +21,7 @@ from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Checkpoint, Run
 from tracking.checkpoints.sketches import WeightSketch
 from tracking.execution.locks import claim
+from tracking.execution.pool import Progress
 from tracking.history.history import History, create_history, tool_version
 from tracking.history.records import (
     MERGED,
@@ -36,7 +37,7 @@ from tracking.history.records import (
 from tracking.recording.measuring import PROBE, TRAINING, Settings, failed_record, measure, training_record
 from tracking.recording.model_slot import ModelSlot, ReadCheckpoint
 from tracking.recording.summary import UnitResult, UnitState
-from tracking.recording.unit_progress import Within, Work
+from tracking.recording.unit_progress import UnitProgress
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -91,10 +92,10 @@ class CheckpointLoop:
         self.begun: bool = False
         self.waiting: list[Record] = []
         self.unreadable: str = ""
-        self.work: Work = Work(_unseen)
+        self.work: UnitProgress = UnitProgress(_unseen)
 
     def measure_all(
-        self, over: CheckpointOver, *, show: Callable[[int], None] = lambda units: None, within: Within = _unseen
+        self, over: CheckpointOver, *, show: Callable[[int], None] = lambda units: None, within: Progress = _unseen
     ) -> None:
         """Measure everything that is missing.
 

@@ -48,9 +48,10 @@ from tracking.interventions.interventions import Intervention
 from tracking.recording.measuring import PROBE, TRAINING, Settings, make_tasks, measure
 from tracking.recording.replicas import replica_of, untouched, unwrapped, version_of, write_into
 from tracking.recording.schedules import Pace, Schedule
+from tracking.recording.sinks import Sink
 from tracking.training.source_tasks import data_options
 
-__all__ = ["Recorder", "Sink"]
+__all__ = ["Recorder"]
 
 log: logging.Logger = logging.getLogger(__name__)
 FEW = 10
@@ -58,7 +59,6 @@ FEW = 10
 MOST_FORWARDS = 40
 """Forward passes over a task's prompts that scoring its edges may take."""
 LOADED = ("circuits.heads", "circuits.discovery", "circuits.tasks.registry", "tracking.recording.measuring")
-Sink = Callable[[int, Mapping[str, float]], None]
 """Takes the step and numbers by name; called in order of step."""
 
 

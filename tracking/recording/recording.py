@@ -20,7 +20,7 @@ from typing import Any
 from tracking.checkpoints.audit import audit_files, audit_hub
 from tracking.checkpoints.hub import Downloads
 from tracking.checkpoints.runs import Run
-from tracking.execution.pool import local_device
+from tracking.execution.pool import Progress, local_device
 from tracking.history.folder import commit_of_tool, note_made
 from tracking.history.forks import copy_records, going_on, parent_and_step
 from tracking.history.history import History
@@ -31,7 +31,7 @@ from tracking.recording.measuring import PROBE, TRAINING, Settings
 from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
 from tracking.recording.patterns import record_patterns
-from tracking.recording.summary import Events, Ledger, Progress, RecordingSummary
+from tracking.recording.summary import Events, Ledger, RecordingSummary
 from tracking.training.source_tasks import data_options
 
 __all__ = ["PROBE", "TRAINING", "RecordingSummary", "record", "share_records"]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracking.checkpoints.weight_faults import Finding
+from tracking.execution.pool import Progress
 
-__all__ = ["Events", "Ledger", "Progress", "RecordingSummary", "UnitResult", "UnitState"]
+__all__ = ["Events", "Ledger", "RecordingSummary", "UnitResult", "UnitState"]
 
-Progress = Callable[[str, int, int], None]
 Events = Callable[[Mapping[str, Any]], None]
 UnitState = Literal["done", "skipped", "failed", "changed"]
 

@@ -5,22 +5,19 @@ there will be is at first reckoned from counts, and from the second checkpoint o
 one before, so that the time left follows the machine.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tracking.execution.pool import Progress
 from tracking.recording.measuring import PROBE, Settings
 
 if TYPE_CHECKING:
     from circuits.model import Model
 
-__all__ = ["Within", "Work", "passes_of"]
+__all__ = ["UnitProgress", "passes_of"]
 
 JUDGING = 14
 """Passes that choosing and judging a circuit takes at most: two to begin with, twelve patched ones."""
 BACK = 2
-
-Within = Callable[[str, int, int], None]
-"""Called with a unit, how many of its layers are done, and about how many there are."""
 
 
 def passes_of(unit: str, model: "Model", settings: Settings) -> float:
@@ -35,14 +32,14 @@ def passes_of(unit: str, model: "Model", settings: Settings) -> float:
     return scoring + JUDGING + nodes + 1 + BACK
 
 
-class Work:
+class UnitProgress:
     """The layers of the unit that is being measured.
 
     Args:
         within: is told of every run.
     """
 
-    def __init__(self, within: Within) -> None:
+    def __init__(self, within: Progress) -> None:
         self.within = within
         self.took: dict[str, int] = {}
         self.unit: str = ""

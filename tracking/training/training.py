@@ -27,6 +27,7 @@ from circuits.loading import save_checkpoint
 from tracking.checkpoints.run_files import read_run_file
 from tracking.checkpoints.runs import Run, parse_step
 from tracking.execution.locks import held
+from tracking.execution.pool import Progress
 from tracking.history.history import tool_version
 from tracking.history.records import SCHEMA_VERSION
 from tracking.training.hyperparameters import TrainingConfig
@@ -52,7 +53,6 @@ __all__ = [
     "training_step",
 ]
 
-Progress = Callable[[str, int, int], None]
 STATE = "training_state.safetensors"
 
 
