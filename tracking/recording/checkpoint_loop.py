@@ -117,7 +117,7 @@ class CheckpointLoop:
         elif (graph := recorded_graph(self.folder)) is not None:
             self._create(graph)
         threads = torch.get_num_threads()
-        self.work = Work(within)
+        self.work = UnitProgress(within)
         try:
             show(0)
             with closing(self._read_ahead()) as readings:
