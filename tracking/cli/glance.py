@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from circuits.graph import Node
-from tracking.cli.terminal import print_plain, print_wrapped, terminal_width
+from tracking.cli.terminal import aligned, fitting, print_plain, print_wrapped, terminal_width
 from tracking.formation.clocks import CLOCKS
+from tracking.formation.sentences import p_text, span_text
 from tracking.history.columns import COLUMNS
 from tracking.results.circuit_lines import circuit_lines
-from tracking.results.headlines import Headlines, headlines, main_rows, span_text
+from tracking.results.headlines import Headlines, headlines, main_rows
 from tracking.results.meanings import STATE_WORDS, meaning_of
 
 if TYPE_CHECKING:
@@ -25,22 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["print_list", "print_run", "print_run_plain"]
 
 MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
-# Of the table, from the last to be left out to the first where the terminal is narrow.
-WORTH = ("lifeline", "clock", "date", "interval", "state", "bars", "checkpoints", "p")
-PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau", "low")
-PLAIN += (
-    "high",
-    "interval_before",
-    "interval_after",
-    "at_two_thirds",
-    "at_four_thirds",
-    "censored",
-    "state",
-    "p_value",
-    "n_controls",
-    "smallest_p",
-    "control",
-)
+PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau")
+PLAIN += ("low", "high", "interval_before", "interval_after", "at_two_thirds", "at_four_thirds", "censored", "state")
+PLAIN += ("p_value", "n_controls", "smallest_p", "control")
+"""What programs get of the formation table."""
 
 
 def print_run_plain(run: "RunTimeline", *, everything: bool) -> None:
@@ -110,36 +99,32 @@ def print_list(lines: Iterable[str], width: int, most: int | None, more: str) ->
 
 
 def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: int) -> None:
-    """One row for each role and clock."""
-    cells: dict[str, list[Any]] = {
-        "lifeline": _once(str(row["lifeline"]) for row in rows),
+    """One row for each role and clock; the columns of least worth stand last, and go where the terminal is narrow."""
+    interval = f"{run.analysis.get('confidence', 0.9):.0%} interval"
+    cells: dict[str, list[str]] = {
+        "role": _once(str(row["lifeline"]) for row in rows),
         "clock": [str(row["clock"]) for row in rows],
         "date": [_number(row["midpoint"]) for row in rows],
-        "interval": [_interval(row) for row in rows],
-        "state": [STATE_WORDS.get(row["state"], row["state"]) for row in rows],
-        "bars": [_other_bars(row) for row in rows],
-        "checkpoints": [_checkpoints(row) for row in rows],
+        interval: [_interval(row) for row in rows],
+        "state": _unless_all("formed", [str(STATE_WORDS.get(row["state"], row["state"])) for row in rows]),
         "p": [_p_cell(row) for row in rows],
+        "at 2/3, 4/3 of bar": [_other_bars(row) for row in rows],
+        "checkpoints": [_checkpoints(row) for row in rows],
     }
-    titles = {
-        "lifeline": "role",
-        "bars": "at 2/3, 4/3 of bar",
-        "interval": f"{run.analysis.get('confidence', 0.9):.0%} interval",
-    }
-    kept = _fitting(cells, titles, width)
-    for line in _columns({name: cells[name] for name in kept}, titles):
+    kept = fitting(cells, width)
+    for line in aligned({name: cells[name] for name in kept}, right=("date",)):
         typer.echo(line)
     typer.echo()
     names = list(dict.fromkeys(row["definition"] for row in rows))
     about = f"Dates are training steps, by {' or '.join(names)}. "
-    about += "(a, b]: a is the last checkpoint without, b the first with."
+    about += "(a, b]: a is the last checkpoint without, b the first with." if "checkpoints" in kept else ""
     print_wrapped(about, width)
     if "p" in kept:
         print_wrapped(_p_note(run, rows), width)
 
 
 def _p_cell(row: Mapping[str, Any]) -> str:
-    return "not testable" if row["control"] == "not testable" else _number(row["p_value"])
+    return "not testable" if row["control"] == "not testable" else p_text(row["p_value"])
 
 
 CONTROLS = {
@@ -149,9 +134,12 @@ CONTROLS = {
 
 
 def _p_note(run: "RunTimeline", rows: Sequence[Mapping[str, Any]]) -> str:
-    """What p is of, and why there is none where there is none."""
-    kinds = dict.fromkeys(row["control"] for row in rows if row["p_value"] == row["p_value"])
-    parts = [f"how often there is {' or '.join(CONTROLS[kind] for kind in kinds if kind in CONTROLS)}"] if kinds else []
+    """What p is of, the smallest that it can be, and why there is none where there is none."""
+    known = [row for row in rows if row["p_value"] == row["p_value"]]
+    parts = ["how often wander makes such a rise (form)"] if any(row["clock"] == "form" for row in known) else []
+    for kind in dict.fromkeys(row["control"] for row in known if row["control"] in CONTROLS):
+        least = min(row["smallest_p"] for row in known if row["control"] == kind)
+        parts.append(f"how often there is {CONTROLS[kind]} (function; at least {p_text(least)})")
     for row in rows:
         if row["control"] == "not testable":
             parts.append(f"{row['lifeline']} is not testable, as {_why_not(run, row)}")
@@ -168,6 +156,11 @@ def _why_not(run: "RunTimeline", row: Mapping[str, Any]) -> str:
     if full and full == layers:
         return f"all {heads} heads of layer {', '.join(map(str, full))} carry it"
     return f"there are only {_number(row['n_controls']) or 0} other sets of heads to compare with"
+
+
+def _unless_all(text: str, cells: list[str]) -> list[str]:
+    """The cells, or nothing where every one is the text."""
+    return [] if all(cell == text for cell in cells) else cells
 
 
 def _once(names: Iterable[str]) -> list[str]:
@@ -207,25 +200,6 @@ def _other_bars(row: Mapping[str, Any]) -> str:
     if row["at_two_thirds"] != row["at_two_thirds"] and row["at_four_thirds"] != row["at_four_thirds"]:
         return ""
     return ", ".join(_number(row[name]) or "…" for name in ("at_two_thirds", "at_four_thirds"))
-
-
-def _fitting(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str], width: int) -> list[str]:
-    """As many columns as fit, the least worth left out first; empty ones are."""
-    kept = [name for name in WORTH if any(cells[name])]
-    while len(kept) > 3 and len(_columns({name: cells[name] for name in kept}, titles)[0]) > width:
-        kept.pop()
-    return kept
-
-
-def _columns(cells: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
-    """A header and rows, padded; numbers on the right."""
-    right = {"date"}
-    padded = []
-    for name, column in cells.items():
-        whole = [titles.get(name, name), *column]
-        size = max(map(len, whole))
-        padded.append([text.rjust(size) if name in right else text.ljust(size) for text in whole])
-    return ["  ".join(parts) for parts in zip(*padded, strict=True)]
 
 
 def _print_meanings(rows: Sequence[Mapping[str, Any]], width: int) -> None:

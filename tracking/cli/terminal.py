@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMAND",
     "Json",
+    "aligned",
     "fail",
     "finish_printing",
+    "fitting",
     "for_people",
     "in_the_way",
     "make_printable",
@@ -142,19 +144,37 @@ def print_plain(frame: "pd.DataFrame") -> None:
 
 
 def print_table(title: str, frame: "pd.DataFrame") -> None:
-    """On stdout, for people."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """On stdout under a title: for people as many columns as fit, from the left; for programs as `print_plain`."""
+    if not for_people():
+        return print_plain(frame)
+    width = terminal_width()
+    if not len(frame):
+        return print_wrapped(f"{title}: none", width)
+    cells = {str(name): [_cell(value) for value in frame[name]] for name in frame.columns}
+    right = [str(name) for name in frame.columns if frame[name].dtype.kind in "if"]
+    kept = fitting(cells, width)
+    print_wrapped(title, width)
+    for line in aligned({name: cells[name] for name in kept}, right=right):
+        typer.echo(line)
+    if left := [name for name in cells if name not in kept]:
+        print_wrapped(f"More columns with --json: {', '.join(left)}.", width)
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    for column in frame.columns:
-        table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    # A file or a pipe has no width: let no column be cut there.
-    console = Console(width=terminal_width() if for_people() else 240, markup=False, emoji=False)
-    console.print(table if len(frame) else f"{title}: none")
+
+def fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """The columns that have anything in them, without the last ones that do not fit; at least one."""
+    kept = [name for name in cells if any(cells[name])]
+    while len(kept) > 1 and sum(max(map(len, (name, *cells[name]))) + 2 for name in kept) - 2 > width:
+        kept.pop()
+    return kept
+
+
+def aligned(cells: Mapping[str, Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
+    """A header and rows in columns, numbers on the right."""
+    padded = []
+    for name, column in cells.items():
+        size = max(map(len, (name, *column)))
+        padded.append([text.rjust(size) if name in right else text.ljust(size) for text in (name, *column)])
+    return ["  ".join(parts).rstrip() for parts in zip(*padded, strict=True)]
 
 
 def _cell(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracking.comparison.permutation import ENOUGH
+from tracking.formation.sentences import p_text, p_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def _amounts_to(row: Row) -> str:
     return {
         "moves it": "",
         "no effect seen": ", no effect seen",
-        "too few runs": f", too few for a p-value below {_p(row['smallest_p'])}",
+        "too few runs": f", too few for a p-value below {p_text(row['smallest_p'])}",
         "cannot be told apart": f", together with {_listed(row['confounded'].split(', '))}",
         "never forms": "forms in none",
     }[row["verdict"]]
@@ -127,10 +128,10 @@ def sentence(row: Row, confidence: float) -> str:
     if kind == "too few runs":
         few = (
             f"Too few runs to tell whether {name} moves {about}: with {runs} no p-value below "
-            f"{_p(row['smallest_p'])} is possible; add seeds."
+            f"{p_text(row['smallest_p'])} is possible; add seeds."
         )
         return few if math.isnan(row["estimate"]) else f"{few[:-1]} (so far {_size(row)})."
-    p = f"p = {_p(row['p_value'])}" + (" by Student's t" if row["method"] == "Student's t" else "")
+    p = p_words(row["p_value"]) + (" by Student's t" if row["method"] == "Student's t" else "")
     if kind == "cannot be told apart":
         names = [name, *row["confounded"].split(", ")]
         return (
@@ -147,7 +148,7 @@ def sentence(row: Row, confidence: float) -> str:
         ends = (row["low"], row["high"]) if later else (-row["high"], -row["low"])
         return (
             f"{about} forms {side} for {where(row)} ({confidence:.0%} interval {times(ends[0])} to {times(ends[1])} "
-            f"times; {p}, {_p(row['q_value'])} after correction; {runs}{several}{shrunk})."
+            f"times; {p}, {p_text(row['q_value'])} after correction; {runs}{several}{shrunk})."
         )
     power = "no effect can be ruled out, for too little forms on one side"
     if row["detectable"] < FAR:
@@ -186,10 +187,6 @@ def _size(row: Row) -> str:
 def _percent(log_ratio: float) -> str:
     ratio = math.expm1(log_ratio)
     return f"{ratio:.0%}" if ratio < 3 else f"{1 + ratio:.0f} times"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from tracking.formation.formation import Formation, formation_table
+from tracking.formation.sentences import p_text
 from tracking.history.history import History
 from tracking.lifelines.lifelines import link_lifelines
 
@@ -93,7 +94,7 @@ class Effect:
         open_ended = "at least " if not np.isfinite(self.low) or not np.isfinite(self.high) else ""
         after = ""
         if self.p_holm >= 1 - self.confidence:
-            after = f", but not once all effects looked at are counted (corrected p = {self.p_holm:.2g})"
+            after = f", but not once all effects looked at are counted (corrected p = {p_text(self.p_holm)})"
         size = f"{open_ended}{_number(abs(self.shift))} {unit} {word} {_interval(self.low, self.high)}"
         return f"{what}: {counts}{size} {over}{after}."
 

@@ -20,6 +20,7 @@ from scipy import stats
 
 from tracking.comparison.paired_runs import sign_flip_p
 from tracking.comparison.run_set import RunSet, Unit, questions, unit_of
+from tracking.formation.sentences import p_text, p_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,9 +164,9 @@ def _sentence(row: dict[str, Any], confidence: float) -> str:
     size = f"{row['lead']:.0f} {row['unit']} ({confidence:.0%} interval {row['low']:.0f} to {row['high']:.0f})"
     counts = f"{'' if row['n_first'] == n else 'surely '}in {row['n_first']} of {n} runs"
     if row["smallest_p"] > ENOUGH and row["n_first"] == n:
-        few = f"with {n} runs no p-value below {row['smallest_p']:.2g} is possible"
+        few = f"with {n} runs no p-value below {p_text(row['smallest_p'])} is possible"
         return f"{first} leads {second} by {size}, {counts}; {few}."
     if row["q_value"] <= ENOUGH and row["low"] > 0:
-        return f"{first} leads {second} by {size}, {counts} (p = {row['p_value']:.2g})."
+        return f"{first} leads {second} by {size}, {counts} ({p_words(row['p_value'])})."
     other = f", after it in {row['n_second']}" if row["n_second"] else ""
     return f"Whether {first} or {second} comes first is not told: {first} is ahead by {size}, {counts}{other}."

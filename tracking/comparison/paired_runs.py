@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from tracking.comparison.run_set import Hyperparameters, by_size, plain
+from tracking.formation.sentences import p_text, p_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,13 +213,13 @@ def _sentence(row: Mapping, arm: str, baseline: str) -> str:
         return f"{way} by {abs(difference):.3g} in the one pair there is: one run in each arm says nothing of chance."
     if row["smallest_p"] > ENOUGH and higher in (0, count):
         return (
-            f"{way} {share}; with one run in each arm of {count} pairs that has p = {row['p_value']:.2g}, the least "
+            f"{way} {share}; with one run in each arm of {count} pairs that has {p_words(row['p_value'])}, the least "
             f"possible, and the spread between seeds is not known: a hint, no proof."
         )
     if row["q_value"] <= ENOUGH:
-        return f"{way} {share}; p = {row['p_value']:.2g}, {row['q_value']:.2g} after correction."
+        return f"{way} {share}; {p_words(row['p_value'])}, {p_text(row['q_value'])} after correction."
     return (
         f"No effect of {arm} on {row['name']} seen (mean difference {difference:+.3g}, interval {row['low']:+.3g} to "
-        f"{row['high']:+.3g}, p = {row['p_value']:.2g}, {count} pairs); a difference of more than "
+        f"{row['high']:+.3g}, {p_words(row['p_value'])}, {count} pairs); a difference of more than "
         f"{row['detectable']:.3g} would have been seen with probability .8."
     )

@@ -35,6 +35,7 @@ from tracking.comparison.run_set import (
     run_set,
 )
 from tracking.formation.clocks import Measured
+from tracking.formation.sentences import p_text, p_words
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifeline, Lifelines, link_lifelines
 
@@ -211,8 +212,8 @@ def describe_shifts(shifts: "pd.DataFrame", *, level: float = 0.05) -> list[str]
     """The shifts that stand after correction, in whole sentences, and how many were looked at."""
     found = [
         f"{row['role']}: {row['trait']} ({row['clock']}) differs by {row['estimate']:+.3g} ({row['low']:+.3g} to "
-        f"{row['high']:+.3g}) for {row['hyperparameter']} {row['contrast']} (p = {row['p_value']:.2g}, "
-        f"{row['q_value']:.2g} after correction; {row['n_runs']} runs)."
+        f"{row['high']:+.3g}) for {row['hyperparameter']} {row['contrast']} ({p_words(row['p_value'])}, "
+        f"{p_text(row['q_value'])} after correction; {row['n_runs']} runs)."
         for row in shifts.sort_values("p_value").to_dict("records")
         if row["q_value"] <= level
     ]

@@ -18,6 +18,7 @@ from tracking.drawing.drawing import role_colours, short_number
 from tracking.drawing.figures import STYLE
 from tracking.drawing.panels import FAINT, INK
 from tracking.formation.clocks import CLOCKS
+from tracking.formation.sentences import p_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,7 +239,7 @@ def _effect(axes: "Axes", row: Mapping[str, Any], y: float, colour: str, ends: t
     ratio = f"{_ratio(row['estimate'])}  ({_ratio(row['low'])} to {_ratio(row['high'])})"
     ink = INK if sure else FAINT
     axes.text(1.05, y, ratio, transform=across, fontsize=7.2, color=ink, va="center")
-    axes.text(1.71, y, _small(row["q_value"]), transform=across, fontsize=7.2, color=ink, va="center", ha="right")
+    axes.text(1.71, y, p_text(row["q_value"]), transform=across, fontsize=7.2, color=ink, va="center", ha="right")
     counts = f"{row['n_formed']} of {row['n_runs']}"
     axes.text(1.98, y, counts, transform=across, fontsize=7.2, color=ink, va="center", ha="right")
 
@@ -247,10 +248,6 @@ def _ratio(log_ratio: float) -> str:
     if not math.isfinite(log_ratio):
         return "?" if math.isnan(log_ratio) else "∞" if log_ratio > 0 else "0"
     return f"{math.exp(log_ratio):.2f}" if log_ratio < math.log(10) else f"{math.exp(log_ratio):.3g}"
-
-
-def _small(p_value: float) -> str:
-    return "< .001" if p_value < 0.001 else f"{p_value:.3f}".removeprefix("0")
 
 
 def _ratio_ticks(low: float, high: float) -> list[float]:

@@ -44,7 +44,7 @@ from tracking.training.hyperparameters import TrainingConfig
 
 __all__ = ["Categorical", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
 
-SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "base", "grid", "settings", "random")
+SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "patterns", "base", "grid", "settings", "random")
 SPACE_KEYS = ("tasks", "n_prompts", "base", "space")
 OPTIONS = tuple(option.name for option in fields(TrainingConfig))
 
@@ -169,7 +169,8 @@ def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, A
     from tracking.recording.measuring import Settings, make_tasks
     from tracking.training.source_tasks import data_options
 
-    options: dict[str, Any] = {key: tuple(value) if key == "tasks" else value for key, value in recording.items()}
+    options: dict[str, Any] = {key: value for key, value in recording.items() if key != "patterns"}
+    options["tasks"] = tuple(options.get("tasks", Settings.tasks))
     settings = Settings(**options)
     data = {replace(config.model, seed=0): data_options(settings.tasks, config.to_dict()) for config in configs}
     for model, of_sources in data.items():
@@ -198,14 +199,15 @@ def _read(source: "str | Path | Mapping[str, Any]", keys: tuple[str, ...], what:
 
 
 def _recording(given: Mapping[str, Any]) -> dict[str, Any]:
-    recording = {key: given[key] for key in ("tasks", "n_prompts") if key in given}
+    recording = {key: given[key] for key in ("tasks", "n_prompts", "patterns") if key in given}
     if isinstance(tasks := recording.get("tasks"), str):
         recording["tasks"] = [tasks]
     tasks = recording.get("tasks", [])
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise ValueError(f'expected tasks = ["induction"], a list of names, got {recording["tasks"]!r}')
-    if not _is_count(recording.get("n_prompts", 1)):
-        raise ValueError(f"expected n_prompts = 64, a number of prompts, got {recording['n_prompts']!r}")
+    for key in ("n_prompts", "patterns"):
+        if not _is_count(recording.get(key, 1)):
+            raise ValueError(f"expected {key} = 64, a number of prompts, got {recording[key]!r}")
     return recording
 
 

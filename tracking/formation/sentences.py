@@ -7,7 +7,37 @@ import math
 
 from tracking.formation.table import Formation
 
-__all__ = ["counted", "other_bars", "status_of"]
+__all__ = ["controls", "counted", "other_bars", "p_text", "p_words", "span_text", "status_of"]
+
+
+def p_text(p: float) -> str:
+    """A p-value, or one that is corrected, in two digits; nothing where there is none.
+
+    >>> p_text(0.0123), p_text(2.8e-5), p_text(1.0)
+    ('0.012', '<0.0001', '1')
+    """
+    if p != p:
+        return ""
+    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
+def p_words(p: float, smallest: float = math.nan) -> str:
+    """A p-value in a sentence, with the smallest that could have come out where one is known.
+
+    >>> p_words(0.05, 0.01), p_words(2.8e-5)
+    ('p = 0.05, smallest possible 0.01', 'p < 0.0001')
+    """
+    least = f", smallest possible {p_text(smallest)}" if smallest > 0 else ""
+    return f"p {f'= {p_text(p)}' if p >= 1e-4 else '< 0.0001'}{least}"
+
+
+def span_text(low: float, high: float) -> str:
+    """An interval in whole steps.
+
+    >>> span_text(1245.6, 1249.4)
+    '1,246 to 1,249'
+    """
+    return f"{low:,.0f} to {high:,.0f}"
 
 
 def status_of(row: Formation) -> str:
@@ -19,7 +49,7 @@ def status_of(row: Formation) -> str:
         parts.append(controls(row))
     elif row.clock == "form" and row.censored == "no" and math.isfinite(row.bar) and row.bar_kind == "role threshold":
         untold = "too few checkpoints to tell it from wander"
-        parts.append(f"p = {row.p_value:.2g} that it is wander" if math.isfinite(row.p_value) else untold)
+        parts.append(f"{p_words(row.p_value)} that it is wander" if math.isfinite(row.p_value) else untold)
     if row.measure and row.clock == "behaviour":
         parts.append(row.measure)
     return "; ".join(parts)
@@ -43,10 +73,10 @@ def _state(row: Formation) -> str:
 
 
 def controls(row: Formation) -> str:
-    """`p = 0.01 against 99 rotations of what is written (smallest possible 0.01)`."""
+    """`p = 0.01, smallest possible 0.01, against 99 rotations of what is written`."""
     if row.control == "not testable":
         return f"not testable: {counted(row)} in the same layers"
-    return f"p = {row.p_value:.3g} against {counted(row)} (smallest possible {row.smallest_p:.3g})"
+    return f"{p_words(row.p_value, row.smallest_p)}, against {counted(row)}"
 
 
 def counted(row: Formation) -> str:

@@ -42,10 +42,12 @@ from circuits.model import Model
 from circuits.scoring import method_within
 from tracking.checkpoints.runs import Checkpoint
 from tracking.history.history import History, create_history
+from tracking.history.patterns import FolderPatterns, patterns_place, write_patterns
 from tracking.history.records import Record, write_record
 from tracking.interventions.applying import measured_under
 from tracking.interventions.interventions import Intervention
 from tracking.recording.measuring import PROBE, TRAINING, Settings, make_tasks, measure
+from tracking.recording.patterns import patterns_of
 from tracking.recording.replicas import replica_of, untouched, unwrapped, version_of, write_into
 from tracking.recording.schedules import Pace, Schedule
 from tracking.recording.sinks import Sink
@@ -85,6 +87,7 @@ class Recorder:
         n_prompts, seed: the prompts, the same at every step.
         method: how edges are scored, as in `find_circuit`; `auto` is the most exact one within `MOST_FORWARDS` forward
             passes, since the training waits.
+        patterns: also keep the attention patterns of every head on so many prompts at each measurement, to look at.
         adapter: where the parts of a model of one's own lie (`circuits.adapters`).
         schedule: how often to measure; by default at most a tenth of the training's own time goes into it.
         checkpoints: a folder, into which the weights are saved where something moved.
@@ -106,6 +109,7 @@ class Recorder:
         n_prompts: int = 64,
         seed: int = 0,
         method: str = "auto",
+        patterns: int = 0,
         adapter: Adapter | None = None,
         schedule: Schedule | None = None,
         checkpoints: "str | Path | None" = None,
@@ -115,7 +119,7 @@ class Recorder:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.folder: Path = Path(out)
-        self._adapter = adapter
+        self._adapter, self._patterns = adapter, patterns
         self.pace: Pace = Pace(schedule or Schedule())
         tasks = tuple(tasks.split(",")) if isinstance(tasks, str) else tuple(tasks)
         data = data_options(tasks, hyperparameters or {})
@@ -325,6 +329,9 @@ class Recorder:
                 record = measure(unit, self._model, self._tasks, self._settings, here, provenance)
                 write_record(self.folder, record, settings=self._digest)
                 values |= _numbers(record)
+            if self._patterns:
+                kept = patterns_of(self._model, next(iter(self._tasks.values())), n_prompts=self._patterns)
+                write_patterns(self.folder, state.step, kept)
         self.pace.costs.append(self._clock() - entered)
         return state, values
 
@@ -370,7 +377,7 @@ class Recorder:
         model = open_module(replica_of(module), adapter=self._adapter)
         if self._settings.method == "auto":
             self._settings = replace(self._settings, method=method_within(model.graph, MOST_FORWARDS))
-        self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 else {}
+        self._tasks = make_tasks(self._settings, model) if len(self._units) > 1 or self._patterns else {}
         settings = {**self._settings.to_dict(), "tasks": list(self._units[1:]), "live": True}
         about = {"hyperparameters": self._hyperparameters, "settings": settings}
         self._digest = create_history(self.folder, self._name, model.graph, **about)
@@ -390,6 +397,8 @@ class Recorder:
         for file in sorted((self.folder / "records").glob("*.safetensors")):
             if int(file.name.partition(".")[0]) >= step:
                 file.rename(place / file.name)
+        for kept in [known for known in FolderPatterns(self.folder / "patterns") if known >= step]:
+            patterns_place(self.folder, kept).unlink()
         self._known = {known: digest for known, digest in self._known.items() if known < step}
 
     def _save(self, state: WeightsCopy) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from tracking.formation.precedence import Order, orders
-from tracking.formation.sentences import counted, other_bars
+from tracking.formation.sentences import controls, counted, other_bars, p_words, span_text
 from tracking.formation.table import Formation, FormationTable
 from tracking.formation.wander import FEWEST, level_of_no_wander
 from tracking.history.history import History
@@ -164,14 +164,14 @@ def _dated(row: Formation, confidence: float, tokens: TokensAtStep) -> str:
     if seen := _tokens(tokens, row.interval_before, row.interval_after):
         between += f" ({seen})"
     if row.state == "not told from noise":
-        return f"rises above its bar {between}, which is not told from noise (p = {row.p_value:.2g})"
+        return f"rises above its bar {between}, which is not told from noise ({p_words(row.p_value)})"
     return f"{_formed(row, between, confidence)}{_since(row, confidence)}"
 
 
 def _formed(row: Formation, between: str, confidence: float) -> str:
     if not row.error_known:
         return f"formed {between} ({_by(row)}; no error of the scores is known)"
-    interval = f"{confidence:.0%} interval {row.low:.0f} to {row.high:.0f}"
+    interval = f"{confidence:.0%} interval {span_text(row.low, row.high)}"
     return f"formed at step {row.midpoint:.0f} ({_by(row)}; {interval}), {between}"
 
 
@@ -181,7 +181,7 @@ def _since(row: Formation, confidence: float) -> str:
         return ", and is still rising at the last checkpoint"
     if row.state != "formed and lost" or np.isnan(row.lost):
         return ""
-    interval = f" ({row.lost_low:.0f} to {row.lost_high:.0f})" if row.error_known else ""
+    interval = f" ({span_text(row.lost_low, row.lost_high)})" if row.error_known else ""
     return f", and is lost at step {row.lost:.0f}{interval}"
 
 
@@ -212,7 +212,7 @@ def _date(row: Formation) -> str:
 def _needed(row: Formation, line: Lifeline) -> str:
     """When the model came to need the carriers, and whether it needs them more than others like them."""
     who = "it" if len(line.components) == 1 else "them"
-    text = f"Corrupting {who} hurts the task from step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f}) on"
+    text = f"Corrupting {who} hurts the task from step {row.midpoint:.0f} ({span_text(row.low, row.high)}) on"
     if row.n_controls is None:
         return f"{text}."
     if row.control == "not testable":
@@ -221,10 +221,9 @@ def _needed(row: Formation, line: Lifeline) -> str:
         "rotations": ("by what is written and not by the disturbance", "that it is by what is written"),
         "other sets": ("more than others like {} do", "that it hurts more than corrupting others like {}"),
     }[row.control]
-    p = f"p = {row.p_value:.2g} against {counted(row)}"
     if row.p_value <= SURE:
-        return f"{text}, {more.format(who)} ({p})."
-    return f"{text}; {unsure.format(who)} cannot be told ({p}, the smallest possible being {row.smallest_p:.3g})."
+        return f"{text}, {more.format(who)} ({controls(row)})."
+    return f"{text}; {unsure.format(who)} cannot be told ({controls(row)})."
 
 
 def _behaviour(table: FormationTable) -> list[str]:
@@ -250,7 +249,7 @@ def _task(metric: str, rows: Sequence[Formation]) -> str:
         return _done(metric, rows)
     if not dates:
         return ""
-    steps = [f"step {row.midpoint:.0f} ({row.low:.0f} to {row.high:.0f})" for row in dates]
+    steps = [f"step {row.midpoint:.0f} ({span_text(row.low, row.high)})" for row in dates]
     by = "half of its plateau, as its ceiling is not known"
     if len(rows) == 1:
         return f"{metric} is half way up at {steps[0]}, {by}."
@@ -270,7 +269,7 @@ def _done(metric: str, rows: Sequence[Formation]) -> str:
     parts = []
     for row in rows:
         begun = "from the first checkpoint" if row.censored == "left" else f"from step {row.midpoint:.0f}"
-        begun += f" ({row.low:.0f} to {row.high:.0f})" if row.censored == "no" else ""
+        begun += f" ({span_text(row.low, row.high)})" if row.censored == "no" else ""
         begun += f" (rise {row.rise} of {row.n_rises})" if row.n_rises > 1 else ""
         lost = f"until step {row.lost:.0f}" if np.isfinite(row.lost) else "until it is lost"
         parts.append(f"{begun} {lost if row.state.endswith('lost') else 'on'}")
@@ -301,11 +300,11 @@ def _order(order: Order, first: Formation, second: Formation) -> str:
             return _untold(order, "no checkpoint lies between them, and no error of the scores is known")
         return f"{order.first} forms before {order.second} ({order.definition}; no error of the scores is known)."
     if order.told and order.low > 0:
-        span = f"{order.definition}; {order.low:.0f} to {order.high:.0f}"
+        span = f"{order.definition}; {span_text(order.low, order.high)}"
         return f"{order.first} forms before {order.second}, by {order.lag:.0f} steps ({span})."
     return _untold(
         order,
-        f"a lag of {order.lag:.0f} steps is likeliest, but anything from {order.low:.0f} to {order.high:.0f} fits",
+        f"a lag of {order.lag:.0f} steps is likeliest, but anything from {span_text(order.low, order.high)} fits",
     )
 
 

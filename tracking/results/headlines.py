@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from circuits.graph import Node
+from tracking.formation.sentences import span_text
 from tracking.lifelines.events import EVENT_KINDS
 from tracking.results.results import RunTimeline
 
-__all__ = ["Headlines", "NearestMiss", "RoleLine", "event_text", "headlines", "main_rows", "span_text"]
+__all__ = ["Headlines", "NearestMiss", "RoleLine", "event_text", "headlines", "main_rows"]
 
 # The definition that is shown where one is: the first of these that the table has.
 MAIN = ("threshold", "half-rise", "logistic", "change-point")
@@ -109,15 +110,6 @@ def _leads(row: Mapping[str, Any]) -> tuple[bool, int]:
     return row["state"] == "not datable by this definition", place
 
 
-def span_text(low: float, high: float) -> str:
-    """Whole steps that hold an interval.
-
-    >>> span_text(245.6, 246.4)
-    '245 to 247'
-    """
-    return f"{math.floor(low):,} to {math.ceil(high):,}"
-
-
 def event_text(event: Mapping[str, Any]) -> str:
     """A row of `events` as a clause with its steps and confidence."""
     before, after = (_listed(_names(event[side])) for side in ("components_before", "components_after"))
@@ -165,16 +157,16 @@ def _between(row: Mapping[str, Any]) -> str:
 
 
 def _carriers(run: RunTimeline, lifeline: str) -> str:
-    """Who carries it at the end, strongest first, and who did only before."""
+    """Who carries it at the end, strongest first, and who did only before; each that came later with its first step."""
     table = run.lifelines[run.lifelines["lifeline"] == lifeline]
-    last = run.history.steps[-1]
-    ending = table[table["step"] == last].sort_values("strength", ascending=False, kind="stable")
-    now = ending["component"].tolist()
-    gone = [name for name in dict.fromkeys(table["component"].tolist()) if name not in now]
+    spans = table.groupby("component", sort=False)["step"].agg(["min", "max"])
+    ending = table[table["step"] == run.history.steps[-1]].sort_values("strength", ascending=False, kind="stable")
+    late = spans["min"][spans["min"] > table["step"].min()]
+    now = [f"{name} (from step {late[name]:,})" if name in late else name for name in ending["component"]]
+    gone = spans["max"].drop(index=ending["component"])
     parts = [_listed(now)] if now else ["none at the last checkpoint"]
-    if gone:
-        until = int(table[table["component"].isin(gone)]["step"].max())
-        parts.append(f"until step {until:,} also {_listed(gone)}" if now else f"until step {until:,} {_listed(gone)}")
+    if len(gone):
+        parts.append(f"before also {_listed([f'{name} (until step {last:,})' for name, last in gone.items()])}")
     return "; ".join(parts)
 
 
@@ -228,7 +220,7 @@ def _together(dated: Sequence[Mapping[str, Any]]) -> str:
     low, high = _window(dated)
     names = [str(row["lifeline"]) for row in dated]
     who = f"{names[0]} forms" if len(names) == 1 else f"{_number(len(names), 'role')} form ({_and(names)})"
-    return f"Between steps {math.floor(low):,} and {math.ceil(high):,} {who}"
+    return f"Between steps {low:,.0f} and {high:,.0f} {who}"
 
 
 def _apart(dated: Sequence[Mapping[str, Any]]) -> str:

@@ -40,6 +40,23 @@ def test_a_loss_that_no_hand_off_explains_is_told() -> None:
     assert not any("gave up" in event for event in headlines(run_of("sharp hand-off")).events)
 
 
+def test_a_carrier_that_comes_later_or_goes_is_told_with_its_step() -> None:
+    drawing = """
+    a0.h0 previous-token 11115999999999999999999999
+    a0.h1 previous-token 11111111111111159999999999
+    a0.h2 previous-token 11115999999511111111111111
+    """
+    history = history_from_drawing(drawing, noise=0.01, n_folds=8, seed=0, name="joined")
+    run = build_timeline(history).runs[0]
+    (line,) = headlines(run).roles
+    carried = run.lifelines[run.lifelines["lifeline"] == "previous-token"]
+    first, last = (getattr(carried.groupby("component")["step"], name)() for name in ("min", "max"))
+    assert first["a0.h1"] > first["a0.h0"]
+    assert "a0.h0," in line.who or line.who.endswith("a0.h0") or "a0.h0;" in line.who
+    assert f"a0.h1 (from step {first['a0.h1']:,})" in line.who
+    assert f"before also a0.h2 (until step {last['a0.h2']:,})" in line.who
+
+
 def test_where_nothing_forms_the_nearest_misses_are_told() -> None:
     drawing = """
     a0.h0 previous-token 1111122221111111222211111111
