@@ -15,6 +15,8 @@ from tracking.cli.terminal import (
     for_people,
     pairs,
     print_json,
+    print_list,
+    print_plain,
     print_wrapped,
     progress_bars,
     reporter,
@@ -25,10 +27,15 @@ from tracking.cli.terminal import (
 from tracking.execution.plugins import add_from_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracking.checkpoints.audit import Audit
     from tracking.checkpoints.runs import Run
     from tracking.recording.summary import RecordingSummary
 
 __all__ = ["audit", "record"]
+
+MOST_FINDINGS, MOST_CLAIMS = 12, 4
 
 Steps = Annotated[str, typer.Option(help="all | 0,1000,5000 | log:20 | auto:40 | first:N | FROM..TO.")]
 Config = Annotated[Path | None, typer.Option(help="config.json, where none lies with the checkpoints.")]
@@ -90,17 +97,31 @@ def audit(
         about = {"run": found.run, "steps": list(found.steps), "passed": found.passed, "findings": rows}
         about |= {"losses": {str(step): value for step, value in found.losses.items()}}
         print_json({**about, "checked": list(found.checked), "unchecked": list(found.unchecked)})
+    elif for_people():
+        _print_audit(found, _extent(run.select(steps)))
     else:
-        verdict = "of what was checked, nothing is wrong" if found.passed else "this series is not what it claims to be"
-        typer.echo(f"{found.run}: {_extent(run.select(steps))} looked at; {verdict}")
-        for finding in found.findings:
-            print_wrapped(str(finding), terminal_width() if for_people() else 10_000, "  ", "    ")
-        for claim in found.checked:
-            typer.echo(f"checked: {claim}")
-        for claim in found.unchecked:
-            typer.echo(f"not checked: {claim}")
+        print_plain(_audit_frame(found))
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _print_audit(found: "Audit", extent: str) -> None:
+    """The verdict, what is wrong, the worst first, and then what could and could not be checked."""
+    width = terminal_width()
+    verdict = "of what was checked, nothing is wrong" if found.passed else "this series is not what it claims to be"
+    print_wrapped(f"{found.run}: {verdict} ({extent} looked at)", width, "", "  ")
+    print_list(map(str, found.findings), width, MOST_FINDINGS, "more findings: --json")
+    for title, claims in (("checked", found.checked), ("not checked", found.unchecked)):
+        print_list([f"{title}: {claim}" for claim in claims], width, MOST_CLAIMS, f"more that are {title}: --json")
+
+
+def _audit_frame(found: "Audit") -> "pd.DataFrame":
+    """The findings, and each claim that was looked at or could not be, as a row of that severity."""
+    import pandas as pd
+
+    claims = [*(("checked", claim) for claim in found.checked), *(("not checked", claim) for claim in found.unchecked)]
+    rows = pd.DataFrame([{"run": found.run, "severity": kind, "what": claim} for kind, claim in claims])
+    return pd.concat([found.to_frame(), rows]) if claims else found.to_frame()
 
 
 def record(
@@ -242,8 +263,8 @@ def _open_run(source: str, **options: Any) -> "Run":
 def _extent(run: "Run") -> str:
     """How many checkpoints there are, and of which steps and tokens, so that wrongly read names are seen."""
     first, last = run.checkpoints[0], run.checkpoints[-1]
-    tokens = "" if last.tokens is None else f" ({first.tokens or 0:.3g} to {last.tokens:.3g} tokens)"
-    return f"{len(run)} checkpoints, steps {first.step} to {last.step}{tokens},"
+    tokens = "" if last.tokens is None else f", {first.tokens or 0:.3g} to {last.tokens:.3g} tokens"
+    return f"{len(run)} checkpoints, steps {first.step} to {last.step}{tokens}"
 
 
 def _told(event: Mapping[str, Any]) -> str:

@@ -25,15 +25,19 @@ from tracking.cli.terminal import (
     Json,
     fail,
     finish_printing,
+    for_people,
     in_the_way,
     make_printable,
     number,
     pairs,
     print_json,
+    print_sentences,
+    print_wrapped,
     progress_bars,
     reporter,
     sentence_of,
     stop_printing,
+    text_width,
     trouble_with_disk,
 )
 from tracking.cli.watching import leads, watch
@@ -130,8 +134,12 @@ def demo(
         result = run_demo(out, seed=seed, quick=quick, progress=reporter(progress))
     if as_json:
         return print_json({"files": [str(path) for path in result.files], "sentences": list(result.sentences)})
-    for sentence in result.sentences:
-        typer.echo(sentence)
+    if for_people():
+        from tracking.cli.glance import print_run
+
+        print_run(result.timeline.runs[0], everything=False)
+    else:
+        print_sentences(result.sentences)
     typer.echo("\nWritten:")
     for path in result.files:
         typer.echo(f"  {path}")
@@ -203,8 +211,7 @@ def branch(
         about |= {"interventions": [each.spec for each in made.interventions], "exact": made.exact}
         about |= {"compared": made.compared, "different": made.different, "firings": made.firings}
         return print_json({**about, "sentences": made.sentences})
-    for sentence in made.sentences:
-        typer.echo(sentence)
+    print_sentences(made.sentences)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -220,7 +227,7 @@ def doctor(as_json: Json = False) -> None:
     else:
         for finding in findings:
             advice = f"  ({finding.advice})" if finding.advice else ""
-            typer.echo(f"{finding.level:8}{finding.subject}: {finding.text}{advice}")
+            print_wrapped(f"{finding.subject}: {finding.text}{advice}", text_width(), f"{finding.level:8}", " " * 8)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from circuits.graph import Node
-from tracking.cli.terminal import aligned, fitting, print_plain, print_wrapped, terminal_width
+from tracking.cli.terminal import aligned, fitting, print_list, print_plain, print_wrapped, terminal_width
 from tracking.formation.clocks import CLOCKS
 from tracking.formation.sentences import p_text, span_text
 from tracking.history.columns import COLUMNS
@@ -23,7 +23,7 @@ from tracking.results.meanings import STATE_WORDS, meaning_of
 if TYPE_CHECKING:
     from tracking.results.results import RunTimeline
 
-__all__ = ["print_list", "print_run", "print_run_plain"]
+__all__ = ["print_run", "print_run_plain"]
 
 MOST_EVENTS, MOST_MISSES, MOST_ROLES = 5, 4, 8
 PLAIN = ("run", "lifeline", "role", "component", "clock", "definition", "rise", "onset", "midpoint", "plateau")
@@ -87,15 +87,6 @@ def _print_roles(found: Headlines, width: int, most: int | None) -> None:
         print_wrapped(f"{line.when}: {line.who}", width, f"  {line.role:<{left}}", " " * (left + 4))
     if len(shown) < len(found.roles):
         typer.echo(f"  and {len(found.roles) - len(shown)} more roles")
-
-
-def print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
-    """Up to `most` lines (None: all), and how many more there are."""
-    lines = list(lines)
-    for line in lines[:most]:
-        print_wrapped(line, width, "  ", "    ")
-    if most is not None and len(lines) > most:
-        typer.echo(f"  and {len(lines) - most} {more}")
 
 
 def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: int) -> None:

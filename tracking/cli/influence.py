@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, print_json, progress_bars, reporter
+from tracking.cli.terminal import Json, print_json, print_sentences, progress_bars, reporter
 
 __all__ = ["why"]
 
@@ -36,8 +36,7 @@ def why(
         found = why_of(runs, role=role, progress=reporter(progress), **options)
     if as_json:
         return print_json(found.to_dict())
-    for sentence in found.sentences:
-        typer.echo(sentence)
+    print_sentences(found.sentences)
     for each in found.top:
         tokens = " ".join(map(str, each.tokens))
         typer.echo(f"  step {each.step}, {each.source}: {each.shift_steps:+.4f} steps: {tokens}")

@@ -10,11 +10,14 @@ from tracking.cli.terminal import (
     Json,
     for_people,
     print_json,
+    print_list,
     print_plain,
     print_sentences,
     print_table,
+    print_wrapped,
     progress_bars,
     reporter,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -23,9 +26,13 @@ if TYPE_CHECKING:
 
     from tracking.comparison.comparison import Comparison
     from tracking.comparison.run_set import Rises, RunSet
+    from tracking.forecasting.forecast import Forecast
     from tracking.history.history import History
 
 __all__ = ["compare", "design", "forecast", "sweep"]
+
+MOST_LINES = 16
+"""Of one list or table on a terminal: --details, --json and pipes give all."""
 
 Folders = Annotated[list[Path], typer.Argument(help="Histories' folders, or that of a sweep.")]
 Figure = Annotated[Path | None, typer.Option(help="Also draw it: a .png, .svg or .pdf file.")]
@@ -50,7 +57,7 @@ def sweep(
         print_json({"histories": [str(folder) for folder in result.folders], "failed": dict(result.failed)})
     else:
         then = f"; now: formation compare {out} --by ..." if len(result.done) > 1 else ""
-        typer.echo(f"{out}: {len(result.done)} runs trained and recorded{then}")
+        print_sentences([f"{out}: {len(result.done)} runs trained and recorded{then}"])
     for name, reason in result.failed.items():
         typer.echo(f"not done: {name}: {reason}", err=True)
     if result.failed:
@@ -115,9 +122,10 @@ def _answers(found: "Comparison") -> None:
 
     if not for_people():
         return print_plain(found.effects[PIPED])
-    typer.echo(f"Time of formation in {found.unit}, as a factor with its {found.confidence:.0%} interval:")
+    print_sentences([f"Time of formation in {found.unit}, as a factor with its {found.confidence:.0%} interval:"])
     for line in at_a_glance(found.effects):
-        typer.echo(line)
+        indent = line[: len(line) - len(line.lstrip())]
+        print_wrapped(line.lstrip(), terminal_width(), indent, f"{indent}    ")
     print_sentences(found.sentences[-1:])
 
 
@@ -227,9 +235,35 @@ def forecast(
         print_table("Forecast", found[0].predictions)
         print_table("Judged on what was left out", found[0].scores)
         print_table("What the forecasts rest on", found[0].used)
-    if not details and not for_people():
+    if details:
+        return print_sentences(sentences)
+    if not for_people():
         return print_plain(found[0].predictions)
-    print_sentences(sentences)
+    _foretold(found[0], leave)
+    print_sentences(sentences[len(found[0].sentences) :])
+    print_sentences(["More: --details (each forecast, score and signal), --figure, --json."])
+
+
+def _foretold(found: "Forecast", leave: str) -> None:
+    """How good a forecast is, one line for each role and clock; then the dates of what is still to come."""
+    import numpy as np
+
+    from tracking.forecasting.scoring import at_a_glance
+    from tracking.formation.sentences import span_text
+
+    width, table = terminal_width(), found.predictions[found.predictions["predictor"] == "forecast"]
+    if not len(table):
+        return print_wrapped(found.sentences[0], width)
+    cut, horizon, unit = (table[name].iloc[0] for name in ("cut", "horizon", "unit"))
+    print_wrapped(f"Dates foretold from what is known by {cut:,.0f} {unit}, each {leave} left out in turn:", width)
+    lines = at_a_glance(found.scores, found.used)
+    print_list(lines, width, MOST_LINES, "more")
+    open_ended = table[~np.isfinite(table["seen_after"]) & (table["seen_before"] < horizon)]
+    if len(open_ended):
+        rows = open_ended.head(MOST_LINES)
+        span = [span_text(*ends) for ends in rows[["low", "high"]].itertuples(index=False)]
+        shown = rows[["run", "role", "clock"]].assign(date=rows["midpoint"].round(), interval=span)
+        print_table(f"Still to come, in {unit}", shown.assign(probability=rows["p_forms"]))
 
 
 def _registered(known: "RunSet", new: Path | None, old: Path | None, as_json: bool) -> None:
@@ -246,8 +280,10 @@ def _registered(known: "RunSet", new: Path | None, old: Path | None, as_json: bo
         sentences = describe_settled(table)
     if as_json:
         return print_json({**_rows({"predictions": table}), "sentences": sentences})
-    print_table("Predictions", table)
+    if not for_people():
+        return print_plain(table)
     print_sentences(sentences)
+    print_table("Predictions", table.head(MOST_LINES))
 
 
 def design(
@@ -278,7 +314,8 @@ def design(
     if not for_people():
         return print_plain(found.trials)
     print_sentences(found.sentences)
-    print_table(f"Tried for {found.goal}", found.trials)
+    best = found.trials.sort_values("cost", kind="stable").head(MOST_LINES)
+    print_table(f"The {len(best)} best of {len(found.trials)} tried for {found.goal}", best)
 
 
 def _histories(folders: list[Path]) -> "list[History]":

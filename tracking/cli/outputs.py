@@ -13,6 +13,9 @@ from tracking.cli.terminal import (
     for_people,
     numbers,
     print_json,
+    print_list,
+    print_plain,
+    print_sentences,
     print_table,
     terminal_width,
 )
@@ -59,7 +62,7 @@ def track(
 
     Example: `formation track recorded`
     """
-    from tracking.cli.glance import print_list, print_run, print_run_plain
+    from tracking.cli.glance import print_run, print_run_plain
 
     run = _timeline([folder], threshold, task, max_gap, all_events, chance, ceiling).runs[0]
     checks = () if verify is None else _checks(run, verify, threshold, task, max_gap)
@@ -107,11 +110,13 @@ def match(
         pairs = json.loads(frame[["before", "after", "similarity", "confidence"]].to_json(orient="records"))
         gone = {"disappeared": [n.name for n in matching.disappeared], "appeared": [n.name for n in matching.appeared]}
         return print_json({"pairs": pairs, **gone, "circuits": json.loads(alike.to_json(orient="records"))})
+    if not for_people():
+        return print_plain(frame)
     if forked is not None and same_run is None:
-        typer.echo(f"One run up to step {forked:,}: every component is itself; similarity says what is left in common.")
+        print_sentences([f"One run up to step {forked:,}: every component is itself; similarity tells what is left."])
     print_table(f"{first.name} at step {steps[0]} and {second.name} at step {steps[1]}", frame)
-    typer.echo(f"without partner: {', '.join(n.name for n in matching.disappeared) or 'none'} before, ", nl=False)
-    typer.echo(f"{', '.join(n.name for n in matching.appeared) or 'none'} after")
+    alone = [", ".join(node.name for node in some) or "none" for some in (matching.disappeared, matching.appeared)]
+    print_sentences([f"without partner: {alone[0]} before, {alone[1]} after"])
     if len(alike):
         print_table("circuits, the components of the first called as their partners", alike)
 

@@ -35,6 +35,7 @@ __all__ = [
     "number",
     "pairs",
     "print_json",
+    "print_list",
     "print_plain",
     "print_sentences",
     "print_table",
@@ -45,6 +46,7 @@ __all__ = [
     "stop_printing",
     "telling",
     "terminal_width",
+    "text_width",
     "trouble_with_disk",
     "value_of",
 ]
@@ -125,6 +127,11 @@ def terminal_width() -> int:
     return max(40, shutil.get_terminal_size().columns)
 
 
+def text_width() -> int:
+    """Columns for prose: those of the terminal, and without end for programs."""
+    return terminal_width() if for_people() else 10_000
+
+
 def print_wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> None:
     """On stdout, wrapped between words: `first` and `rest` are indents; a name longer than the line stays whole."""
     wrapper = textwrap.TextWrapper(width, first, first if rest is None else rest)
@@ -135,7 +142,16 @@ def print_wrapped(text: str, width: int, first: str = "", rest: str | None = Non
 def print_sentences(sentences: Iterable[str]) -> None:
     """On stdout, each on a line of its own, wrapped where people read it."""
     for sentence in sentences:
-        print_wrapped(sentence, terminal_width() if for_people() else 10_000)
+        print_wrapped(sentence, text_width())
+
+
+def print_list(lines: Iterable[str], width: int, most: int | None, more: str) -> None:
+    """Up to `most` lines (None: all), and how many more there are."""
+    lines = list(lines)
+    for line in lines[:most]:
+        print_wrapped(line, width, "  ", "    ")
+    if most is not None and len(lines) > most:
+        typer.echo(f"  and {len(lines) - most} {more}")
 
 
 def print_plain(frame: "pd.DataFrame") -> None:
@@ -146,6 +162,7 @@ def print_plain(frame: "pd.DataFrame") -> None:
 def print_table(title: str, frame: "pd.DataFrame") -> None:
     """On stdout under a title: for people as many columns as fit, from the left; for programs as `print_plain`."""
     if not for_people():
+        typer.echo(f"# {holdable(title, TERMINAL)}")
         return print_plain(frame)
     width = terminal_width()
     if not len(frame):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, print_json, print_sentences, print_table
+from tracking.cli.terminal import Json, for_people, print_json, print_plain, print_sentences, print_table
 
 if TYPE_CHECKING:
     from tracking.comparison.run_set import RunSet
@@ -46,6 +46,8 @@ def leads(
         import json
 
         return print_json({"leads": json.loads(table.to_json(orient="records")), "sentences": sentences})
+    if not for_people():
+        return print_plain(table)
     print_sentences(sentences)
     shown = ["first", "second", "n_runs", "lead", "low", "high", "p_value"]
     print_table(f"Which comes first, and by how many {table['unit'].iloc[0]}", table[shown])
@@ -77,7 +79,7 @@ def watch(
     if not as_json:
         print_sentences((precursor.sentence, departure.sentence))
         if precursor.rule:
-            typer.echo(f"As a rule for an intervention: when {precursor.rule}")
+            print_sentences([f"As a rule for an intervention: when {precursor.rule}"])
     said: list[Alarm] = []
     history, quiet = History.open(folder), 0
     while True:
@@ -99,7 +101,7 @@ def watch(
         learned = {"precursor": {**asdict(precursor), "found": precursor.found, "rule": precursor.rule}}
         sentences = [precursor.sentence, departure.sentence, *map(str, said), last]
         return print_json({**learned, "alarms": [asdict(alarm) for alarm in said], "sentences": sentences})
-    typer.echo(last)
+    print_sentences([last])
 
 
 def _others(runs: "RunSet", name: str) -> "RunSet":

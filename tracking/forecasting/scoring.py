@@ -23,7 +23,8 @@ from tracking.forecasting.signals import Cut
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Leave", "coverage", "describe_dates", "describe_end", "describe_used", "score_dates", "score_ends"]
+__all__ = ["Leave", "at_a_glance", "coverage", "describe_dates", "describe_end", "describe_used", "score_dates"]
+__all__ += ["score_ends"]
 
 Leave = Literal["run", "setting"]
 Dates = Float[np.ndarray, "run"]
@@ -165,6 +166,29 @@ def describe_dates(scores: "pd.DataFrame", cut: Cut, leave: Leave) -> list[str]:
             f"{_brier(row)}."
         )
     return found or [f"Nothing forms after {cut} in enough runs for a forecast."]
+
+
+def at_a_glance(scores: "pd.DataFrame", used: "pd.DataFrame") -> list[str]:
+    """One line for each role and clock: how far a forecast is off, whether that beats the others, what it rests on."""
+    mine = scores[scores["predictor"] == "forecast"] if len(scores) else scores
+    several = len(mine) > 0 and mine["definition"].nunique() > 1
+    rows = sorted(mine.to_dict("records"), key=lambda row: not row["gain_low"] > 0)
+    found = []
+    for row in rows:
+        name = f"{row['role']} by {row['clock']}" + (f", {row['definition']}" if several else "")
+        if not math.isfinite(row["gain"]):
+            found.append(f"{name:28s} too few runs form it later to judge a forecast")
+            continue
+        off = f"off by {math.expm1(row['log_error']):.0%}"
+        if row["gain_low"] > 0:
+            off += f", {row['gain']:.0%} less than the other runs ({row['gain_low']:.0%} to {row['gain_high']:.0%})"
+        else:
+            off += f", {'worse' if row['gain_high'] < 0 else 'no better'} than the other runs"
+        found.append(f"{name:28s} {off}, {row['n_runs']} runs")
+    telling = used[used["lost"] > TELLING] if len(used) else used
+    better = {tuple(row[key] for key in QUESTION) for row in rows if row["gain_low"] > 0}
+    rests = [row["signal"] for row in telling.to_dict("records") if tuple(row[key] for key in QUESTION) in better]
+    return [*found, f"What is better rests on {', '.join(dict.fromkeys(rests))}."] if rests else found
 
 
 def gain_in_words(gain: float, low: float, high: float, than: str) -> str:

@@ -72,8 +72,8 @@ def audited(folder: Path) -> Audit:
 def test_a_sound_run_passes_and_its_direction_is_checked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert formation(["audit", str(trained), "--loss"]) == 0
     said = capsys.readouterr().out
-    assert "checked: whether the series runs forwards: the loss goes from" in said
-    assert "checked: whether steps 160 and 200 are in their order" in said
+    assert "\tchecked\tNA\twhether the series runs forwards: the loss goes from" in said
+    assert "\tchecked\tNA\twhether steps 160 and 200 are in their order" in said
     assert "alone has gains" in " ".join(audit(trained).checked)
     assert list(audited(trained).losses) == list(STEPS)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +152,21 @@ def test_a_bad_checkpoint_costs_that_checkpoint(demo_folder: Path, tmp_path: Pat
     assert run(["record", str(source), *options]) == 0
 
 
-def test_audit_names_the_step_that_is_another(demo_folder: Path, tmp_path: Path, capsys) -> None:
+def test_audit_names_the_step_that_is_another(demo_folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(["audit", str(demo_folder / "run"), "--steps", "first:6"]) == 0
     assert "nothing is wrong" in capsys.readouterr().out
     shutil.copytree(demo_folder / "run", tmp_path / "run")
     folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
     shutil.copy(folders[5] / "model.safetensors", folders[2] / "model.safetensors")
+    assert run(["audit", str(tmp_path / "run"), "--steps", "first:6"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "is not what it claims to be" in " ".join(lines[:2])
+    assert "error" in " ".join(lines[2:8])
+    monkeypatch.delenv("COLUMNS")
+    assert run(["audit", str(tmp_path / "run"), "--steps", "first:6"]) == 1
+    assert "error" in set(pd.read_csv(StringIO(capsys.readouterr().out), sep="\t")["severity"])
     assert run(["audit", str(tmp_path / "run"), "--steps", "first:6", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert not found["passed"]
