@@ -92,29 +92,28 @@ SWEEPS = {
 @pytest.mark.parametrize("options", SWEEPS.values(), ids=list(SWEEPS))
 def test_level_is_kept(options) -> None:
     x = [0.0, 1.0] * 8
-    found = np.array([two_sided(x, 0.0, seed, **options) for seed in range(400)])
-    # Two standard errors of a share of 400 about the 3 to 7 % that is promised.
-    assert (np.array([0.03, 0.03]) - 0.02 <= (found <= 0.05).mean(axis=0)).all()
-    assert ((found <= 0.05).mean(axis=0) <= np.array([0.07, 0.07]) + 0.02).all()
+    found = np.array([two_sided(x, 0.0, seed, **options) for seed in range(160)])
+    # Two standard errors of a share of 160 about the 5 % that is promised, on either side.
+    assert (np.abs((found <= 0.05).mean(axis=0) - 0.05) <= 0.035).all()
 
 
 def test_cases_as_units_would_reject_a_true_null() -> None:
     """What this module is for: the same data, every case its own run, rejects several times too often."""
     rejected = 0
-    for seed in range(100):
+    for seed in range(60):
         low, high, x, _ = times([0.0, 1.0] * 6, np.random.default_rng(seed), components=6)
         wrong = estimate_effect(
             low, high, x, runs=np.arange(len(x)), family="log-normal", n_permutations=199, interval=False
         )
         rejected += wrong.p_value <= 0.05
-    assert rejected > 20
+    assert rejected > 12
 
 
 @pytest.mark.parametrize("horizon", [400.0, 150.0], ids=["seen", "censored"])
 def test_intervals_hold_the_effect(horizon: float) -> None:
     """An interval is all effects that are not rejected, so it holds the truth as often as that is not rejected."""
     accepted = []
-    for seed in range(300):
+    for seed in range(120):
         low, high, x, runs = times(
             [0.0, 1.0] * 8, np.random.default_rng(seed), effect=0.5, components=4, horizon=horizon
         )
@@ -126,7 +125,7 @@ def test_intervals_hold_the_effect(horizon: float) -> None:
             near = min(abs(found.low - 0.5), abs(found.high - 0.5)) < 0.01
             assert near or accepted[-1] == (found.low <= 0.5 <= found.high)
             assert found.low <= found.estimate <= found.high
-    assert 0.85 - 0.02 <= np.mean(accepted) <= 0.97
+    assert 0.85 - 0.01 <= np.mean(accepted) <= 0.97
 
 
 def test_exchange_within_equal_settings_removes_what_they_do() -> None:
