@@ -11,7 +11,10 @@ __all__ = ["why"]
 
 
 def why(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Runs of `formation train`; several are seeds.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Runs of `formation train`, or any with --data; several are seeds."),
+    ],
     role: Annotated[
         str, typer.Option(help="Whose date: a role, a1.h0:induction, task/NAME, loss or loss/SOURCE.")
     ] = "induction",
@@ -20,6 +23,9 @@ def why(
     windows: Annotated[int, typer.Option(min=1, help="Parts, with --by window.")] = 4,
     method: Annotated[str, typer.Option(help="unrolled (through training) | products (of gradients).")] = "unrolled",
     restrict: Annotated[bool, typer.Option("--restrict", help="With products: the head's own weights only.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="JSON lines (step, source, tokens) of what a run of another trainer saw.")
+    ] = None,
     verify: Annotated[int, typer.Option(min=0, help="Branches to retrain, to prove the largest shifts.")] = 0,
     n_prompts: Annotated[int, typer.Option("--n-prompts", min=2, help="Prompts on which the curve is measured.")] = 64,
     as_json: Json = False,
@@ -31,7 +37,7 @@ def why(
     from tracking.influence.influence import why as why_of
 
     options: dict[str, Any] = {"threshold": threshold, "by": by, "windows": windows, "method": method}
-    options |= {"restrict": restrict, "verify": verify, "n_prompts": n_prompts}
+    options |= {"restrict": restrict, "verify": verify, "n_prompts": n_prompts, "data": data}
     with progress_bars() as progress:
         found = why_of(runs, role=role, progress=reporter(progress), **options)
     if as_json:

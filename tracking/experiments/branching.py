@@ -41,10 +41,11 @@ from tracking.training.training import (
     reproducible,
     save_state,
     start_state,
+    train,
     train_held,
 )
 
-__all__ = ["Branch", "branch"]
+__all__ = ["Branch", "branch", "train_with"]
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,29 @@ def branch(
     different = tuple(step for step, (theirs, ours) in zip(compared, hashes, strict=True) if theirs != ours)
     firings = tuple(read_log(out / LOG))
     return Branch(made, control, run, at, new, about["exact"], compared, different, firings)
+
+
+def train_with(
+    config: TrainingConfig,
+    out: "str | Path",
+    interventions: "Sequence[Intervention | str]",
+    *,
+    until: int | None = None,
+) -> Run:
+    """What `train` does, with interventions from the first step on; a run that was stopped goes on.
+
+    Raises:
+        ValueError: the interventions cannot be done, or not together, or `out` holds another run.
+    """
+    if not interventions:
+        return train(config, out, until=until)
+    with reproducible():
+        model = open_module(start_state(config).module)
+    chosen = tuple(_settled(each, 0, config.steps, model) for each in interventions)
+    check_interventions(chosen, model.graph, measures=MEASURES)
+    _check_options(config, chosen)
+    with held(out, "train"), StepsAround(Path(out) / LOG, chosen, config.steps) as around:
+        return train_held(config, Path(out), until=until, around_step=around, about=_entries(chosen, {}))
 
 
 # -- where a branch begins ----------------------------------------------------------------------------------------

@@ -12,15 +12,16 @@ each such number should go first.
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tracking.results.influence_file import SourceShift
 from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.sources import Source
 
-__all__ = ["WINDOW", "shift_of", "with_windows"]
+__all__ = ["WINDOW", "shift_of", "weights_in_windows", "with_windows"]
 
 WINDOW = re.compile(r"sources\.(.+)\.weight@(\d+)\.\.(\d+)")
 
@@ -58,6 +59,18 @@ def with_windows(options: Mapping[str, Any]) -> dict[str, Any]:
         pairs = [(step, inside.get(step, known[name].weight_at(step))) for step in sorted(edges)]
         plain[f"sources.{name}.weight"] = ", ".join(f"{step}:{value:g}" for step, value in pairs)
     return plain
+
+
+def weights_in_windows(sources: Sequence[Source], options: Iterable[str]) -> dict[str, float]:
+    """Of those options that are weights over windows: what the source weighs there on average as it is."""
+    by_name = {source.name: source for source in sources}
+    found = {}
+    for option in options:
+        if "@" in option:
+            name, first, last = _window(option)
+            if name in by_name:
+                found[option] = float(np.mean([by_name[name].weight_at(step) for step in range(first, last)]))
+    return found
 
 
 def _window(key: str) -> tuple[str, int, int]:

@@ -10,31 +10,31 @@ it.  A condition may name the **control**: runs of the base without any choice, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
-from tracking.comparison.run_set import RunSet, join_runs, run_set, series_of
+from tracking.comparison.run_set import RunSet, join_runs
 from tracking.execution.locks import held
 from tracking.execution.pool import Progress
 from tracking.experiments.curricula import shift_of
+from tracking.experiments.experiment import Experiment, TrainAndRecord
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
 from tracking.forecasting.forecast import predict_date, predict_end
 from tracking.forecasting.ridge import Prediction
-from tracking.history.history import History
 from tracking.lifelines.lifelines import ROLE_THRESHOLDS
-from tracking.results.influence_file import SourceShift, read_influence
+from tracking.results.influence_file import InfluenceFile, read_influence
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DesignResult", "Experiment", "TrainAndRecord", "design"]
+__all__ = ["DesignResult", "design"]
 
 FIRST = 6
 """Whole runs before anything is pruned."""
@@ -42,43 +42,6 @@ FRESH = 1_000
 """Seeds from here on confirm; the search uses those below."""
 CONTROL = 2_000
 N_CONTROLS = 3
-
-
-@runtime_checkable
-class Experiment(Protocol):
-    """What runs a setting: `steps` is how long a whole run is."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> RunSet:
-        """The run of that name, from its start (or where it stands) to `until`; dated where that is its end."""
-        ...
-
-
-@dataclass(frozen=True)
-class TrainAndRecord:
-    """The experiment that trains the embedded default into `folder` and records it."""
-
-    space: Space
-    folder: Path
-
-    @property
-    def steps(self) -> int:
-        return int(self.space.base.get("steps", 600))
-
-    def __call__(self, setting: Mapping[str, Any], *, seed: int, name: str, until: int) -> RunSet:
-        from tracking.recording.recording import record
-        from tracking.training.training import train
-
-        config = self.space.config(setting, seed=seed)
-        train(config, self.folder / "runs" / name, until=until)
-        record(self.folder / "runs" / name, self.folder / "histories" / name, **dict(self.space.recording))
-        history = History.open(self.folder / "histories" / name)
-        if until >= self.steps:
-            return run_set([history])
-        settings = {history.name: dict(history.hyperparameters)}
-        return RunSet(_empty_formation(), settings, series=series_of(history))
 
 
 @dataclass(frozen=True)
@@ -132,7 +95,8 @@ def design(
             predicted to be below `least_chance`.
         confirm: runs of the best setting with fresh seeds.
         seed: of the search.
-        start: the response of the goal's date to sources, a file of `formation why --json`; tried first.
+        start: the response to sources of the goal's date, or of when its number is half way: a file of
+            `formation why --json`; what it points to is tried first.
         experiment: what runs a setting; the embedded trainer where not given.
         progress: called with ("design", settings tried, budget).
 
@@ -150,7 +114,7 @@ def design(
         check_recording([space.config(drawn, seed=0)], space.recording)
     run = experiment or TrainAndRecord(space, Path(out))
     study, distributions = _study(space, seed)
-    for first in [] if start is None else _first_settings(space, goal, read_influence(start).sources):
+    for first in [] if start is None else _first_settings(space, goal, read_influence(start)):
         study.enqueue_trial(first)
     show = progress or (lambda what, done, total: None)
     with held(out, "design") if experiment is None else nullcontext():
@@ -189,24 +153,48 @@ def _beside_control(goal: Goal, run: Experiment) -> Goal:
     return replace(goal, conditions=tuple(conditions))
 
 
-def _first_settings(space: Space, goal: Goal, responses: Sequence[SourceShift]) -> list[dict[str, Any]]:
-    """Every number at the end of its range that moves the date as the goal wants it, and half way there from the
-    middle; what the date does not respond to stays in the middle."""
-    if not goal.is_date or goal.direction == "at":
+def _first_settings(space: Space, goal: Goal, response: InfluenceFile) -> list[dict[str, Any]]:
+    """From the control towards the end of every range that serves the goal: all the way, half and a quarter of it.
+
+    What the date does not respond to stays as in the control.
+    """
+    rises = _rise_wanted(goal, response.curve)
+    responses = {name: shift_of(name, response.sources) for name in space.choices}
+    if not rises or not any(responses.values()):
         return []
-    wanted = -1.0 if goal.direction == "below" else 1.0
-    whole: dict[str, Any] = {}
-    half: dict[str, Any] = {}
-    for name, choice in space.choices.items():
-        if isinstance(choice, Range):
-            log = choice.scale == "log"
-            low, high = (math.log(end) if log else end for end in (choice.low, choice.high))
-            side = wanted * np.sign(shift_of(name, responses)) / 2
-            for setting, share in ((whole, 1.0), (half, 0.5)):
-                value = (low + high) / 2 + share * side * (high - low)
-                value = min(max(math.exp(value) if log else value, choice.low), choice.high)
-                setting[name] = round(value) if choice.whole else float(value)
-    return [whole, half] if any(shift_of(name, responses) for name in space.choices) else []
+    control = space.control()
+    settings = []
+    for share in (1.0, 0.5, 0.25):
+        setting = {}
+        for name, choice in space.choices.items():
+            if isinstance(choice, Range):
+                towards = -rises * np.sign(responses[name])  # a date is earlier where its shift is negative
+                setting[name] = choice.towards(towards, share, begin=control.get(name))
+        settings.append(setting)
+    return settings
+
+
+def _rise_wanted(goal: Goal, curve: str) -> int:
+    """1 where the goal wants the date of the curve to be early, -1 late, 0 where it wants it at a step.
+
+    A number at the end of a run is higher the earlier its curve rises, and a loss is lower the earlier it falls.
+
+    Raises:
+        ValueError: the response is of another curve than the goal.
+    """
+    early = {"below": 1, "above": -1, "at": 0}[goal.direction]
+    if goal.is_date and goal.subject == curve.rpartition(":")[2]:
+        return early
+    kind, _, of = curve.partition("/")
+    asked = goal.subject.partition("/")[2] if kind == "loss" else goal.subject.rpartition("/")[0]
+    if not goal.is_date and kind == "loss" and asked == curve:
+        return early
+    if not goal.is_date and kind == "task" and asked == of:
+        return -early
+    raise ValueError(
+        f"the response that the search is to start from is of {curve}, and the goal is about {goal.subject}; give what "
+        f"`formation why --json` printed of that"
+    )
 
 
 @dataclass
@@ -357,11 +345,3 @@ def _states() -> Any:
     from optuna.trial import TrialState
 
     return TrialState
-
-
-def _empty_formation() -> "pd.DataFrame":
-    import pandas as pd
-
-    columns = ["run", "role", "clock", "definition", "rise", "interval_before", "interval_after", "censored"]
-    columns += ["state"]
-    return pd.DataFrame(columns=columns)

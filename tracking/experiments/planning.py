@@ -22,7 +22,9 @@ A sweep is written in TOML:
 
 The space of a search has `[base]` and `[space]`, whose entries are as those of `[random]`.  Options of data sources are
 written as `"sources.NAME.weight"`; a search also chooses weights over windows of steps, `"sources.NAME.weight@0..200"`
-(`tracking.experiments.curricula`).
+(`tracking.experiments.curricula`), and interventions from the first step on, one or none of a list of sentences:
+
+    intervene = ["none", "freeze a0.h1 until 100", "set weight_decay=0.1 from 200"]
 """
 
 import math
@@ -39,7 +41,8 @@ from circuits.decoding import read_toml
 from circuits.files import name_for_file
 from circuits.limits import check_limit
 from circuits.suggestions import suggest
-from tracking.experiments.curricula import with_windows
+from tracking.experiments.curricula import weights_in_windows, with_windows
+from tracking.interventions.interventions import Intervention
 from tracking.training.hyperparameters import TrainingConfig
 
 __all__ = ["Categorical", "PlannedRun", "Range", "Space", "SweepPlan", "check_recording", "read_space", "read_sweep"]
@@ -47,6 +50,7 @@ __all__ = ["Categorical", "PlannedRun", "Range", "Space", "SweepPlan", "check_re
 SWEEP_KEYS = ("seeds", "tasks", "n_prompts", "patterns", "base", "grid", "settings", "random")
 SPACE_KEYS = ("tasks", "n_prompts", "base", "space")
 OPTIONS = tuple(option.name for option in fields(TrainingConfig))
+INTERVENE, NOTHING = "intervene", "none"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,21 @@ class Range:
         else:
             value = rng.uniform(self.low, self.high)
         # Four digits: settings are read and typed by people.
+        return round(value) if self.whole else float(f"{value:.4g}")
+
+    def towards(self, side: float, share: float, *, begin: float | None = None) -> float | int:
+        """From `begin` (the middle where it is not in the range) a share of the way to the end on one side.
+
+        >>> Range(1.0, 3.0).towards(1.0, 0.5), Range(1.0, 3.0).towards(-1.0, 1.0), Range(1.0, 3.0).towards(0.0, 1.0)
+        (2.5, 1.0, 2.0)
+        """
+        log = self.scale == "log"
+        low, high = (math.log(self.low), math.log(self.high)) if log else (self.low, self.high)
+        start = (low + high) / 2
+        if begin is not None and self.low <= begin <= self.high:
+            start = math.log(begin) if log else float(begin)
+        value = start + share * max(side, 0.0) * (high - start) - share * max(-side, 0.0) * (start - low)
+        value = min(max(math.exp(value) if log else value, self.low), self.high)
         return round(value) if self.whole else float(f"{value:.4g}")
 
 
@@ -109,7 +128,19 @@ class Space:
     recording: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, setting: Mapping[str, Any], *, seed: int) -> TrainingConfig:
-        return TrainingConfig.from_dict(with_windows({**self.base, **setting, "seed": seed}))
+        options = {name: value for name, value in setting.items() if name != INTERVENE}
+        return TrainingConfig.from_dict(with_windows({**self.base, **options, "seed": seed}))
+
+    def control(self) -> dict[str, float]:
+        """What the options to choose are where nothing is chosen, as far as they are numbers then."""
+        config = self.config({}, seed=0)
+        known = config.to_dict() | weights_in_windows(config.sources, self.choices)
+        return {name: known[name] for name in self.choices if isinstance(known.get(name), int | float)}
+
+    def interventions(self, setting: Mapping[str, Any]) -> tuple[Intervention, ...]:
+        """Those that a setting chooses."""
+        chosen = setting.get(INTERVENE, NOTHING)
+        return () if chosen == NOTHING else tuple(Intervention.parse(each) for each in chosen.split(";"))
 
 
 def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
@@ -154,8 +185,21 @@ def read_space(source: "str | Path | Mapping[str, Any]") -> Space:
             "expected a [space] with at least one option to choose, such as learning_rate = [0.001, 0.003]"
         )
     base = _section(given, "base")
-    check_options([*base, *choices])
-    return Space(choices, base, _recording(given))
+    check_options([*base, *(name for name in choices if name != INTERVENE)])
+    space = Space(choices, base, _recording(given))
+    _check_interventions(space)
+    return space
+
+
+def _check_interventions(space: Space) -> None:
+    """Raises:
+    ValueError: one of the sentences to choose from cannot be read.
+    """
+    choice = space.choices.get(INTERVENE, Categorical((NOTHING,)))
+    if not isinstance(choice, Categorical) or not all(isinstance(each, str) for each in choice.values):
+        raise ValueError(f'expected {INTERVENE} = ["{NOTHING}", "freeze a0.h1 until 100"], a list of sentences')
+    for each in choice.values:
+        space.interventions({INTERVENE: each})
 
 
 def check_recording(configs: Iterable[TrainingConfig], recording: Mapping[str, Any]) -> None:

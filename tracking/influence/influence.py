@@ -8,9 +8,8 @@ tenth of itself within the window: negative is earlier.  With shares p_s and the
     shift_s = 0.1 · Σ_t Σ_i ∂τ/∂c_ti · ℓ_i (1[source of i is s] − p_s(t))
 
 It is an estimate until retraining has proved it (`verification`).  `low` and `high` bound it under other draws of the
-data, the steps of a window being drawn anew in blocks, and by how much the bend of the curve at the date lets a tenth
-more weight move it otherwise than a straight line (never so far that the sign changes); where several runs are given
-their seeds are the unit.
+sequences of each step, and by how much the bend of the curve at the date lets a tenth more weight move it otherwise
+than a straight line (never so far that the sign changes); where several runs are given their seeds are the unit.
 """
 
 import itertools
@@ -32,15 +31,14 @@ from tracking.checkpoints.runs import Run
 from tracking.execution.pool import Progress
 from tracking.influence.opened import OpenedRun, open_run
 from tracking.influence.products import gradient_products
+from tracking.influence.seen_data import SeenData
 from tracking.influence.targets import bend_of, cotangents, nodes_of
 from tracking.influence.unrolled import Sensitivities, flat, sensitivities
 from tracking.influence.unrolled import check as check_differentiable
 from tracking.influence.verification import Proof, linear_range, proofs_of
 from tracking.interventions.weights import own_weights
 from tracking.results.influence_file import InfluenceFile, RetrainedShift, SourceShift
-from tracking.training.hyperparameters import TrainingConfig
-from tracking.training.sources import shares
-from tracking.training.training import STATE, data_batch, reproducible
+from tracking.training.training import STATE, reproducible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Influence", "Shift", "TopSequence", "why"]
 
 TENTH = 0.1
-BLOCK = 10
-N_DRAWS = 400
 BY = ("source", "window", "example")
 
 
@@ -159,12 +155,14 @@ def why(
     verify: int = 0,
     confidence: float = 0.9,
     seed: int = 0,
+    data: "str | Path | None" = None,
     progress: Progress | None = None,
 ) -> Influence:
     """Which training data moved a formation, and by how many steps.
 
     Args:
-        run: of the embedded trainer; several runs (seeds of one setting) give their mean, with an interval over them.
+        run: of the embedded trainer, or anybody's with `data`; several runs (seeds of one setting) give their mean,
+            with an interval over them.
         role: the curve whose date is asked about: a role, a head's score (`a1.h0:induction`), a task
             (`task/induction`) or a loss (`loss`, `loss/SOURCE`).
         threshold: its bar; by default the role's, else half way between the first value and the last.
@@ -173,6 +171,8 @@ def why(
         method: `unrolled` goes back through training; `products` needs only checkpoints and data, and is rougher.
         restrict: with `products`, only the weights of the head that crosses.
         verify: so many retrained branches prove the largest shifts.
+        data: the sequences that a run of another trainer saw, a file of JSON lines (`tracking.influence.seen_data`),
+            for the method `products`.
         progress: called with (stage, done, of how many).
 
     Raises:
@@ -183,16 +183,22 @@ def why(
     _check(given, by, method, confidence, windows, verify)
     runs = [
         open_run(
-            each if isinstance(each, Run) else Run.open(each), role, threshold=threshold, n_prompts=n_prompts, seed=seed
+            each if isinstance(each, Run) else Run.open(each),
+            role,
+            threshold=threshold,
+            n_prompts=n_prompts,
+            seed=seed,
+            data=data,
         )
         for each in given
     ]
+    if verify:
+        _check_branches(runs)
     with reproducible():
         found = [METHODS[method](each, restrict, progress) for each in runs]
         parts = windows if by == "window" else 1
         single = [
-            _influence(each, effects, parts, method, confidence, seed)
-            for each, effects in zip(runs, found, strict=True)
+            _influence(each, effects, parts, method, confidence) for each, effects in zip(runs, found, strict=True)
         ]
         whole = _over_seeds(single, confidence) if len(single) > 1 else single[0]
         if by == "example" and len(single) == 1:
@@ -227,15 +233,28 @@ def _check(given: Sequence[object], by: str, method: str, confidence: float, win
         )
 
 
+def _check_branches(runs: Sequence[OpenedRun]) -> None:
+    """Raises:
+    ValueError: a run cannot be trained again from its beginning, so nothing can be proved on it.
+    """
+    for each in runs:
+        _ = each.trained
+        if not each.from_the_start:
+            raise ValueError(
+                f"{each.run.name!r} keeps no training state ({STATE}) at its first checkpoint, from which branches "
+                "could be retrained; leave verify out"
+            )
+
+
 def _unrolled(opened: OpenedRun, restrict: bool, progress: Progress | None) -> Sensitivities:
-    check_differentiable(opened.config)
-    if not opened.states or min(opened.states) > min(opened.run.steps):
+    check_differentiable(opened.trained)
+    if not opened.from_the_start:
         raise ValueError(
             f"{opened.run.name!r} keeps no training state ({STATE}) at its first checkpoint, so training cannot be "
             "gone through again; method='products' needs only checkpoints and data"
         )
     turned = cotangents(opened.curve, opened.date, opened.module_at)
-    return sensitivities(opened.config, opened.state_at, list(opened.states), turned, progress=progress)
+    return sensitivities(opened.trained, opened.state_at, list(opened.states), turned, progress=progress)
 
 
 def _products(opened: OpenedRun, restrict: bool, progress: Progress | None) -> Sensitivities:
@@ -251,7 +270,7 @@ def _products(opened: OpenedRun, restrict: bool, progress: Progress | None) -> S
     steps = list(opened.run.steps)
     chosen = own if nodes else None
     return gradient_products(
-        opened.config,
+        opened.data,
         opened.curve,
         opened.date,
         opened.module_at,
@@ -268,24 +287,17 @@ METHODS: dict[str, Callable[[OpenedRun, bool, Progress | None], Sensitivities]] 
 }
 
 
-def _influence(
-    opened: OpenedRun, effects: Sensitivities, parts: int, method: str, confidence: float, seed: int
-) -> Influence:
-    names = tuple(source.name for source in opened.config.sources) or ("data",)
-    by_step = _by_step(opened.config, effects)
-    edges = np.linspace(effects.first, effects.first + len(by_step), parts + 1).round().astype(int)
-    bend = bend_of(opened.curve, opened.date, opened.measured)
+def _influence(opened: OpenedRun, effects: Sensitivities, parts: int, method: str, confidence: float) -> Influence:
+    each = _of_sequences(opened.data, effects)
+    edges = np.linspace(effects.first, effects.first + len(each), parts + 1).round().astype(int)
+    bend, wide = bend_of(opened.curve, opened.date, opened.measured), float(stats.norm.ppf(0.5 + confidence / 2))
     shifts = []
     for first, last in itertools.pairwise(edges.tolist()):
-        rows = by_step[first - effects.first : last - effects.first]
-        drawn = _redrawn(rows, np.random.default_rng([seed, first]))
-        ends = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        for place, name in enumerate(names):
-            total = float(rows[:, place].sum())
-            low, high = (float(end) for end in ends[:, place])
-            off = min(bend / 2 * total**2, abs(total) / 2)
-            low, high = total - np.hypot(total - min(low, total), off), total + np.hypot(max(high, total) - total, off)
-            shifts.append(Shift(name, (first, last), total, float(low), float(high)))
+        rows = each[first - effects.first : last - effects.first]
+        for place, name in enumerate(opened.data.sources):
+            total, error = float(rows[..., place].sum()), _error_of_sum(rows[..., place])
+            half = math.hypot(wide * error, min(bend / 2 * total**2, abs(total) / 2))
+            shifts.append(Shift(name, (first, last), total, total - half, total + half))
     date, curve = opened.date, opened.curve
     ranked = tuple(sorted(shifts, key=lambda each: -abs(each.shift_steps)))
     component = curve.components[date.component]
@@ -293,24 +305,22 @@ def _influence(
     return Influence(curve.name, component, bar, date.step, (opened.run.name,), method, confidence, ranked)
 
 
-def _by_step(config: TrainingConfig, effects: Sensitivities) -> Float[np.ndarray, "step source"]:
-    """The shift of the date when a source's weight rises by a tenth at one step."""
-    if not config.sources:
-        return TENTH * effects.effect.sum(axis=1, keepdims=True)
-    own = np.array([source.loss_weight for source in config.sources])
-    rows = []
-    for at, (source, effect) in enumerate(zip(effects.source, effects.effect, strict=True)):
-        weighted = effect * own[source]
-        of_source = np.bincount(source, weighted, minlength=len(own))
-        rows.append(TENTH * (of_source - shares(config.sources, effects.first + at) * weighted.sum()))
-    return np.stack(rows)
+def _of_sequences(data: SeenData, effects: Sensitivities) -> Float[np.ndarray, "step batch source"]:
+    """What each sequence adds to the shift of the date when a source's weight rises by a tenth."""
+    weighted = effects.effect * data.loss_weight[effects.source]
+    share = np.stack([data.shares(effects.first + at) for at in range(len(weighted))])
+    own = effects.source[..., None] == np.arange(len(data.sources))
+    return TENTH * weighted[..., None] * (own - share[:, None])
 
 
-def _redrawn(rows: Float[np.ndarray, "step source"], rng: np.random.Generator) -> Float[np.ndarray, "draw source"]:
-    """Sums over steps drawn anew in blocks: other data of the same sources."""
-    size = max(1, min(BLOCK, len(rows) // 4))
-    blocks = np.stack([part.sum(axis=0) for part in np.array_split(rows, max(len(rows) // size, 1))])
-    return blocks[rng.integers(len(blocks), size=(N_DRAWS, len(blocks)))].sum(axis=1)
+def _error_of_sum(rows: Float[np.ndarray, "step batch"]) -> float:
+    """Standard error of the sum under other draws of the sequences of each step.
+
+    From step to step the mean changes as the model does; that is no error, so only what varies within a step counts.
+    """
+    size = rows.shape[1]
+    within = rows.var(axis=1, ddof=1) if size > 1 else np.full(len(rows), rows.var())
+    return float(np.sqrt(size * within.sum()))
 
 
 def _over_seeds(single: Sequence[Influence], confidence: float) -> Influence:
@@ -334,12 +344,15 @@ def _over_seeds(single: Sequence[Influence], confidence: float) -> Influence:
 
 
 def _top(opened: OpenedRun, effects: Sensitivities, n: int = 10) -> tuple[TopSequence, ...]:
-    names = [source.name for source in opened.config.sources] or ["data"]
+    names = opened.data.sources
     order = np.argsort(-np.abs(effects.effect), axis=None)[:n]
     found = []
     for at, place in zip(*np.unravel_index(order, effects.effect.shape), strict=True):
         step = effects.first + int(at)
-        tokens = data_batch(opened.config, step).tokens[place]
+        batch = opened.data.batch(step)
+        if batch is None or place >= len(batch.tokens):
+            continue
+        tokens = batch.tokens[place]
         name, shift = names[int(effects.source[at, place])], TENTH * float(effects.effect[at, place])
         found.append(TopSequence(step, int(place), name, shift, tuple(int(token) for token in tokens)))
     return tuple(found)

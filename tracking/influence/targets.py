@@ -72,7 +72,7 @@ class Crossing:
 def curve_named(
     name: str,
     model: Model,
-    config: TrainingConfig,
+    config: TrainingConfig | None,
     *,
     threshold: float | None = None,
     n_prompts: int = 64,
@@ -81,11 +81,14 @@ def curve_named(
     """A role (`induction`), a head's score (`a1.h0:induction`), a task (`task/induction`, `task/source:NAME`) or a loss
     (`loss`, `loss/SOURCE`).
 
+    Args:
+        config: how the embedded trainer made the run; without it there are no tasks of sources and no losses.
+
     Raises:
         ValueError: there is no such curve.
     """
     what, _, which = name.partition("/")
-    if what == "task" and which.startswith(SOURCE_TASK):
+    if config is not None and what == "task" and which.startswith(SOURCE_TASK):
         asked = source_task(which, config.to_dict(), n_prompts=n_prompts, seed=seed)
         return TargetCurve(name, lambda of: _task_value(of, asked)[None], bar=threshold)
     head, _, kind = name.rpartition(":")
@@ -104,14 +107,14 @@ def curve_named(
     if what == "task" and which in TASKS:
         task = make_task(which, model, n_prompts=n_prompts, seed=seed)
         return TargetCurve(name, lambda of: _task_value(of, task)[None], bar=threshold)
-    numbers = {source.name: number for number, source in enumerate(config.sources)}
-    if what == "loss" and (not which or which in numbers):
+    numbers = {source.name: number for number, source in enumerate(config.sources if config else ())}
+    if config is not None and what == "loss" and (not which or which in numbers):
         return TargetCurve(name, _loss(config, numbers.get(which)), bar=threshold, falling=True)
-    tasks = ", ".join(f"task/{each}" for each in (*TASKS, f"{SOURCE_TASK}NAME"))
-    losses = ", ".join(f"loss/{each}" for each in numbers)
+    tasks = [f"task/{each}" for each in TASKS]
+    own = [f"task/{SOURCE_TASK}NAME", "loss", *(f"loss/{each}" for each in numbers)] if config else []
     raise ValueError(
-        f"no curve {name!r}; expected a role among {', '.join(KINDS)}, one of a head as in a1.h0:induction, {tasks}, "
-        f"or loss{', ' + losses if losses else ''}"
+        f"no curve {name!r}; expected a role among {', '.join(KINDS)}, one of a head as in a1.h0:induction, or one of "
+        f"{', '.join(tasks + own)}"
     )
 
 

@@ -53,9 +53,9 @@ def shifted_date(opened: OpenedRun, source: str, factor: float, window: tuple[in
     kept, measured = set(opened.run.steps), {step: value for step, value in opened.measured.items() if step <= begin}
     bar = -opened.date.bar if opened.curve.falling else opened.date.bar
     curve, date, left = replace(opened.curve, bar=bar), None, AFTER
-    while state.step < opened.config.steps and left:
+    while state.step < opened.trained.steps and left:
         factors = {source: factor} if first <= state.step < last else {}
-        state, _ = training_step(state, opened.config, factors=factors)
+        state, _ = training_step(state, opened.trained, factors=factors)
         if state.step in kept:
             measured[state.step] = values_at(opened.curve, state.module)
             date = date_of(curve, measured)

@@ -177,8 +177,9 @@ class InContextClassification(SourceKind):
     """Items with their labels, then an item whose label is asked for; only that label is learned.
 
     Each class has one label throughout training, so the answer can be known by heart; in a share `burstiness` of the
-    sequences the class that is asked for also stands in the context, so that it can be looked up.  Questions give
-    classes other labels than training did: only looking up answers them.
+    sequences the class that is asked for also stands in the context, `copies` times, so that it can be looked up.
+    Another class stands there as often, so that the label that is most frequent there does not tell the answer.
+    Questions give classes other labels than training did, as often the one as the other: only looking up answers them.
     """
 
     n_classes: int = 48
@@ -191,25 +192,28 @@ class InContextClassification(SourceKind):
     def draw(self, rng: np.random.Generator, n: int, shape: Shape) -> Sequences:
         n_pairs = (shape.length - 1) // 2
         items = self._classes(rng, (n, n_pairs))
-        query = self._classes(rng, (n,))
+        query, other = self._classes(rng, (2, n))
         bursty = rng.random(n) < self.burstiness
-        first = np.argsort(rng.random((n, n_pairs)), axis=1)[:, : min(self.copies, n_pairs)]
-        shown = np.zeros((n, n_pairs), dtype=bool)
-        np.put_along_axis(shown, first, bursty[:, None], axis=1)
-        items = np.where(shown, query[:, None], items)
+        place = np.argsort(rng.random((n, n_pairs)), axis=1)
+        for number, shown in enumerate((query, other)):
+            there = bursty[:, None] & (place // self.copies == number)
+            items = np.where(there, shown[:, None], items)
         return self._written(items, query, self.labels(), shape)
 
     def ask(self, rng: np.random.Generator, n: int, shape: Shape) -> Questions:
         n_pairs = (shape.length - 1) // 2
-        query, other = rng.permuted(np.tile(np.arange(self.n_classes), (n, 1)), axis=1)[:, :2].T
-        asked = rng.permuted(np.tile(np.arange(n_pairs), (n, 1)), axis=1) % 2 == 0
-        items = np.where(asked, query[:, None], other[:, None])
+        query, other, third = rng.permuted(np.tile(np.arange(self.n_classes), (n, 1)), axis=1)[:, :3].T
+        order = rng.permuted(np.tile(np.arange(n_pairs), (n, 1)), axis=1)
+        odd = (n_pairs % 2 == 1) & (order == n_pairs - 1)  # the place that is left over is a third class's
+        items = np.where(order % 2 == 0, query[:, None], other[:, None])
+        items = np.where(odd, third[:, None], items)
         own = self.labels()
         right = (own[query] + 1 + rng.integers(self.n_labels - 1, size=n)) % self.n_labels
         wrong = (right + 1 + rng.integers(self.n_labels - 1, size=n)) % self.n_labels
         rows = []
         for first, second in ((right, wrong), (wrong, right)):
             given = np.where(items == query[:, None], first[:, None], second[:, None])
+            given = np.where(odd, own[third][:, None], given)
             tokens = np.stack([items, self.n_classes + given], axis=2).reshape(n, -1)
             rows.append(np.concatenate([tokens, query[:, None]], axis=1)[:, -(shape.length - 1) :])
         return Questions(rows[0], rows[1], self.n_classes + right, self.n_classes + wrong)
@@ -222,9 +226,9 @@ class InContextClassification(SourceKind):
         return np.arange(shape.length) == shape.length - 1
 
     def check(self, shape: Shape) -> None:
-        if self.n_classes + self.n_labels > shape.vocabulary or self.n_labels < 2 or self.n_classes < 2:
+        if self.n_classes + self.n_labels > shape.vocabulary or self.n_labels < 2 or self.n_classes < 3:
             raise ValueError(
-                f"expected classes and labels that the vocabulary of {shape.vocabulary} holds, at least 2 of each, got "
+                f"expected at least 3 classes and 2 labels, together at most the vocabulary of {shape.vocabulary}, got "
                 f"{self.n_classes} and {self.n_labels}"
             )
         if shape.length < 4 or shape.length % 2 or self.copies < 1:

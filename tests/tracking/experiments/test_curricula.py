@@ -13,10 +13,10 @@ import pytest
 from tests.sweeps import formation_rows
 from tracking.comparison.run_set import RunSet
 from tracking.experiments.curricula import shift_of, with_windows
-from tracking.experiments.design import design
+from tracking.experiments.design import _first_settings, design
 from tracking.experiments.goals import parse_goal
 from tracking.experiments.planning import read_space
-from tracking.results.influence_file import SourceShift
+from tracking.results.influence_file import SourceShift, read_influence
 from tracking.training.hyperparameters import TrainingConfig
 
 SOURCES = {"chain": {"kind": "bigram"}, "repeats": {"kind": "repeats", "weight": 0.5}}
@@ -69,6 +69,9 @@ ASKED = {
 }
 
 
+RESPONSE = {"source": "repeats", "window": [0, 20], "shift_steps": -9.0, "low": -12.0, "high": -6.0}
+
+
 @dataclass(frozen=True)
 class Tug:
     """Induction forms the earlier the more repeats there are early; what comes late does nothing but raise the loss."""
@@ -86,14 +89,35 @@ class Tug:
 
 
 def test_what_is_tried_first_follows_the_response(tmp_path: Path) -> None:
-    printed = [{"source": "repeats", "window": [0, 20], "shift_steps": -9.0, "low": -12.0, "high": -6.0}]
-    (tmp_path / "why.json").write_text(json.dumps({**ASKED, "sources": printed}))
+    (tmp_path / "why.json").write_text(json.dumps({**ASKED, "sources": [RESPONSE]}))
     options: dict[str, Any] = {"budget": 3, "confirm": 1, "experiment": Tug(), "out": tmp_path, "prune": False}
     found = design(SPACE, "induction midpoint < 20", start=tmp_path / "why.json", **options)
-    assert found.trials[EARLY].tolist()[:2] == [2.0, pytest.approx(1.525)]
-    assert found.trials[LATE].tolist()[0] == pytest.approx(1.05)
+    assert found.trials[EARLY].tolist() == [2.0, pytest.approx(1.25), pytest.approx(0.875)]
+    assert found.trials[LATE].tolist() == [0.5, 0.5, 0.5]  # as in the control: the date does not respond to it
     held_back = design(SPACE, "induction midpoint > 50", start=tmp_path / "why.json", **options)
     assert held_back.trials[EARLY].tolist()[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("curve", "goal", "first"),
+    [
+        ("loss/repeats", "minimise training/loss/repeats", 2.0),
+        ("loss", "maximise held-out/loss", 0.1),
+        ("task/source:repeats", "minimise source:repeats/metric_clean", 0.1),
+        ("a1.h0:induction", "induction midpoint < 20", 2.0),
+        ("induction", "induction midpoint = 20", None),
+    ],
+)
+def test_a_number_is_lower_where_its_curve_rises_later(curve: str, goal: str, first: float | None) -> None:
+    response = read_influence({**ASKED, "curve": curve, "sources": [RESPONSE]})
+    settings = _first_settings(read_space(SPACE), parse_goal(goal, roles=["induction"]), response)
+    assert [each[EARLY] for each in settings[:1]] == ([] if first is None else [first])
+
+
+def test_a_response_of_another_curve_is_refused() -> None:
+    response = read_influence({**ASKED, "curve": "previous-token", "sources": [RESPONSE]})
+    with pytest.raises(ValueError, match="start from is of previous-token, and the goal is about induction; give what"):
+        _first_settings(read_space(SPACE), parse_goal("induction midpoint < 20", roles=["induction"]), response)
 
 
 def test_a_condition_beside_the_control_is_its_mean_and_what_it_varies_by(tmp_path: Path) -> None:

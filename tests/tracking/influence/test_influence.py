@@ -131,7 +131,7 @@ def test_a_date_that_never_comes_says_how_near_it_was(run: Path) -> None:
     ("options", "match"),
     [
         ({"role": "inductions"}, "no curve 'inductions'; expected a role among"),
-        ({"role": "loss/chains"}, "no curve 'loss/chains'.*or loss, loss/chain, loss/noise"),
+        ({"role": "loss/chains"}, "no curve 'loss/chains'.*, loss, loss/chain, loss/noise"),
         ({"role": "task/source:chains"}, "no source for task 'source:chains'; there are source:chain"),
         ({"role": "a7.h0:induction"}, "no head 'a7.h0' in this model"),
         ({"role": "loss/chain", "by": "head"}, "expected by to be one of source, window, example"),

@@ -78,14 +78,28 @@ def test_a_pronoun_follows_its_class_in_the_stated_share() -> None:
     assert usual / total == pytest.approx(0.8, abs=0.02)
 
 
-def test_in_context_questions_are_answered_by_the_context_alone() -> None:
+@pytest.mark.parametrize("n_pairs", [7, 8])
+def test_in_context_questions_are_answered_by_the_context_alone(n_pairs: int) -> None:
+    """Both labels stand there equally often, for an odd number of pairs too."""
     kind = KINDS["in-context-classification"]
-    asked = kind.ask(np.random.default_rng(0), 60, SHAPE)
+    asked = kind.ask(np.random.default_rng(0), 60, Shape(SHAPE.vocabulary, 2 * n_pairs + 2))
     assert asked is not None
-    for prompt, answer in zip(asked.clean, asked.correct, strict=True):
-        places = [place for place in range(len(prompt) - 1) if prompt[place] == prompt[-1]]
-        assert {prompt[place + 1] for place in places} == {answer}
+    for prompt, answer, wrong in zip(asked.clean, asked.correct, asked.incorrect, strict=True):
+        items, labels = prompt[:-1:2], prompt[1::2]
+        assert set(labels[items == prompt[-1]]) == {answer}
         assert answer != 48 + kind.labels()[prompt[-1]]  # type: ignore[attr-defined]
+        classes = {item: int((items == item).sum()) for item in items}
+        assert sorted(classes.values()) == [1] * (n_pairs % 2) + [n_pairs // 2] * 2
+        assert wrong in labels
+
+
+def test_in_bursty_sequences_another_class_stands_as_often_as_the_one_that_is_asked_for() -> None:
+    kind = kind_of("in-context-classification", {"burstiness": 1.0, "copies": 3})
+    drawn = kind.draw(np.random.default_rng(0), 200, Shape(SHAPE.vocabulary, 18))
+    items, query = drawn[:, :-2:2], drawn[:, -2]
+    assert ((items == query[:, None]).sum(axis=1) >= 3).all()
+    others = [max((row[row != asked] == item).sum() for item in row) for row, asked in zip(items, query, strict=True)]
+    assert np.mean(np.array(others) >= 3) > 0.9  # the other class is now and then the one that is asked for
 
 
 def test_chains_follow_their_table() -> None:
