@@ -297,6 +297,7 @@ def design(
     start: Annotated[
         Path | None, typer.Option(help="What `formation why --json` printed: its response is tried first.")
     ] = None,
+    sampler: Annotated[str, typer.Option(help="tpe (learns from what was tried) | random.")] = "tpe",
     as_json: Json = False,
 ) -> None:
     """Search for the settings that bring a formation forward, hold it back, hit a step, or move a recorded number.
@@ -306,6 +307,7 @@ def design(
     from tracking.experiments.design import design as search
 
     options: dict[str, Any] = {"budget": budget, "confirm": confirm, "prune": prune, "seed": seed, "start": start}
+    options["sampler"] = sampler
     with progress_bars() as progress:
         found = search(space, goal, out=out, progress=reporter(progress), **options)
     if as_json:

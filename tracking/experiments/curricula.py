@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tracking.results.influence_file import SourceShift
 from tracking.training.hyperparameters import TrainingConfig
 from tracking.training.sources import Source
 
-__all__ = ["WINDOW", "shift_of", "weights_in_windows", "with_windows"]
+__all__ = ["WINDOW", "going_on", "shift_of", "weights_in_windows", "with_windows"]
 
 WINDOW = re.compile(r"sources\.(.+)\.weight@(\d+)\.\.(\d+)")
 
@@ -78,6 +79,16 @@ def _window(key: str) -> tuple[str, int, int]:
     if found is None or not int(found[2]) < int(found[3]):
         raise ValueError(f"expected a weight over a window such as sources.repeats.weight@0..200, got {key!r}")
     return found[1], int(found[2]), int(found[3])
+
+
+def going_on(responses: Sequence[SourceShift], until: int) -> list[SourceShift]:
+    """The responses, the latest windows stretched to the end: what moves the rise of a curve is taken to move its last
+    value alike."""
+    last = max((each.window[1] for each in responses), default=0)
+    return [
+        msgspec.structs.replace(each, window=(each.window[0], max(until, last))) if each.window[1] == last else each
+        for each in responses
+    ]
 
 
 def shift_of(option: str, responses: Sequence[SourceShift]) -> float:

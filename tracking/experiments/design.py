@@ -6,13 +6,14 @@ chance to beat the best so far, it is stopped there (**pruned**).  At the end th
 that the search has not seen: the best of many is partly luck, fresh seeds tell what it is worth.
 
 Where it is known how the date responds to sources of data (`formation why`), the first settings that are tried follow
-it.  A condition may name the **control**: runs of the base without any choice, with seeds of their own.
+it.  A condition may name the **control**, runs of the base without any choice: each run is then held to the control of
+its own seed, which differs from it in nothing but what was chosen, and the search keeps to a few seeds.
 """
 
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from scipy import stats
 from tracking.comparison.run_set import RunSet, join_runs
 from tracking.execution.locks import held
 from tracking.execution.pool import Progress
-from tracking.experiments.curricula import shift_of
+from tracking.experiments.curricula import going_on, shift_of
 from tracking.experiments.experiment import Experiment, TrainAndRecord
 from tracking.experiments.goals import Goal, parse_goal
 from tracking.experiments.planning import Range, Space, check_recording, read_space
@@ -38,6 +39,8 @@ __all__ = ["DesignResult", "design"]
 
 FIRST = 6
 """Whole runs before anything is pruned."""
+N_DRAWN = 8
+"""Settings that are tried before the search learns from them: those of `start` count."""
 FRESH = 1_000
 """Seeds from here on confirm; the search uses those below."""
 CONTROL = 2_000
@@ -49,7 +52,8 @@ class DesignResult:
     """What was tried, and what the best of it is worth.
 
     `trials`: trial, the chosen options, seed, state (whole or pruned), value (of the goal's quantity; NaN if pruned),
-    cost, chance (predicted, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met.
+    cost, chance (predicted, to beat the best so far), steps.  `confirmed`: seed, value, kept (all conditions), met, and
+    by how much it is beyond each condition (0 or less where that is kept).
     """
 
     goal: Goal
@@ -81,6 +85,7 @@ def design(
     confirm: int = 5,
     seed: int = 0,
     start: "str | Path | Mapping[str, Any] | None" = None,
+    sampler: str = "tpe",
     experiment: Experiment | None = None,
     progress: Progress | None = None,
 ) -> DesignResult:
@@ -97,6 +102,7 @@ def design(
         seed: of the search.
         start: the response to sources of the goal's date, or of when its number is half way: a file of
             `formation why --json`; what it points to is tried first.
+        sampler: `tpe` learns from what was tried; `random` does not, and is what a search is to be held to.
         experiment: what runs a setting; the embedded trainer where not given.
         progress: called with ("design", settings tried, budget).
 
@@ -113,12 +119,12 @@ def design(
         drawn = {name: choice.draw(rng) for name, choice in space.choices.items()}
         check_recording([space.config(drawn, seed=0)], space.recording)
     run = experiment or TrainAndRecord(space, Path(out))
-    study, distributions = _study(space, seed)
+    study, distributions = _study(space, seed, sampler)
     for first in [] if start is None else _first_settings(space, goal, read_influence(start)):
         study.enqueue_trial(first)
     show = progress or (lambda what, done, total: None)
     with held(out, "design") if experiment is None else nullcontext():
-        search = _Search(_beside_control(goal, run), run, cut if prune else 1.0, least_chance)
+        search = _Search(goal, run, _Controls(run), cut if prune else 1.0, least_chance)
         for number in range(budget):
             show("design", number, budget)
             trial = study.ask(distributions)
@@ -132,25 +138,20 @@ def design(
         return _result(search, space, budget, confirm)
 
 
-def _beside_control(goal: Goal, run: Experiment) -> Goal:
-    """The goal with what the control runs gave in place of `control`: their mean and one standard deviation to the
-    worse."""
-    asked = [each for each in goal.conditions if each.beside_control]
-    if not asked:
-        return goal
-    found = [
-        run({}, seed=CONTROL + number, name=f"control{number:02d}", until=run.steps) for number in range(N_CONTROLS)
-    ]
-    conditions = []
-    for each in goal.conditions:
-        if each.beside_control:
-            values = np.array([each.value(part.formation, part.series) for part in found])
-            if not np.isfinite(values).all():
-                raise ValueError(f"the control has no {each.subject!r} to compare with")
-            worse = 1.0 if each.direction == "below" else -1.0
-            each = replace(each, target=float(values.mean() + worse * values.std(ddof=1)), beside_control=False)
-        conditions.append(each)
-    return replace(goal, conditions=tuple(conditions))
+@dataclass
+class _Controls:
+    """Runs of the base without any choice, by seed: a condition compares a run with the control of its own seed."""
+
+    run: Experiment
+    found: dict[int, RunSet] = field(default_factory=dict)
+
+    def value(self, quantity: Goal, seed: int) -> float:
+        if seed not in self.found:
+            self.found[seed] = self.run({}, seed=seed, name=f"control{seed:04d}", until=self.run.steps)
+        value = quantity.value(self.found[seed].formation, self.found[seed].series)
+        if not math.isfinite(value):
+            raise ValueError(f"the control has no {quantity.subject!r} to compare with")
+        return value
 
 
 def _first_settings(space: Space, goal: Goal, response: InfluenceFile) -> list[dict[str, Any]]:
@@ -158,8 +159,10 @@ def _first_settings(space: Space, goal: Goal, response: InfluenceFile) -> list[d
 
     What the date does not respond to stays as in the control.
     """
-    rises = _rise_wanted(goal, response.curve)
-    responses = {name: shift_of(name, response.sources) for name in space.choices}
+    rises, shifts = _rise_wanted(goal, response.curve), response.sources
+    if not goal.is_date:
+        shifts = going_on(shifts, space.config({}, seed=0).steps)
+    responses = {name: shift_of(name, shifts) for name in space.choices}
     if not rises or not any(responses.values()):
         return []
     control = space.control()
@@ -201,6 +204,7 @@ def _rise_wanted(goal: Goal, curve: str) -> int:
 class _Search:
     goal: Goal
     run: Experiment
+    controls: _Controls
     cut: float
     least_chance: float
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -209,35 +213,38 @@ class _Search:
 
     def attempt(self, number: int, setting: dict[str, Any]) -> dict[str, Any]:
         name, steps = f"trial{number:03d}", self.run.steps
-        row: dict[str, Any] = {"trial": number, **setting, "seed": number, "chance": math.nan}
+        seed = CONTROL + number % N_CONTROLS if self.goal.beside_controls else number
+        row: dict[str, Any] = {"trial": number, **setting, "seed": seed, "chance": math.nan}
         if self.cut < 1 and len(self.whole) >= FIRST:
             until = round(self.cut * steps)
-            part = self.run(setting, seed=number, name=name, until=until)
+            part = self.run(setting, seed=seed, name=name, until=until)
             row["chance"], predicted = self._chance(part, float(until))
             if row["chance"] < self.least_chance:
                 row |= {"state": "pruned", "value": math.nan, "cost": predicted, "steps": until}
                 self.rows.append(row)
                 return row
-        found = self.run(setting, seed=number, name=name, until=steps)
-        value, cost = self.judge(found)
+        found = self.run(setting, seed=seed, name=name, until=steps)
+        value, broken = self.judge(found, seed)
+        cost = self.goal.cost(value, last_step=float(steps)) + 100.0 * sum(not apart <= 0 for apart in broken.values())
         self.whole.append(found)
         self.best = min(self.best, cost)
         row |= {"state": "whole", "value": value, "cost": cost, "steps": steps}
         self.rows.append(row)
         return row
 
-    def judge(self, found: RunSet) -> tuple[float, float]:
-        """The goal's value and cost of a whole run; each condition that is not kept costs more than anything else."""
-        steps = float(self.run.steps)
+    def judge(self, found: RunSet, seed: int) -> tuple[float, dict[str, float]]:
+        """The goal's value of a whole run, and by how much it is beyond what each condition allows."""
         value = self.goal.value(found.formation, found.series)
         if math.isnan(value):
             names = ", ".join(sorted(found.series["name"].unique()))
             raise ValueError(f"no run records {self.goal.subject!r}; there are {names}")
-        broken = 0
-        for condition in self.goal.conditions:
-            held = condition.value(found.formation, found.series)
-            broken += not condition.met(held)
-        return value, self.goal.cost(value, last_step=steps) + 100.0 * broken
+        return value, {
+            str(each): each.beyond(
+                each.value(found.formation, found.series),
+                self.controls.value(each, seed) if each.beside_control else each.target,
+            )
+            for each in self.goal.conditions
+        }
 
     def _chance(self, part: RunSet, until: float) -> tuple[float, float]:
         """The probability of beating the best so far, and the cost that is predicted."""
@@ -283,10 +290,11 @@ def _result(search: _Search, space: Space, budget: int, confirm: int) -> DesignR
     for number in range(confirm):
         seed = FRESH + number
         found = search.run(best, seed=seed, name=f"confirm{number:02d}", until=search.run.steps)
-        value, cost = search.judge(found)
-        kept = cost < 50.0
-        rows.append({"seed": seed, "value": value, "kept": kept, "met": search.goal.met(value) and kept})
-    confirmed = pd.DataFrame(rows, columns=["seed", "value", "kept", "met"])
+        value, broken = search.judge(found, seed)
+        kept = all(apart <= 0 for apart in broken.values())
+        rows.append({"seed": seed, "value": value, "kept": kept, "met": search.goal.met(value) and kept, **broken})
+    conditions = [str(each) for each in search.goal.conditions]
+    confirmed = pd.DataFrame(rows, columns=["seed", "value", "kept", "met", *conditions])
     spent, everything = int(trials["steps"].sum()), budget * search.run.steps
     result = DesignResult(search.goal, trials, best, confirmed, spent, everything)
     return DesignResult(search.goal, trials, best, confirmed, spent, everything, tuple(_sentences(result)))
@@ -314,6 +322,15 @@ def _sentences(result: DesignResult) -> list[str]:
         said.append(f"The goal is met in {count} of {len(values)} (90% interval {ends.low:.0%} to {ends.high:.0%}).")
     if len(values) and goal.conditions:
         said.append(f"What it is subject to is kept in {int(result.confirmed['kept'].sum())} of {len(values)}.")
+    for each in goal.conditions if len(values) > 1 else ():
+        apart = result.confirmed[str(each)].to_numpy(dtype=float)
+        if each.beside_control and np.isfinite(apart).all():
+            away = float(apart.std(ddof=1)) * float(stats.t.ppf(0.95, len(apart) - 1)) / math.sqrt(len(apart))
+            low, high = apart.mean() - away, apart.mean() + away
+            said.append(
+                f"{each.subject} is {apart.mean():+.3g} worse than that of the control of the same seed (90% interval "
+                f"{low:+.3g} to {high:+.3g})."
+            )
     pruned = int((result.trials["state"] == "pruned").sum())
     said.append(
         f"{pruned} of {len(result.trials)} runs were stopped early; that saved {result.saved:.0%} of all steps."
@@ -321,7 +338,7 @@ def _sentences(result: DesignResult) -> list[str]:
     return said
 
 
-def _study(space: Space, seed: int) -> tuple[Any, dict[str, Any]]:
+def _study(space: Space, seed: int, sampler: str) -> tuple[Any, dict[str, Any]]:
     try:
         import optuna
     except ImportError as error:
@@ -338,7 +355,13 @@ def _study(space: Space, seed: int) -> tuple[Any, dict[str, Any]]:
         else:
             ends = (choice.low, choice.high)
             distributions[name] = optuna.distributions.FloatDistribution(*ends, log=choice.scale == "log")
-    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)), distributions
+    samplers = {
+        "tpe": optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_DRAWN),
+        "random": optuna.samplers.RandomSampler(seed=seed),
+    }
+    if sampler not in samplers:
+        raise ValueError(f"expected a sampler among {', '.join(samplers)}, got {sampler!r}")
+    return optuna.create_study(sampler=samplers[sampler]), distributions
 
 
 def _states() -> Any:

@@ -83,6 +83,17 @@ class Goal:
             return abs(value - self.target) <= NEAR * abs(self.target)
         return value < self.target if self.direction == "below" else value > self.target
 
+    def beyond(self, value: float, bound: float) -> float:
+        """By how much a value is on the wrong side of a bound; 0 or less where it is on the right one."""
+        if self.direction == "at":
+            return abs(value - bound) - NEAR * abs(bound)
+        return value - bound if self.direction == "below" else bound - value
+
+    @property
+    def beside_controls(self) -> bool:
+        """Whether a condition names the control."""
+        return any(each.beside_control for each in self.conditions)
+
     def __str__(self) -> str:
         sign = {"below": "<", "above": ">", "at": "="}[self.direction]
         what = f"{self.subject} {self.quantity} by {self.clock}" if self.is_date else self.subject
