@@ -11,7 +11,7 @@ its own seed, which differs from it in nothing but what was chosen, and the sear
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,26 +155,28 @@ class _Controls:
 
 
 def _first_settings(space: Space, goal: Goal, response: InfluenceFile) -> list[dict[str, Any]]:
-    """From the control towards the end of every range that serves the goal: all the way, half and a quarter of it.
+    """From the control towards the ends of the ranges that serve the goal.
 
+    All options together, all the way, half and a quarter of it; then each alone, those with the largest response first.
     What the date does not respond to stays as in the control.
     """
     rises, shifts = _rise_wanted(goal, response.curve), response.sources
     if not goal.is_date:
         shifts = going_on(shifts, space.config({}, seed=0).steps)
-    responses = {name: shift_of(name, shifts) for name in space.choices}
-    if not rises or not any(responses.values()):
-        return []
+    ranges = {name: choice for name, choice in space.choices.items() if isinstance(choice, Range)}
+    shift = {name: shift_of(name, shifts) for name in ranges}
+    moving = sorted((name for name in ranges if shift[name]), key=lambda name: -abs(shift[name]))
     control = space.control()
-    settings = []
-    for share in (1.0, 0.5, 0.25):
-        setting = {}
-        for name, choice in space.choices.items():
-            if isinstance(choice, Range):
-                towards = -rises * np.sign(responses[name])  # a date is earlier where its shift is negative
-                setting[name] = choice.towards(towards, share, begin=control.get(name))
-        settings.append(setting)
-    return settings
+
+    def setting(share: float, chosen: Sequence[str]) -> dict[str, Any]:
+        sides = {name: -rises * np.sign(shift[name]) * (name in chosen) for name in ranges}  # early is negative
+        return {name: each.towards(sides[name], share, begin=control.get(name)) for name, each in ranges.items()}
+
+    if not rises or not moving:
+        return []
+    together = [setting(share, moving) for share in (1.0, 0.5, 0.25)]
+    alone = [setting(1.0, [name]) for name in moving] if len(moving) > 1 else []
+    return [*together, *alone][:N_DRAWN]
 
 
 def _rise_wanted(goal: Goal, curve: str) -> int:
