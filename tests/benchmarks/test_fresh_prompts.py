@@ -9,6 +9,7 @@ knows trigrams.  Of each setting are printed
     unsaid      … and of those that say nothing of it: no caveat stands beside them
     would do    of the draws with a caveat, the share that reaches the target with as many prompts as it tells
     jaccard     of the circuits of two draws, and the noise floor that the circuits tell of themselves
+    again       the share of the edges of an inclusion of .9 or more that other draws choose among as many
 
     pytest -o addopts= -s tests/benchmarks/test_fresh_prompts.py
 
@@ -27,7 +28,7 @@ import pandas as pd
 import pytest
 import torch
 
-from circuits.circuit import Circuit, jaccard
+from circuits.circuit import Circuit, inclusion_of, jaccard, select_top
 from circuits.crossfitting import halves_jaccard
 from circuits.discovery import find_circuit
 from circuits.evaluation import Judge
@@ -136,7 +137,18 @@ def measured(model: Model, setting: Setting, fresh: Judge, n: int) -> dict[str, 
         "prompts": n, "circuits": len(found), "edges": np.mean([one.n_edges for one in found]),
         "covered": np.mean(covered), "below": np.mean(below), "unsaid": np.mean(unsaid), "caveats": len(enough),
         "would do": np.mean(enough) if enough else np.nan, "jaccard": np.mean(pairs), "floor": np.mean(floors),
+        "again": chosen_again(found),
     }  # fmt: skip
+
+
+def chosen_again(found: list[Circuit]) -> float:
+    """Of the edges that a draw's resampled prompts choose at least nine times in ten, how many other draws choose."""
+    shares = []
+    for one in found:
+        sure = inclusion_of(one) >= 0.9
+        others = [select_top(other.scores, one.n_edges).kept for other in found if other is not one]
+        shares += [kept[sure].mean() for kept in others if sure.any()]
+    return float(np.mean(shares)) if shares else np.nan
 
 
 def drawn(model: Model, setting: Setting, n: int, seed: int) -> Circuit:

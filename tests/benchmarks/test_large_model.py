@@ -1,9 +1,8 @@
 """How near does recording come to its floor at the shape of Pythia-160m, and how soon does it say anything?
 
 Three checkpoints of random weights in GPT-NeoX's shape (12 layers, 12 heads, width 768, 50,304 tokens) are recorded by
-EAP and by the default.  The floor is that of `tests.benchmarks.test_recording_speed`: reading the file, one forward
-pass over the probe's sequences, and for the task one forward pass and one forward and back of the raw model.  Times are
-the process's own, on one thread.  What is printed by `--dry-run` beforehand is held to what the recording then takes.
+EAP and by the default.  The floor is that of `tests.benchmarks.recording_floor`.  Times are the process's own, on one
+thread.  What is printed by `--dry-run` beforehand is held to what the recording then takes.
 
     pytest -o addopts= -s tests/benchmarks/test_large_model.py
 
@@ -16,16 +15,11 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import transformers
 
-from circuits.loading import load_model
-from circuits.tasks.induction import repeated_tokens
-from circuits.tasks.registry import make_task
-from tests.benchmarks.test_recording_speed import beside_the_floor
+from tests.benchmarks.recording_floor import Passes, beside_the_floor, passes_of, save_series
 from tracking.checkpoints.runs import Run
 from tracking.recording.cost import recording_cost
 from tracking.recording.measuring import Settings
@@ -41,33 +35,19 @@ PYTHIA_160M = transformers.AutoConfig.for_model(
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("series")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    module = transformers.AutoModelForCausalLM.from_config(PYTHIA_160M)
-    for number in range(CHECKPOINTS):
-        module.save_pretrained(folder / f"checkpoint-{number}")
-        with torch.no_grad():
-            for weight in module.parameters():
-                weight.mul_(1.001)
+    folder = save_series(PYTHIA_160M, tmp_path_factory.mktemp("series"), CHECKPOINTS)
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def passes(series: Path) -> Any:
-    model = load_model(series / "checkpoint-0")
-    raw: Any = transformers.AutoModelForCausalLM.from_pretrained(series / "checkpoint-0")
-    probe = [tokens for _, tokens in repeated_tokens(model, n_prompts=PROMPTS, seed=0)]
-    return raw.eval().requires_grad_(False), probe, make_task("induction", model, n_prompts=PROMPTS, seed=0)
+def passes(series: Path) -> Passes:
+    return passes_of(series, PROMPTS)
 
 
 @pytest.mark.parametrize(("method", "at_most"), [("eap", 1.4), ("auto", 6.0)])
-def test_beside_the_floor(series: Path, passes: Any, tmp_path: Path, method: str, at_most: float) -> None:
+def test_beside_the_floor(series: Path, passes: Passes, tmp_path: Path, method: str, at_most: float) -> None:
     """The first checkpoint makes the model; the one after it is held to the floor of EAP."""
-    from tests.benchmarks import test_recording_speed
-
-    test_recording_speed.PROMPTS = PROMPTS
     ours, least = beside_the_floor(series, tmp_path / "h", passes, method=method)
     ratio = ours[1] / (least / CHECKPOINTS)
     print(f"\n  {method}, {PROMPTS} prompts: {ratio:.2f} × the floor of EAP (at most {at_most}), {ours[1]:.1f} s each")

@@ -1,12 +1,10 @@
 """How near does recording a series come to what no recorder can do without, and how far is it from a plain loop?
 
-The floor of one checkpoint is reading its file, one forward pass over the probe's sequences, and the floor of EAP on
-one task (`tests.benchmarks.test_circuits_speed`): passes of the raw Hugging Face model, without hooks, same prompts and
-threads, one checkpoint of the floor after one of the recording, so that both meet the same machine.  Times are the
-process's own on one thread; reading the next checkpoint, which the recording does meanwhile, is counted in full.  EAP
-is what the floor is of; EAP-IG, the default, goes forward and back six times in place of once.  The plain loop is what
-TransformerLens alone offers: load, run with a cache, patch every head and MLP, next.  The weights are random, so the
-model does not do the task and no circuit is looked for.
+The floor is that of `tests.benchmarks.recording_floor`.  Times are the process's own on one thread; reading the next
+checkpoint, which the recording does meanwhile, is counted in full.  EAP is what the floor is of; EAP-IG, the default,
+goes forward and back six times in place of once.  The plain loop is what TransformerLens alone offers: load, run with a
+cache, patch every head and MLP, next.  The weights are random, so the model does not do the task and no circuit is
+looked for.
 
     pytest -o addopts= -s tests/benchmarks/test_recording_speed.py
 
@@ -20,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +29,8 @@ import transformers
 
 from circuits.circuit import Circuit
 from circuits.graph import EdgeScores, Estimate, ModelGraph
-from circuits.loading import load_model
-from circuits.tasks.induction import repeated_tokens
-from circuits.tasks.registry import make_task
 from circuits.tasks.task import Task
-from tests.benchmarks.test_circuits_speed import forward, forward_and_back
+from tests.benchmarks.recording_floor import Passes, beside_the_floor, passes_of, save_series
 from tracking.history.history import History, create_history
 from tracking.history.records import Record, write_record
 from tracking.recording.recording import record
@@ -46,57 +41,18 @@ PROMPTS = int(os.environ.get("FORMATION_BENCHMARK_PROMPTS", "8"))
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Checkpoints of GPT-2 small's shape, each a little further from the first."""
-    folder = tmp_path_factory.mktemp("series")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    module = transformers.AutoModelForCausalLM.from_config(transformers.GPT2Config())
-    for number in range(CHECKPOINTS):
-        module.save_pretrained(folder / f"checkpoint-{number}")
-        with torch.no_grad():
-            for weight in module.parameters():
-                weight.mul_(1.001)
+    """Checkpoints of GPT-2 small's shape."""
+    folder = save_series(transformers.GPT2Config(), tmp_path_factory.mktemp("series"), CHECKPOINTS)
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def passes(series: Path) -> tuple[Any, list[torch.Tensor], Task]:
-    """The raw model, the probe's sequences and the task, as recording makes them."""
-    model = load_model(series / "checkpoint-0")
-    raw: Any = transformers.AutoModelForCausalLM.from_pretrained(series / "checkpoint-0")
-    probe = [tokens for _, tokens in repeated_tokens(model, n_prompts=PROMPTS, seed=0)]
-    return raw.eval().requires_grad_(False), probe, make_task("induction", model, n_prompts=PROMPTS, seed=0)
+def passes(series: Path) -> Passes:
+    return passes_of(series, PROMPTS)
 
 
-def floor(checkpoint: Path, raw: Any, probe: list[torch.Tensor], task: Task, batch_size: int = 16) -> None:
-    (checkpoint / "model.safetensors").read_bytes()
-    for tokens in probe:
-        forward(raw, tokens)
-    for start in range(0, len(task), batch_size):
-        part = task.rows(slice(start, start + batch_size))
-        forward(raw, part.corrupted)
-        forward_and_back(raw, part)
-
-
-def beside_the_floor(series: Path, folder: Path, passes: Any, **options: Any) -> tuple[list[float], float]:
-    """Seconds that each checkpoint took, and after the last, and those of the floor of all of them."""
-    ours, least, begun = [], 0.0, time.process_time()
-
-    def next_checkpoint(event: Mapping[str, Any]) -> None:
-        nonlocal least, begun
-        time.sleep(2)  # the next checkpoint is being read
-        ours.append(time.process_time() - begun)
-        start = time.process_time()
-        floor(series / f"checkpoint-{event['step']}", *passes)
-        begun = time.process_time()
-        least += begun - start
-
-    record(series, folder, n_prompts=PROMPTS, threads=1, events=next_checkpoint, **options)
-    return [*ours, time.process_time() - begun], least
-
-
-def test_recording_a_series(series: Path, passes: Any, tmp_path: Path) -> None:
+def test_recording_a_series(series: Path, passes: Passes, tmp_path: Path) -> None:
     """The first checkpoint makes the model, which a short series pays for; so the others are told apart."""
     ours, least = beside_the_floor(series, tmp_path / "h", passes, method="eap")
     assert History.open(tmp_path / "h").records[0, "induction"].status == "not_performed"
@@ -108,7 +64,7 @@ def test_recording_a_series(series: Path, passes: Any, tmp_path: Path) -> None:
     assert (whole if CHECKPOINTS >= 20 else further) <= 1.4 * least
 
 
-def test_recording_by_default(series: Path, passes: Any, tmp_path: Path) -> None:
+def test_recording_by_default(series: Path, passes: Passes, tmp_path: Path) -> None:
     """EAP-IG's own floor is six times forward and back and the probe, which is more than twice that of EAP."""
     ours, least = beside_the_floor(series, tmp_path / "h", passes, steps="first:3")
     further = sum(ours[1:-1]) / (len(ours) - 2) * 3
@@ -147,14 +103,13 @@ def plain(folder: Path, probe: list[torch.Tensor], task: Task, share: int) -> fl
     return spent + (time.process_time() - before) * 12 / len(layers)
 
 
-def test_the_plain_loop(series: Path, passes: Any, tmp_path: Path) -> None:
-    _, probe, task = passes
+def test_the_plain_loop(series: Path, passes: Passes, tmp_path: Path) -> None:
     ours, theirs = 0.0, 0.0
     for number in range(2):
         start = time.process_time()
         record(series, tmp_path / f"{number}", n_prompts=PROMPTS, threads=1, method="eap", steps=f"{number}")
         ours += time.process_time() - start
-        theirs += plain(series / f"checkpoint-{number}", probe, task, share=12)
+        theirs += plain(series / f"checkpoint-{number}", passes.probe, passes.task, share=12)
     print(f"\n  two checkpoints, each from nothing: {theirs / ours:.1f} times faster than the plain loop (at least 8)")
     assert theirs >= 8 * ours
 

@@ -94,9 +94,10 @@ def create_history(
         for key in ("name", "graph", "settings"):
             for part, there, here in _differing(known[key], asked[key]):
                 what = f"{key} {part}" if part else key
+                go_on = f"{part}={there!r}" if key == "settings" and there is not None else "the same settings"
                 raise ValueError(
                     f"{folder} holds a history with {what} {there!r}, and this one has {here!r}; "
-                    "choose another folder, or the same settings"
+                    f"choose another folder, or go on with {go_on}"
                 )
         tasks = known["settings"].get("tasks", [])
         if more := [task for task in asked["settings"].get("tasks", []) if task not in tasks]:

@@ -337,8 +337,17 @@ def test_records_of_an_abandoned_training_are_set_aside(tmp_path: Path) -> None:
 def test_another_recording_in_the_folder_is_refused(tmp_path: Path) -> None:
     model = gpt2()
     Recorder(tmp_path / "history", n_prompts=4)(0, model)
-    with pytest.raises(ValueError, match="choose another folder, or the same settings"):
+    with pytest.raises(ValueError, match=r"choose another folder, or go on with n_prompts=4$"):
         Recorder(tmp_path / "history", n_prompts=8)(0, model)
+
+
+def test_a_history_of_an_older_default_says_how_to_go_on(tmp_path: Path) -> None:
+    """Edges were scored by EAP-IG in five steps before exact scores became the default of small models."""
+    model = gpt2()
+    Recorder(tmp_path / "history", n_prompts=4, method="eap-ig")(0, model)
+    with pytest.raises(ValueError, match=r"method 'eap-ig', and this one has 'exact'; .* go on with method='eap-ig'$"):
+        Recorder(tmp_path / "history", n_prompts=4)(0, model)
+    assert Recorder(tmp_path / "history", n_prompts=4, method="eap-ig")(0, model)
 
 
 def test_wrong_schedules_and_models(tmp_path: Path) -> None:
