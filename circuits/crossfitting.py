@@ -7,7 +7,8 @@ in:
 
 - a half chooses the fewest edges, in order of its own scores, whose faithfulness on its prompts is at least the target
   with confidence `CONFIDENCE` (one-sided, Student's t over prompts);
-- the circuit that is reported has the geometric mean of the two sizes, its edges in order of the scores of all prompts;
+- the circuit that is reported has the geometric mean of the two sizes, rounded up (each half stops where one more edge
+  has just reached the target), its edges in order of the scores of all prompts;
 - faithfulness is the ratio of means over all prompts, each with the other half's circuit.  Its variance is that over
   prompts, plus d² / 4, where d is by how much the two circuits differ on all prompts (which one came out is chance
   too), plus (o / 3)², where o is what the reported circuit has more on the prompts that chose it: if what is
@@ -91,7 +92,7 @@ def crossfitted(judge: Judge, scores: EdgeScores, target: float, max_evaluations
     crossed[rows[0]], crossed[rows[1]] = above[1, rows[0]], above[0, rows[1]]
     faithfulness = ratio_of_means(crossed, gap)
     apart = (above[0] - above[1]).mean() / gap.mean()
-    whole = select_top(scores, round(sqrt(chosen[0].size * chosen[1].size)))
+    whole = select_top(scores, ceil(sqrt(chosen[0].size * chosen[1].size) - 1e-9))
     in_sample = judge.faithfulness(whole.kept)
     learned = (in_sample.value - faithfulness.value) / 3
     error = np.sqrt(faithfulness.std_error**2 + apart**2 / 4 + learned**2)

@@ -43,6 +43,8 @@ __all__ = [
 
 BUDGET = 250
 """Forward passes up to which exact scores of all edges are affordable."""
+ENOUGH = 0.5
+"""The share of the prompts on which exact scores are still better than integrated gradients on all of them."""
 FORWARDS_AN_EDGE = 0.4
 BACK = 2
 """A pass forward and back, in forward passes."""
@@ -90,14 +92,15 @@ def scoring_cost(graph: ModelGraph, *, method: str = "auto", steps: int = 5, for
     >>> scoring_cost(ModelGraph(n_layers=2, n_heads=4, mlp=False))
     'auto: exact scores of 81 edges, about 34 forward passes over the prompts'
     """
-    chosen = METHODS[method]
-    what = chosen.about
+    chosen, share = METHODS[method], _affordable(graph)
+    what, on = chosen.about, ""
     if method == "auto":
-        what = METHODS["exact" if _affordable(graph) else "eap-ig-converged"].about
+        what = METHODS["exact" if share >= ENOUGH else "eap-ig-converged"].about
+        on = f" on {share:.0%} of the prompts" if ENOUGH <= share < 1 else ""
     count = chosen.forwards(graph, steps)
     passes = f"about {count:.0f} forward passes over the prompts"
     takes = "" if forward is None else f", about {count * forward:.2g} s"
-    return f"{method}: {what} of {graph.n_edges:,} edges, {passes}{takes}"
+    return f"{method}: {what} of {graph.n_edges:,} edges{on}, {passes}{takes}"
 
 
 def method_within(graph: ModelGraph, forwards: int | float) -> str:
@@ -119,8 +122,9 @@ def forward_seconds(model: Model, task: Task, *, n_prompts: int = 8) -> float:
     return (perf_counter() - start) * len(task) / len(few)
 
 
-def _affordable(graph: ModelGraph) -> bool:
-    return _exact_cost(graph) <= BUDGET
+def _affordable(graph: ModelGraph) -> float:
+    """The share of the prompts on which exact scores of all edges are affordable."""
+    return min(1.0, BUDGET / _exact_cost(graph))
 
 
 def _exact_cost(graph: ModelGraph, steps: int = 0) -> float:
@@ -146,9 +150,12 @@ def _exact(model: Model, task: Task, steps: int) -> Scored:
 
 
 def _auto(model: Model, task: Task, steps: int) -> Scored:
-    """Exact where that is affordable, or where the metric has no gradient; else EAP-IG until it has converged."""
-    exact = _affordable(model.graph) or not task.metric.differentiable
-    return _exact(model, task, steps) if exact else _converged(model, task, steps)
+    """Exact where that is affordable on `ENOUGH` of the prompts, the first ones, or where the metric has no gradient;
+    else EAP-IG until it has converged."""
+    share = _affordable(model.graph) if task.metric.differentiable else 1.0
+    if share < ENOUGH:
+        return _converged(model, task, steps)
+    return _exact(model, task.rows(slice(0, round(share * len(task)))), steps)
 
 
 def _contested(model: Model, task: Task, steps: int) -> Scored:
@@ -229,7 +236,7 @@ METHODS: dict[str, Method] = {
     "auto": Method(
         _auto,
         lambda graph, steps: (
-            min(_exact_cost(graph), BUDGET) if _affordable(graph) else _gradient_cost(graph, 2 * steps)
+            min(_exact_cost(graph), BUDGET) if _affordable(graph) >= ENOUGH else _gradient_cost(graph, 2 * steps)
         ),
         "exact where affordable, else EAP-IG until converged",
     ),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from circuits import scoring
 from circuits.attribution import attribute
 from circuits.graph import ModelGraph
 from circuits.loading import load_model
@@ -55,6 +56,20 @@ def test_a_method_that_is_not_there_is_named() -> None:
 def test_small_models_are_scored_exactly_and_large_ones_are_not() -> None:
     assert "exact" in scoring_cost(ModelGraph(n_layers=2, n_heads=12, mlp=False))
     assert "integrated-gradient" in scoring_cost(ModelGraph(n_layers=12, n_heads=12))
+
+
+def test_where_the_budget_binds_exact_scores_are_made_on_fewer_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """110 edges cost 46 forward passes: with 30 two thirds of the prompts are affordable, with 20 too few."""
+    model = tiny_model("gpt2")
+    task = random_task(model, n_prompts=9)
+    monkeypatch.setattr(scoring, "BUDGET", 30)
+    assert "exact scores of 110 edges on 65% of the prompts, about 30 forward" in scoring_cost(model.graph)
+    found = score_edges(model, task).edges
+    assert found.estimate.n_prompts == 6
+    np.testing.assert_allclose(found.values, edge_patching(model, task.rows(slice(0, 6))).values, atol=1e-12)
+    monkeypatch.setattr(scoring, "BUDGET", 20)
+    assert "integrated-gradient" in scoring_cost(model.graph)
+    assert score_edges(model, task).edges.measure == "eap-ig"
 
 
 @pytest.mark.parametrize("forwards", [1.0, 10.0, 25.0, 50.0, 500.0])
