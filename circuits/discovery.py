@@ -58,7 +58,8 @@ def find_circuit(
 
     Args:
         method: how edges are scored, a name in `circuits.scoring.METHODS`; `auto` takes exact scores where they are
-            affordable, be it on half of the prompts, and otherwise integrates gradients, beginning with `steps` points, until that has converged.
+            affordable, be it on half of the prompts, and otherwise integrates gradients, beginning with `steps` points,
+            until that has converged.
         scores: scores already made, instead of `method`.
         alpha: how rarely a model that does not do the task may pass for one that does.
 
