@@ -38,6 +38,7 @@ from .heads import head_scores as head_scores
 from .heads import sequence_losses as sequence_losses
 from .hypotheses import circuit_tests as circuit_tests
 from .loading import load_model as load_model
+from .loading import open_module as open_module
 from .loading import save_checkpoint as save_checkpoint
 from .metrics import Metric as Metric
 from .model import Model as Model
@@ -123,6 +124,7 @@ __all__ = [
     "modular_addition_task",
     "native_module",
     "ngram_task",
+    "open_module",
     "path_patching",
     "prune",
     "read_mib_graph",

@@ -9,11 +9,15 @@ import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import nbformat
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from sphinx.addnodes import pending_xref
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.nodes import make_refnode
@@ -122,10 +126,30 @@ class Drawn(Directive):
         return [nodes.literal_block(code, code, language="python"), nodes.raw("", about, format="html")]
 
 
+class Notebook(Directive):
+    """A notebook with its figures, run when the reference is built: `.. notebook:: step_in`.
+
+    All run in one folder, in which the first that needs the demo makes it.
+    """
+
+    required_arguments = 1
+    folder: ClassVar[Any] = TemporaryDirectory()
+
+    def run(self) -> list[nodes.Node]:
+        place = Path(__file__).parents[2] / "notebooks" / f"{self.arguments[0]}.ipynb"
+        self.state.document.settings.record_dependencies.add(str(place))
+        content = nbformat.read(place, as_version=4)
+        content.cells[0].source = content.cells[0].source.partition("\n")[2]  # the title stands above
+        NotebookClient(content, timeout=900, resources={"metadata": {"path": self.folder.name}}).execute()
+        shown, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
+        return [nodes.raw("", f'<div class="notebook">{shown}</div>', format="html")]
+
+
 def setup(app: Any) -> None:
     app.add_directive("columns", Columns)
     app.add_directive("known-series", KnownSeriesTable)
     app.add_directive("drawn", Drawn)
+    app.add_directive("notebook", Notebook)
     app.add_role("known", code_or_link)
     app.connect("missing-reference", find)
     app.connect("autodoc-skip-member", skip)

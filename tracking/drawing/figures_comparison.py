@@ -134,7 +134,7 @@ def _curve_row(
     name = str(table["hyperparameter"].iloc[0])
     values = sorted(table["value"].unique(), key=by_size)
     colours, last = _colours(values), float(table["time"].max())
-    width = (0.985 - 0.085) / max(len(clocks), 2) - 0.022
+    width = (0.985 - 0.085) / len(clocks) - 0.022
     for number, clock in enumerate(clocks):
         axes = figure.add_axes((0.085 + number * (width + 0.033), (top - height) / total, width, height / total))
         for value in values:

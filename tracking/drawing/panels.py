@@ -4,7 +4,7 @@ Each function draws one thing of a run on the shared time axis (`tracking.drawin
 errors; an interval reaches from the last checkpoint without to the first one with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ __all__ = ["curve_panel", "draw_formation", "draw_lanes", "formation_rows"]
 __all__ += ["score_panel", "similarity_panel", "track_limit"]
 
 INK, FAINT, PALE = "#222222", "#8a8a8a", "#d9d9d9"
+LABEL = 0.2
+"""Share of the axis that the label of an interval takes."""
 LINES = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -137,8 +139,8 @@ def _name_ends(axes: "Axes", x: float, ends: dict[str, float], colour: str) -> N
     taken: list[float] = []
     for name, value in sorted(ends.items(), key=lambda pair: -pair[1]):
         across, height = transform.transform((x, value))
-        while any(abs(height - other) < 9 for other in taken):
-            height -= 9
+        while any(abs(height - other) < 10 for other in taken):
+            height -= 10
         taken.append(height)
         _, y = transform.inverted().transform((across, height))
         axes.annotate(
@@ -164,7 +166,7 @@ def draw_formation(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Seque
     colours = role_colours(lane.role for lane in found)
     groups = formation_rows(run, found)[:limit]
     for place, (_, role, rows) in enumerate(groups):
-        furthest = np.nanmax([clock.start, *(clock(row[end]) for row in rows for end in ("interval_after", "high"))])
+        furthest = _end_of_marks(clock, rows)
         for number, row in enumerate(rows):
             across = -place + (0.24 if number == 0 else 0.06 - 0.16 * (number - 1))
             _draw_interval(axes, clock, row, across, colours.get(role, INK), None if number else furthest)
@@ -176,6 +178,20 @@ def draw_formation(axes: "Axes", run: RunTimeline, clock: TimeAxis, found: Seque
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#eeeeee", lw=0.6)
     axes.set_axisbelow(True)
+
+
+def _end_of_marks(clock: TimeAxis, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Where the first row's mark ends, with those of other definitions that begin before a label beside it would."""
+    spans = []
+    for row in rows:
+        times = [clock(row[side]) for side in ("interval_before", "low", "interval_after", "high")]
+        times = [time for time in times if np.isfinite(time)] or [clock.start]
+        spans.append((min(times), max(times)))
+    furthest = spans[0][1]
+    for begins, ends in sorted(spans[1:]):
+        if clock.across(begins) < clock.across(furthest) + LABEL:
+            furthest = max(furthest, ends)
+    return furthest
 
 
 def formation_rows(run: RunTimeline, found: Sequence[Lane]) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -166,7 +166,10 @@ def _carriers(run: RunTimeline, lifeline: str) -> str:
     gone = spans["max"].drop(index=ending["component"])
     parts = [_listed(now)] if now else ["none at the last checkpoint"]
     if len(gone):
-        parts.append(f"before also {_listed([f'{name} (until step {last:,})' for name, last in gone.items()])}")
+        left = [f"{name} (until step {last:,})" for name, last in gone.items()]
+        parts.append(
+            f"before also {_listed(left)}" if len(left) < SHOWN_CARRIERS else f"{len(left)} more came and went"
+        )
     return "; ".join(parts)
 
 
@@ -197,7 +200,7 @@ def _story(run: RunTimeline, there: Sequence[dict[str, Any]], behaviour: Sequenc
     start = f"{_and(early or names)} {'is' if len(early) == 1 else 'are'} there at the first checkpoint already"
     if not dated:
         return f"{start}." if early else f"{_and(names)} {'has' if len(names) == 1 else 'have'} no clear date."
-    text = _together(dated) if _spread(dated) <= TOGETHER else _apart(dated)
+    text = _together(dated) if _spread(dated) <= TOGETHER or len(_groups(dated)) == 1 else _apart(dated)
     if task is not None:
         text += _task_part(dated, task)
     lost = [row["lifeline"] for row in there if "lost" in row["state"]]
@@ -223,13 +226,34 @@ def _together(dated: Sequence[Mapping[str, Any]]) -> str:
     return f"Between steps {low:,.0f} and {high:,.0f} {who}"
 
 
+def _groups(dated: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Roles by date, together where their windows overlap, so that no order is told that is not known."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in sorted(dated, key=lambda row: _window([row])[0]):
+        if groups and _window([row])[0] < _window(groups[-1])[1]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
 def _apart(dated: Sequence[Mapping[str, Any]]) -> str:
-    first, *middle, last = dated
-    between = f"then {_and([str(row['lifeline']) for row in middle])}, " if middle else ""
-    return (
-        f"{first['lifeline']} forms first, near step {first['midpoint']:,.0f}, {between}"
-        f"and {last['lifeline']} last, near step {last['midpoint']:,.0f}"
-    )
+    first, *middle, last = _groups(dated)
+    between = f"then {_and([_names_of(group) for group in middle])}, " if middle else ""
+    forms = "forms" if len(first) == 1 else "form"
+    return f"{_names_of(first)} {forms} first, {_near(first)}, {between}and {_names_of(last)} last, {_near(last)}"
+
+
+def _names_of(group: Sequence[Mapping[str, Any]]) -> str:
+    return _and([str(row["lifeline"]) for row in group])
+
+
+def _near(group: Sequence[Mapping[str, Any]]) -> str:
+    """`near step 713`; between which steps where several are told of, or no error is known."""
+    if len(group) == 1 and group[0]["error_known"]:
+        return f"near step {group[0]['midpoint']:,.0f}"
+    low, high = _window(group)
+    return f"between steps {low:,.0f} and {high:,.0f}"
 
 
 def _task_part(dated: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> str:

@@ -501,6 +501,40 @@ def test_a_head_shows_where_it_looks_at_the_step(browser: Any, tmp_path: Path) -
     opened.close()
 
 
+HOLES = """() => {
+  const foot = (one) => one.getBoundingClientRect().bottom;
+  const panel = (name) => document.querySelector(name);
+  const matched = panel(".matched");
+  const last = matched.hidden ? panel(".overlay") : matched;
+  return [last, panel(".component")].map((one) => foot(one) - Math.max(...[...one.children].map(foot)));
+}"""
+
+
+@pytest.mark.parametrize("page", ["demo.html", "two.html"])
+def test_both_columns_end_together(page: str, browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / page)
+    assert max(opened.tab.evaluate(HOLES)) < 200
+    opened.tab.locator('.node[data-component="a0.h1"]').click()
+    assert max(opened.tab.evaluate(HOLES)) < 200
+    opened.close()
+
+
+COVERED = """() => [...document.querySelectorAll(".formed .interval")].flatMap((mark) => {
+  const text = mark.querySelector("text")?.getBoundingClientRect();
+  const bars = [...mark.querySelectorAll("rect.between")].map((bar) => bar.getBoundingClientRect());
+  return text ? bars.map((bar) => Math.min(text.right, bar.right) - Math.max(text.left, bar.left)) : [];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_label_of_an_interval_does_not_cover_it(width: int, browser: Any, places: Path) -> None:
+    opened = open_page(browser, places / "demo.html", "#definition=threshold&clock=all", width=width)
+    covered = opened.tab.evaluate(COVERED)
+    assert len(covered) >= 6
+    assert max(covered) <= 1
+    opened.close()
+
+
 def test_notes_travel_in_the_link_and_in_a_saved_page(browser: Any, demo: Opened, tmp_path: Path) -> None:
     demo.tab.locator(".scrub").fill("20")
     demo.tab.locator(".note-button").click()

@@ -152,11 +152,11 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
   const longest = Math.max(...all.map((row) => row.label.length));
   const stacked = several || width < 520;
   const role = stacked ? 0 : Math.min(150, 20 + 7.4 * Math.max(...names.map((name) => name.length)));
-  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + 6.4 * Math.min(46, longest));
+  const gutter = Math.min(width * 0.45, role + (stacked ? 26 : 22) + (several ? 7 : 6.4) * Math.min(46, longest));
   const whole = together(runs);
   const shown = lines.flat().flatMap((row) => row.runs.flatMap((one) => dated(formationOf(one, row.name), row.clock, definition) ?? []));
   const view = spanOfAll(store.state, whole);
-  const auto = zooms(store.state, whole) && !view ? windowOf(shown, runs) : null;
+  const auto = zooms(store.state, whole) && !view ? windowOf(shown, runs, all.some((row) => row.runs.length < 2)) : null;
   const span = view ?? (store.state.span === "whole" ? null : auto);
   const axis = timeAxis(whole, store.state.unit, span && !view ? "linear" : store.state.scale, gutter, width - 14, span);
   const svg = root.append("svg").attr("width", width).attr("class", "formed").attr("role", "group").attr("aria-label", "Intervals of formation");
@@ -205,16 +205,16 @@ function drawRows(root, { page, run: current, colour, store }, { width, runs, na
  * The steps within which all dates lie, with some room: null where they fill much of the run, or there are none.
  * @param {import("./data.js").Formation[]} rows
  * @param {Run[]} runs
+ * @param {boolean} [labelled] whether numbers have to fit to the right of the last interval
  * @returns {[number, number]|null}
  */
-export function windowOf(rows, runs) {
+export function windowOf(rows, runs, labelled = true) {
   const some = rows.filter((row) => row.censored === "no" && row.interval_after !== null && row.interval_before !== null);
   if (!some.length || some.length < rows.filter((row) => row.censored !== "right").length) return null;
   const [low, high] = [Math.min(...some.map((row) => Math.min(row.low ?? row.interval_before, row.interval_before))), Math.max(...some.map((row) => Math.max(row.high ?? row.interval_after, row.interval_after)))];
   const [first, last] = [Math.min(...runs.map((run) => run.steps[0])), Math.max(...runs.map((run) => run.steps[run.steps.length - 1]))];
   const room = Math.max(high - low, 1);
-  // To the right of the last interval its numbers have to fit.
-  return high - low < 0.25 * (last - first) ? [Math.max(first, low - 0.25 * room), Math.min(last, high + 0.7 * room)] : null;
+  return high - low < 0.25 * (last - first) ? [Math.max(first, low - 0.25 * room), Math.min(last, high + (labelled ? 0.7 : 0.15) * room)] : null;
 }
 
 /**

@@ -41,7 +41,6 @@ export function drawComponent(element, context) {
   moving.push(drawAttention(root, name, run, colour(rolesOf(run, name)[0]?.lane.role ?? ""), innerWidthOf(element)));
   drawClocks(root, name, context, innerWidthOf(element));
   drawEventList(root, name, context);
-  if (page.runs.length > 1) drawMatches(root, name, context);
   return (place) => moving.forEach((move) => move(place));
 }
 
@@ -133,8 +132,8 @@ function drawScores(root, name, task, { run, colour, store }, width) {
 function drawClocks(root, name, { page, run, colour, store }, width) {
   const all = rowsOf(run.formation);
   const own = all.filter((row) => row.component === name || row.lifeline === name);
-  const groups = own.length ? [{ title: "", role: String(own[0].role), rows: own }] : [];
-  for (const { lane } of rolesOf(run, name)) groups.push({ title: `${lane.lifeline}, whoever carries it`, role: lane.role, rows: lane.formation });
+  const carried = own.length ? [] : rolesOf(run, name).map(({ lane }) => ({ title: `${lane.lifeline}, whoever carries it`, role: lane.role, rows: lane.formation }));
+  const groups = own.length ? [{ title: "", role: String(own[0].role), rows: own }] : carried;
   if (!groups.length) return;
   root.append("h3").text("Three clocks ").append("span").attr("class", "meta").text(Object.entries(page.clocks).map((entry) => entry.join(": ")).join(" · "));
   const definitions = definitionsOf(page.runs);
@@ -213,12 +212,15 @@ function drawEventList(root, name, { run, store }) {
 
 /**
  * Which component it is in each other run, by what it does and how it is wired, and how sure that is.
- * @param {any} root
- * @param {string} name
+ * @param {HTMLElement} element
  * @param {Context} context
  */
-function drawMatches(root, name, { page, run, colour, store }) {
-  root.append("h3").text("Matches in the other runs ").append("span").attr("class", "meta").text("by signature and wiring, at the last checkpoints");
+export function drawMatches(element, { page, run, colour, store }) {
+  element.hidden = page.runs.length < 2;
+  if (element.hidden) return;
+  const name = store.state.component || leading(run);
+  const root = d3.select(element).html("");
+  root.append("h2").text(`${name} in the other runs `).append("span").attr("class", "meta").text("by signature and wiring, at the last checkpoints");
   const table = root.append("div").attr("class", "scroll").attr("tabindex", 0).attr("role", "region").attr("aria-label", `Matches of ${name}`).append("table").attr("class", "matches");
   const columns = ["run", "match", "does there", "similarity", "confidence"];
   table.append("thead").append("tr").selectAll("th").data(columns).join("th").attr("scope", "col").text((/** @type {string} */ text) => text);

@@ -90,10 +90,13 @@ export function drawInterval(group, row, { run, unit, axis, place, y, ink, asked
       if (step !== null) mark.append("circle").attr("class", "other-bar").attr("cx", place(step)).attr("cy", y + wide / 2 + 2.5).attr("r", 1.6).attr("fill", ink);
     }
   }
-  const text = `${boundsOf(row, run, unit)}${asked && asked !== row.definition ? ` by ${row.definition}` : ""}`;
-  const size = text.length * 6.1;
-  if (last + 7 + size <= axis.right + 12) say(last + 7, "start", text);
-  else if (first - axis.left > size + 8) say(first - 7, "end", text);
-  else say(axis.right + 10, "end", text)?.classed("over", true);
+  const bounds = boundsOf(row, run, unit);
+  // Where there is no room the definition is in the note alone.
+  for (const text of asked && asked !== row.definition ? [`${bounds} by ${row.definition}`, bounds] : [bounds]) {
+    const size = text.length * 6.1;
+    if (last + 7 + size <= axis.right + 12) return say(last + 7, "start", text), mark;
+    if (first - axis.left > size + 8) return say(first - 7, "end", text), mark;
+  }
+  say(axis.right + 10, "end", bounds)?.classed("over", true);
   return mark;
 }

@@ -4,13 +4,13 @@
 import { d3 } from "./vendor/d3.js";
 import { drawCircuit, drawCircuitKey, LIMITS } from "./circuit.js";
 import { choose, drawComparison } from "./compare.js";
-import { drawComponent } from "./component.js";
+import { drawComponent, drawMatches } from "./component.js";
 import { namedBy, TABLES } from "./data.js";
 import { drawHead } from "./head.js";
 import { drawHistory } from "./history.js";
 import { drawInfluence } from "./influence.js";
 import { drawNotes } from "./notes.js";
-import { drawOverlay } from "./overlay.js";
+import { drawOverlay, HIGHEST, LOWEST } from "./overlay.js";
 import { saveButtons } from "./save.js";
 import { dark, player, press, SCALES } from "./keys.js";
 import { markTracks } from "./lanes.js";
@@ -48,7 +48,8 @@ const SKELETON = `
   <span class="choices"></span>
   <div class="part"><div class="whole-run"></div><span class="zooms" role="group" aria-label="Part of the run"></span></div></div>
 <div class="columns"><div class="main"><section class="over-time" aria-label="Over training"></section>
-  <section class="overlay" aria-label="Over one another"></section></div>
+  <section class="overlay" aria-label="Over one another"></section>
+  <section class="matched" aria-label="Matches" hidden></section></div>
   <div class="side"><section class="graph" aria-label="Circuit"><div class="panel-head"><h2>Circuit</h2><span class="choices"></span></div>
   <div class="drawing"></div><p class="caption"></p><p class="key"></p></section>
   <section class="component" aria-label="Component"></section></div></div>
@@ -104,7 +105,11 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
     if (any("task", "size")) drawInfluence(part("section.influences"), page);
     if (any("run", "task", "size")) move.circuit = drawCircuit(part(".drawing"), part(".caption"), context());
     if (axis || any("component", "definition")) move.component = drawComponent(part(".component"), context());
-    if (axis || any("what", "heads", "runs")) move.overlay = drawOverlay(part(".overlay"), context());
+    if (any("run", "size", "component")) drawMatches(part(".matched"), context());
+    if (axis || any("component", "definition", "task", "open", "what", "heads", "runs")) {
+      if (!part("svg.over")) drawOverlay(part(".overlay"), context(), LOWEST);
+      move.overlay = drawOverlay(part(".overlay"), context(), heightOf(part(".columns")));
+    }
     if (any("run")) fillTable = drawTable(part(".table"), context());
     else if (any("table", "filter", "here") || (store.state.here && any("step", "component"))) fillTable();
     if (any("run", "notes")) drawNotes(part(".notes"), runOf(), store, (note) => store.set(checked(page, { ...store.state, ...note, text: undefined })), address);
@@ -150,6 +155,17 @@ export function mount(root, page, { address = true, changed = () => {} } = {}) {
 }
 
 const AXES = { auto: "the time axis on which the checkpoints can be seen", log: "logarithmic time", linear: "linear time", even: "one distance between any two checkpoints" };
+
+/** How high the lines over one another may be, so that both columns end together. @param {HTMLElement} columns */
+function heightOf(columns) {
+  const lines = columns.querySelector("svg.over");
+  const now = Number(lines?.getAttribute("height") ?? LOWEST);
+  columns.style.alignItems = "start";
+  const [main, side] = [".main", ".side"].map((name) => /** @type {HTMLElement} */ (columns.querySelector(name)));
+  const room = main.offsetTop === side.offsetTop ? side.offsetHeight - main.offsetHeight : 0;
+  columns.style.alignItems = "";
+  return Math.max(LOWEST, Math.min(HIGHEST, now + room));
+}
 
 const noop = (/** @type {number} */ _) => {};
 

@@ -17,7 +17,9 @@ import { wheelZooms } from "./zoom.js";
 /** @typedef {{run: Run, name: string, label: string, places: number[], values: (number|null)[], errors: (number|null)[]}} Line */
 /** @typedef {(line: Line) => string[]} Style a colour and dashes */
 
-const OVER_HEIGHT = 190;
+/** Pixels of the drawing, at least and at most. */
+export const LOWEST = 214;
+export const HIGHEST = 600;
 /** More lines than this are told apart by the pointer alone. */
 const NAMED = 8;
 
@@ -70,9 +72,10 @@ export function linesOf(run, what, heads) {
 /**
  * @param {HTMLElement} element
  * @param {Context} context
+ * @param {number} size
  * @returns {import("./history.js").Move}
  */
-export function drawOverlay(element, context) {
+export function drawOverlay(element, context, size) {
   const { page, run, store, colour } = context;
   const root = d3.select(element).html("");
   const several = page.runs.length > 1;
@@ -101,7 +104,7 @@ export function drawOverlay(element, context) {
     const lane = run.lanes.find((one) => one.tracks.some((track) => track.component === line.name));
     return line.name ? [lane ? colour(lane.role) : "var(--faint)", ""] : LINES[0];
   };
-  const move = drawLines(root, lines, { context, several, bar: run.thresholds[what.replace(/^.*\//, "")] ?? null, style });
+  const move = drawLines(root, lines, { context, size, several, bar: run.thresholds[what.replace(/^.*\//, "")] ?? null, style });
   drawChips(root, context, { several, ofHeads, heads, what, settings, off, style });
   return move;
 }
@@ -115,14 +118,15 @@ function asTable(lines) {
 /**
  * @param {any} root
  * @param {Line[]} lines
- * @param {{context: Context, several: boolean, bar: number|null, style: Style}} about
+ * @param {{context: Context, size: number, several: boolean, bar: number|null, style: Style}} about
  * @returns {import("./history.js").Move}
  */
-function drawLines(root, lines, { context, several, bar, style }) {
+function drawLines(root, lines, { context, size, several, bar, style }) {
+  const foot = size - 24;
   const { page, run, store } = context;
   const width = innerWidthOf(root.node());
   const named = lines.length <= NAMED && width > 480;
-  const svg = root.append("svg").attr("class", "over").attr("width", width).attr("height", OVER_HEIGHT + 24).attr("role", "img");
+  const svg = root.append("svg").attr("class", "over").attr("width", width).attr("height", size).attr("role", "img");
   svg.attr("aria-label", `${lines.length} lines over training; the table below holds their values`);
   const whole = together([...new Set(lines.map((line) => line.run))].length ? [...new Set(lines.map((line) => line.run))] : [run]);
   const axis = framed(svg, timeAxis(whole, store.state.unit, store.state.scale, 48, width - (named ? 142 : 14), spanOfAll(store.state, whole)), 1);
@@ -130,14 +134,14 @@ function drawLines(root, lines, { context, several, bar, style }) {
   const known = lines.flatMap((line) => line.values.flatMap((value, i) => (value === null ? [] : [value - band(line, i), value + band(line, i)])));
   const [low, high] = [Math.min(0, ...known), Math.max(bar ?? 0, ...known, 0)];
   const decades = low >= 0 && high > 20;
-  const y = (decades ? d3.scaleSymlog().constant(1) : d3.scaleLinear()).domain([low, high || 1]).range([OVER_HEIGHT, 8]);
+  const y = (decades ? d3.scaleSymlog().constant(1) : d3.scaleLinear()).domain([low, high || 1]).range([foot, 8]);
   const ticks = decades ? [0, 1, 10, 100, 1e3, 1e4, 1e5].filter((tick) => tick <= high) : y.ticks(5);
   for (const tick of ticks) {
     svg.append("line").attr("class", "level").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y(tick)).attr("y2", y(tick));
     svg.append("text").attr("class", "tick").attr("x", axis.left - 6).attr("y", y(tick) + 3.5).attr("text-anchor", "end").text(short(tick));
   }
-  for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", OVER_HEIGHT + 16).attr("text-anchor", "middle").text(tick.label);
-  svg.append("text").attr("class", "tick").attr("x", 0).attr("y", OVER_HEIGHT + 16).text(axis.label.split(",")[0]);
+  for (const tick of axis.ticks) svg.append("text").attr("class", "tick").attr("x", tick.at).attr("y", foot + 16).attr("text-anchor", "middle").text(tick.label);
+  svg.append("text").attr("class", "tick").attr("x", 0).attr("y", foot + 16).text(axis.label.split(",")[0]);
   if (bar !== null) {
     svg.append("line").attr("class", "rule bar-line").attr("x1", axis.left).attr("x2", axis.right).attr("y1", y(bar)).attr("y2", y(bar)).attr("stroke-dasharray", "6 3");
     svg.append("text").attr("class", "tick").attr("x", axis.left + 4).attr("y", y(bar) - 4).text(`bar ${short(bar)}`);
@@ -152,23 +156,23 @@ function drawLines(root, lines, { context, several, bar, style }) {
     return { line, points, path: path.attr("d", d3.line().x((/** @type {any} */ p) => p.x).y((/** @type {any} */ p) => y(p.v))(some)) };
   });
   const title = (/** @type {Line} */ line) => [several ? namedBy(page, line.run) : "", line.label].filter(Boolean).join(" · ") || line.run.name;
-  if (named) labelEnds(svg, drawn.map(({ line, points }) => ({ text: title(line), points })), axis, y);
+  if (named) labelEnds(svg, drawn.map(({ line, points }) => ({ text: title(line), points })), axis, y, foot);
   const dot = svg.append("circle").attr("r", 3.5).attr("fill", "var(--ink)").attr("visibility", "hidden");
-  const cursor = svg.append("line").attr("class", "cursor").attr("y1", 0).attr("y2", OVER_HEIGHT);
-  svg.append("rect").attr("class", "reads").attr("x", axis.left).attr("width", axis.right - axis.left).attr("height", OVER_HEIGHT);
+  const cursor = svg.append("line").attr("class", "cursor").attr("y1", 0).attr("y2", foot);
+  svg.append("rect").attr("class", "reads").attr("x", axis.left).attr("width", axis.right - axis.left).attr("height", foot);
   readValues(svg, drawn, { y, dot, title, store, page });
   wheelZooms(svg.node(), axis, store, whole);
   return (place) => moveCursor(cursor, { ...axis, x: () => position(run, run.steps[place], axis, store.state.unit) }, place);
 }
 
-/** Names at the right ends of lines, pushed apart. @param {any} svg @param {{text: string, points: {x: number, v: number|null}[]}[]} ends @param {import("./time.js").TimeAxis} axis @param {any} y */
-function labelEnds(svg, ends, axis, y) {
+/** Names at the right ends of lines, pushed apart. @param {any} svg @param {{text: string, points: {x: number, v: number|null}[]}[]} ends @param {import("./time.js").TimeAxis} axis @param {any} y @param {number} foot */
+function labelEnds(svg, ends, axis, y, foot) {
   const last = ends.map(({ text, points }) => ({ text, at: points.findLast((point) => point.v !== null && point.x <= axis.right + 1) })).filter((end) => end.at);
   const sorted = last.sort((a, b) => y(a.at?.v) - y(b.at?.v));
   const wanted = sorted.map(({ at }) => y(at?.v) + 4);
   // None above the one before it by less than a line, and the last at the foot of the axis at most.
   wanted.forEach((at, i) => (wanted[i] = Math.max(at, (wanted[i - 1] ?? -13) + 13)));
-  for (let i = wanted.length - 1; i >= 0; i--) wanted[i] = Math.min(wanted[i], (wanted[i + 1] ?? OVER_HEIGHT + 17) - 13);
+  for (let i = wanted.length - 1; i >= 0; i--) wanted[i] = Math.min(wanted[i], (wanted[i + 1] ?? foot + 17) - 13);
   sorted.forEach(({ text }, i) => svg.append("text").attr("class", "row end").attr("x", axis.right + 7).attr("y", wanted[i]).text(clipped(text, 22)));
 }
 
