@@ -39,7 +39,7 @@ def circuit(
 
     Into a pipe or a file it writes the edges as one tab-separated table.
 
-    Example: `formation circuit demo/run --task induction`
+    Example: `formation circuit demo/run --step 400`
     """
     from circuits.circuit import save_circuit
     from circuits.discovery import find_circuit
