@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from circuits.adapters import Adapter
+from circuits.decoding import as_type
 from circuits.graph import ModelGraph
+from circuits.limits import check_limit
 from circuits.model import Model
 from circuits.parts import Attention, Block, Mlp, Norm, Parts, Rotary
 
@@ -72,7 +74,25 @@ class NativeConfig:
         needed = ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx")
         if missing := [key for key in needed if key not in values]:
             raise ValueError(f"expected {missing[0]!r} in the config of a native model; it is not there")
-        return NativeConfig(**{key: value for key, value in values.items() if key in known})
+        given = {key: value for key, value in values.items() if key in known}
+        return as_type(given, NativeConfig, where="the config of a native model")
+
+    def __post_init__(self) -> None:
+        sizes = ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx")
+        for name in (*sizes, *(name for name in ("d_mlp", "n_key_value_heads") if getattr(self, name) is not None)):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of a model from 1 on, got {getattr(self, name)}")
+        if self.n_heads % (self.n_key_value_heads or self.n_heads):
+            raise ValueError(f"expected n_key_value_heads that divide {self.n_heads}, got {self.n_key_value_heads}")
+        check_limit("components", self.n_layers * (self.n_heads + 1), "a model of this configuration would have")
+        check_limit("gigabytes", 4 * self.n_weights / 1e9, "the weights of a model of this configuration would take")
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers its matrices have, or somewhat more."""
+        mlp = 0 if self.attn_only else 3 * (self.d_mlp or 4 * self.d_model)
+        block = self.d_model * (4 * self.n_heads * self.d_head + mlp)
+        return self.n_layers * block + self.d_model * (2 * self.d_vocab + self.n_ctx)
 
 
 def native_module(config: NativeConfig) -> nn.Module:

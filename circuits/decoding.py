@@ -7,6 +7,8 @@ and what came.
 
 import difflib
 import errno
+import gzip
+import io
 import json
 import os
 import re
@@ -22,8 +24,8 @@ import msgspec
 from circuits.limits import check_limit
 
 __all__ = [
-    "as_type", "check_keys", "open_regular", "parse_json", "read_bytes", "read_json", "read_json_lines",
-    "read_text", "read_toml",
+    "Unpacked", "as_type", "check_keys", "check_whole", "open_regular", "parse_json", "read_bytes", "read_json",
+    "read_json_lines", "read_text", "read_toml", "whole_text",
 ]  # fmt: skip
 
 KINDS = {
@@ -78,6 +80,35 @@ def read_bytes(place: "str | Path", *, what: str = "a file") -> bytes:
     with open_regular(place, what=what) as file:
         check_limit("gigabytes", os.fstat(file.fileno()).st_size / 1e9, f"{place} holds")
         return file.read()
+
+
+class Unpacked(io.RawIOBase):
+    """What a file holds, unpacked where it is gzipped, up to the limit of what is read whole.
+
+    A reader that swallows errors of the file it reads from finds the refusal in `trouble`.
+    """
+
+    def __init__(self, place: "str | Path", *, what: str = "a file") -> None:
+        self.place, self.file, self.held = place, open_regular(place, what=what), 0
+        self.trouble: ValueError | None = None
+        self.inner: Any = gzip.GzipFile(fileobj=self.file) if str(place).lower().endswith(".gz") else self.file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self.inner.readinto(buffer)
+        self.held += read
+        try:
+            check_limit("gigabytes", self.held / 1e9, f"{self.place} holds at least")
+        except ValueError as error:
+            self.trouble = error
+            raise
+        return read
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def _without_waiting(place: str, flags: int) -> int:
@@ -176,23 +207,36 @@ def parse_json(text: "str | bytes", *, where: str, what: str = "JSON") -> Any:
         raise ValueError(f"{where} is nested too deep; expected {what}") from error
     except ValueError as error:
         raise ValueError(f"{where} cannot be read: {error}; expected {what}") from error
-    if "\\u" in text and (bad := _surrogate(value)) is not None:
-        raise ValueError(f"{where} holds {bad!a}, half of a character; expected {what}")
+    if "\\u" in text:
+        check_whole(value, where=where, what=what)
     return value
 
 
-def _surrogate(value: Any) -> str | None:
-    """A text within the value that no file can hold."""
+def check_whole(value: Any, *, where: str, what: str = "text") -> None:
+    """Refuse texts, in lists and tables too, that hold half of a character (a surrogate): no file in UTF-8 can hold it.
+
+    Raises:
+        ValueError: one does.
+    """
     waiting = [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str) and (found := SURROGATE.search(one)):
-            return one[max(0, found.start() - 10) : found.end()]
-        if isinstance(one, list):
+            bad = one[max(0, found.start() - 10) : found.end()]
+            raise ValueError(f"{where} holds {bad!a}, half of a character; expected {what}")
+        if isinstance(one, list | tuple):
             waiting += one
-        elif isinstance(one, dict):
+        elif isinstance(one, Mapping):
             waiting += [*one, *one.values()]
-    return None
+
+
+def whole_text(text: str) -> str:
+    """The text with halves of characters written out, as the name of a file has them that is not in UTF-8.
+
+    >>> whole_text("run\\udcff")
+    'run\\\\udcff'
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def as_type(value: Any, kind: Any, *, where: str) -> Any:

@@ -65,6 +65,8 @@ def open_distributed(index: Path) -> Opened:
 
     def entry(name: str) -> Entry:
         held = tensors[name]
+        if prod(held.size) > sum(prod(chunk.sizes) for chunk in held.chunks):
+            raise ValueError(f"the distributed checkpoint {index.parent} has no pieces for all of {name}")
         chunks = _Chunks(index.parent, name, held, places)
         dtype = str(held.properties.dtype).removeprefix("torch.")
         return Entry(name.removeprefix(chosen), tuple(held.size), dtype, chunks.whole, chunks.part)

@@ -292,6 +292,10 @@ def _safetensors(path: Path) -> Opened:
     return Opened(tuple(entry(*one) for one in known))
 
 
+REPEATED = 1 << 26
+"""Bytes that a tensor may take which its file holds as fewer numbers, repeated."""
+
+
 def _torch(path: Path) -> Opened:
     import torch
 
@@ -308,6 +312,9 @@ def _torch(path: Path) -> Opened:
     for name, tensor in sorted(found.items()):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             raise ValueError(f"expected plain tensors in {path}, got {name} with layout {tensor.layout}")
+        if tensor.nbytes > max(tensor.untyped_storage().nbytes(), REPEATED):
+            what = f"{name} of shape {tuple(tensor.shape)}"
+            raise ValueError(f"expected every number of {what} in {path}, got few that are to be repeated")
 
     def entry(name: str, tensor: Any) -> Entry:
         dtype, whole = str(tensor.dtype).removeprefix("torch."), partial(_same, tensor)

@@ -26,6 +26,7 @@ from circuits.checkpoint import (
 )
 from circuits.lora import adapted_weights, base_of, lora_config
 from circuits.model import Model, check_fidelity
+from circuits.tensor_files import first_line
 
 __all__ = ["load_model", "model_of", "open_module", "save_checkpoint", "save_module"]
 
@@ -90,7 +91,9 @@ def model_of(
     wanted, folder = _data_type(dtype) if dtype is not None else None, Path(source)
     if config.get("architecture") == NATIVE:
         try:
-            module = native_module(NativeConfig.from_dict(config))
+            about = NativeConfig.from_dict(config)
+            _check_count(about.n_weights, sum(weight.numel() for weight in weights.values()))
+            module = native_module(about)
         except (ValueError, TypeError) as error:
             raise ValueError(f"the config of {folder} describes no native model: {error}") from error
         module.to(wanted or _stored_type(weights))
@@ -103,6 +106,12 @@ def model_of(
     model = Model(module, lay_open(module, name, folder), folder)
     check_fidelity(model, name)
     return model
+
+
+def _check_count(wanted: int, held: int) -> None:
+    """Before a model is made that a slip in its configuration makes far larger than its weights are."""
+    if wanted > 4 * held + 1_000_000:
+        raise ValueError(f"expected some {wanted:,} weights, and there are {held:,}")
 
 
 def save_module(module: nn.Module, folder: "str | Path") -> None:
@@ -176,15 +185,16 @@ def _hugging_face(
     with _quiet():
         try:
             about = type(AutoConfig.for_model(config["model_type"])).from_dict(dict(config), name_or_path=str(source))
+            if getattr(about, "num_hidden_layers", 0) > len(weights):
+                raise ValueError(f"{about.num_hidden_layers:,} layers, and there are {len(weights):,} weights")
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(about)]
             loaded: Any = kind.from_pretrained(
                 None, config=about, state_dict=dict(weights), dtype=dtype, output_loading_info=True
             )
             module, report = loaded
         except Exception as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
-                f"the weights in {source} do not fit its config, or cannot be read: {first_line}"
+                f"the weights in {source} do not fit its config, or cannot be read: {first_line(error)[:300]}"
             ) from error
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(str(key) for key in report[f"{kind}_keys"] if not LEFT_OVER.search(str(key))):

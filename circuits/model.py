@@ -18,6 +18,7 @@ from circuits.checkpoint import copy_weights, locate, read_weights
 from circuits.graph import SLOTS, ModelGraph
 from circuits.parts import Parts
 from circuits.rules import Rules
+from circuits.tensor_files import first_line
 
 __all__ = ["WATCHES_PATTERN", "Model", "Tap", "check_fidelity"]
 
@@ -275,7 +276,10 @@ def check_fidelity(model: Model, architecture: str) -> None:
     generator = torch.Generator().manual_seed(0)
     length = min(model.n_ctx, 12)
     tokens = torch.randint(model.d_vocab, (2, length), generator=generator).to(model.device)
-    own = _own_logits(model, tokens)
+    try:
+        own = _own_logits(model, tokens)
+    except Exception as error:  # in the module's own code, as its configuration made it
+        raise ValueError(f"the model of {model.source} cannot be run: {first_line(error)[:300]}") from error
     if not bool(torch.isfinite(own).all()):
         model.check_finite(own)
     # Rotary tables are float32 even in a float64 model.

@@ -99,3 +99,13 @@ def test_no_function_is_too_long_to_see_at_once(path: Path) -> None:
             docstring = told.end_lineno - told.lineno + 1 if told and told.end_lineno else 0
             lines = (node.end_lineno or 0) - node.lineno + 1 - docstring
             assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines; split it"
+
+
+def test_one_module_prints() -> None:
+    """What goes to a terminal goes through `tracking.cli.terminal`, where names are made safe to show."""
+    printing = {"print", "echo", "secho", "Console"}
+    for path in modules():
+        if path.relative_to(ROOT).as_posix() != "tracking/cli/terminal.py":
+            calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            names = {getattr(call, "id", getattr(call, "attr", "")) for call in calls}
+            assert not names & printing, path.relative_to(ROOT)

@@ -23,6 +23,7 @@ from circuits.formats import (
     content_hash,
     entries,
     facts_inside,
+    open_checkpoint,
     read_once,
     read_tensors,
 )
@@ -361,3 +362,19 @@ def test_a_format_from_outside_is_one_entry(gpt2, tmp_path: Path, monkeypatch: p
     assert Run.open(tmp_path).steps == (10,)
     model = make_model(load_checkpoint(Run.open(tmp_path)[10].source))
     torch.testing.assert_close(model.logits(TOKENS), gpt2(TOKENS).logits.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_few_numbers_repeated_into_a_large_tensor_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**5)}, tmp_path / "step1.pt")
+    with pytest.raises(ValueError, match=r"every number of a of shape \(1000000, 100000\) in .* repeated"):
+        open_checkpoint(tmp_path / "step1.pt")
+
+
+def test_a_distributed_checkpoint_without_all_its_pieces_is_refused(gpt2, tmp_path: Path) -> None:
+    place = distributed(gpt2, tmp_path / "d")
+    about = pickle.loads((place / ".metadata").read_bytes())
+    name = next(name for name, held in about.state_dict_metadata.items() if hasattr(held, "chunks"))
+    about.state_dict_metadata[name].size = torch.Size([10**6, 10**6])
+    (place / ".metadata").write_bytes(pickle.dumps(about))
+    with pytest.raises(ValueError, match=r"has no pieces for all of "):
+        open_checkpoint(place)

@@ -4,30 +4,37 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import random
+import re
 import shutil
+from contextlib import suppress
+from datetime import date
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from circuits.curves import read_mib_graph
 from circuits.decoding import read_json
 from circuits.lora import lora_config
 from circuits.model import Model
 from circuits.tasks.from_table import table_task
-from tests.robustness.fuzzing import (
-    KINDS,
-    Kind,
-    _changed,
+from tests.robustness.changing import (
     bytes_changed,
-    csv_changed,
     json_changed,
     lines_changed,
+    near,
+    rows_changed,
+    table_changed,
+    text_changed,
+    tree_changed,
 )
+from tests.robustness.fuzzing import Kind
 from tests.tracking.forecasting.test_forecast import told
 from tracking.checkpoints.beside import curves_beside, hyperparameters_beside
 from tracking.checkpoints.merges import parents_of
@@ -37,7 +44,7 @@ from tracking.forecasting.register import settle
 from tracking.history.importing import import_history, import_runs
 from tracking.history.joining import join_table
 
-__all__ = ["make_more"]
+__all__ = ["KINDS", "make"]
 
 YAML = """
 learning_rate: 0.01
@@ -54,52 +61,44 @@ batch_size = 12 * 4
 name = 'run'
 decay = learning_rate / 10
 """
-BITS = [
-    ": ",
-    "&a [*a]",
-    "!!python/object:os.system x",
-    "!!int x",
-    "- [",
-    "{{",
-    "\t",
-    "*b",
-    "? ",
-    "1" * 400,
-    "~",
-    "\x00",
-    "=",
-    "/ 0",
+NAMES = [
+    "step0-tokens0B",
+    "step100-tokens1B",
+    "stage1-step200-tokens2B",
+    "stage1-step300-tokens3B",
+    "stage2-ingredient1-step50-tokens4B",
+    "stage2-ingredient2-step50-tokens4B",
+    "stage2-ingredient2-step90-tokens5B",
+    "main",
 ]
-NAMES = ["step0", "step100", "stage1-step100-tokens1B", "stage2-ingredient1-step50", "step200-seed-1", "main"]
 
 
-def text_changed(rng: random.Random, content: bytes) -> bytes:
-    """One line, or a piece of it, of a text in some language."""
-    lines = content.decode().splitlines()
-    place = rng.randrange(len(lines))
-    at = rng.randrange(len(lines[place]) + 1)
-    lines[place] = lines[place][:at] + rng.choice(BITS) + lines[place][at + rng.choice([0, 1, 5]) :]
-    return "\n".join(lines).encode()
+def yaml_changed(rng: random.Random, content: bytes) -> bytes:
+    if rng.random() < 0.7:
+        return yaml.safe_dump(tree_changed(rng, yaml.safe_load(content)), allow_unicode=True).encode(errors="replace")
+    return text_changed(rng, content)
 
 
 def gzip_changed(rng: random.Random, content: bytes) -> bytes:
-    return gzip.compress(csv_changed(rng, gzip.decompress(content)))
+    return gzip.compress(table_changed(",")(rng, gzip.decompress(content)))
 
 
 def parquet_changed(rng: random.Random, content: bytes) -> bytes:
-    """One column of other values: texts, or one odd value among them, or lists."""
+    """Rows changed as those of a text; columns of numbers stay numbers where they can, and some become lists."""
     frame, file = pd.read_parquet(io.BytesIO(content)), io.BytesIO()
-    column = rng.choice(list(frame.columns))
-    values = frame[column].tolist()
-    values[rng.randrange(len(values))] = rng.choice(
-        [None, "", -1, 1.5, float("inf"), 10**12, "a9999999.h0", True, b"x"]
+    rows = rows_changed(
+        rng, [list(map(str, frame.columns)), *(list(map(str, row)) for row in frame.itertuples(index=False))]
     )
-    kinds = [type(value) for value in values if value is not None]
-    mixed = any(kind is not kinds[0] for kind in kinds)
-    frame[column] = (
-        [[str(value)] for value in values] if rng.random() < 0.1 else [*map(str, values)] if mixed else values
+    rows = [row for row in rows if len(row) == len(rows[0])]
+    changed = pd.DataFrame(
+        rows[1:], columns=[f"{name}{n}" if name in rows[0][:n] else name for n, name in enumerate(rows[0])]
     )
-    frame.to_parquet(file)
+    for name in changed:
+        with suppress(ValueError, OverflowError):
+            changed[name] = pd.to_numeric(changed[name])
+        if rng.random() < 0.01:
+            changed[name] = [[str(value)] for value in changed[name]]
+    changed.to_parquet(file)
     return file.getvalue()
 
 
@@ -107,22 +106,69 @@ def register_changed(rng: random.Random, content: bytes) -> bytes:
     """A register whose contents changed, with the hash that it then has."""
     about = json.loads(content)
     about.pop("sha256")
-    about = _changed(rng, about)
+    return hashed(tree_changed(rng, about, (("form", "function", "behaviour"), ("threshold", "changepoint"))))
+
+
+def hashed(about: Any) -> bytes:
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
     return json.dumps({**about, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode()
 
 
 def names_changed(rng: random.Random, content: bytes) -> bytes:
-    """Names of checkpoints: parts exchanged, doubled, or made very long."""
+    """Names of checkpoints: another number, one more of a kind, one fewer, parts exchanged, doubled, or very long."""
     names = json.loads(content)
     place = rng.randrange(len(names))
-    parts = names[place].split("-")
-    odd = rng.choice(
-        [*parts, "step" + "9" * rng.choice([1, 30, 200]), "stage", "tokens1e400B", "", "ü", ".", "seed-", "step-1"]
-    )
-    parts.insert(rng.randrange(len(parts) + 1), odd)
-    names[place] = "-".join(parts)[:200] or "x"
+    how = rng.random()
+    if how < 0.35 and (numbers := list(re.finditer(r"\d+", names[place]))):
+        one = rng.choice(numbers)
+        names[place] = f"{names[place][: one.start()]}{abs(near(rng, int(one[0])))}{names[place][one.end() :]}"
+    elif how < 0.55:
+        names.append(re.sub(r"\d+(?!.*\d)", lambda found: str(int(found[0]) + rng.choice([1, 7, 100])), names[place]))
+    elif how < 0.7:
+        del names[place]
+    elif how < 0.8:
+        names[place] += rng.choice(["-hf", "-tokens2B", ".safetensors", "_final", "-unsharded"])
+    else:
+        parts = names[place].split("-")
+        odd = [
+            *parts,
+            "step" + "9" * rng.choice([1, 30, 200]),
+            "stage",
+            "tokens1e400B",
+            "",
+            "ü",
+            ".",
+            "seed-",
+            "step-1",
+        ]
+        parts.insert(rng.randrange(len(parts) + 1), rng.choice(odd))
+        names[place] = "-".join(parts)[:200] or "x"
     return json.dumps(names).encode()
+
+
+def pickle_changed(rng: random.Random, content: bytes) -> bytes:
+    """Settings changed, of other classes, or a pickle that would do something if it were obeyed."""
+    if rng.random() < 0.6:
+        return pickle.dumps(tree_changed(rng, pickle.loads(content)))
+    return rng.choice(
+        [
+            pickle.dumps(Obeyed()),
+            pickle.dumps({"learning_rate": Obeyed(), "max_steps": 3}),
+            pickle.dumps({"path": Path("a"), "when": date(2020, 1, 1), "set": {1, 2}, "kind": Letters}),
+            b"\x80\x04]r\xff\xff\xff\x7f.",  # a memo of two billion places
+            b"\x80\x05\x96" + (10**12).to_bytes(8, "little") + b"abc.",  # a terabyte of bytes
+            b"\x80\x04" + b"(" * 100_000 + b"t" * 100_000 + b".",
+            b"\x80\x04\x8c\x03a\xed\xa0.",
+            bytes_changed(rng, content),
+        ]
+    )
+
+
+class Obeyed:
+    """Unpickled as it asks to be, it runs a program."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch obeyed",)
 
 
 class Letters:
@@ -182,31 +228,29 @@ def import_edges(place: Path) -> object:
     return import_history(edges=place)
 
 
-KINDS.update(
-    {
-        "edges": Kind("edges.csv", csv_changed, import_edges),
-        "metrics": Kind("metrics.csv", csv_changed, import_history),
-        "runs": Kind("runs.csv", csv_changed, import_by_run),
-        "parquet": Kind("scores.parquet", parquet_changed, import_history),
-        "gzip": Kind("scores.csv.gz", gzip_changed, import_history),
-        "joined table": Kind("metrics.csv", csv_changed, read_joined),
-        "harness": Kind("results_step20.json", json_changed, read_joined),
-        "adapter": Kind("adapter/adapter_config.json", json_changed, read_adapter),
-        "recipe": Kind("merge/mergekit_config.yml", text_changed, lambda place: parents_of(place.parent)),
-        "trainer": Kind("beside/trainer_state.json", json_changed, read_beside),
-        "yaml": Kind("beside/hparams.yaml", text_changed, read_beside),
-        "settings": Kind("beside/config_a.py", text_changed, read_beside),
-        "arguments": Kind("beside/training_args.bin", bytes_changed, read_beside),
-        "register": Kind("register.json", register_changed, read_register),
-        "task": Kind("task.jsonl", lines_changed, read_task),
-        "benchmark graph": Kind("graph.json", json_changed, read_mib_graph),
-        "names": Kind("names.json", names_changed, read_names),
-    }
-)
+KINDS: dict[str, Kind] = {
+    "edges": Kind("edges.csv", table_changed(","), import_edges),
+    "metrics": Kind("metrics.csv", table_changed(","), import_history),
+    "runs": Kind("runs.csv", table_changed(","), import_by_run),
+    "parquet": Kind("scores.parquet", parquet_changed, import_history),
+    "gzip": Kind("scores.csv.gz", gzip_changed, import_history),
+    "joined table": Kind("metrics.csv", table_changed(","), read_joined),
+    "harness": Kind("results_step20.json", json_changed, read_joined),
+    "adapter": Kind("adapter/adapter_config.json", json_changed, read_adapter),
+    "recipe": Kind("merge/mergekit_config.yml", yaml_changed, lambda place: parents_of(place.parent)),
+    "trainer": Kind("beside/trainer_state.json", json_changed, read_beside),
+    "yaml": Kind("beside/hparams.yaml", yaml_changed, read_beside),
+    "settings": Kind("beside/config_a.py", text_changed, read_beside),
+    "arguments": Kind("beside/training_args.bin", pickle_changed, read_beside),
+    "register": Kind("register.json", register_changed, read_register),
+    "task": Kind("task.jsonl", lines_changed, read_task),
+    "benchmark graph": Kind("graph.json", json_changed, read_mib_graph),
+    "names": Kind("names.json", names_changed, read_names),
+}
 
 
-def make_more(folder: Path) -> None:
-    """One valid file of every kind of here, in a seedbed that `fuzzing.make_seedbed` made."""
+def make(folder: Path) -> None:
+    """One valid file of every kind of here, in a seedbed that `fuzzing.make` made."""
     scores = pd.read_csv(folder / "scores.csv")
     scores.to_parquet(folder / "scores.parquet")
     (folder / "scores.csv.gz").write_bytes(gzip.compress((folder / "scores.csv").read_bytes()))
@@ -257,5 +301,4 @@ def make_more(folder: Path) -> None:
     about["predictions"] = [
         {"run": str(first["run"]), "role": "induction", "clock": "form", "definition": "threshold", **row}
     ]
-    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
-    (folder / "register.json").write_text(json.dumps({**about, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
+    (folder / "register.json").write_bytes(hashed(about))

@@ -1,25 +1,37 @@
-"""Fuzzing: files of every kind that people bring, each wrong in one place, and what reading them may do.
+"""Fuzzing: files of every kind that people bring, each wrong in a place or two, and what reading them may do.
 
-A case starts from a valid file and changes one or two places deep inside it (a value's type, a key, a number's size, a
-name), or a few bytes; records get the checksum that belongs to the changed header, so that they pass the first check.
-Reading may succeed or refuse in one sentence (ValueError, or OSError for what is no file); anything else is a fault.
+A case starts from a valid file and changes one or two places deep inside it (`tests.robustness.changing`), or a few
+bytes; records get the checksum that belongs to the changed header, so that they pass the first check.  What is read is
+used as far as that is quick: a configuration is trained for two steps, a history is made into its tables.  Reading may
+succeed or refuse in one sentence (ValueError, or OSError for what is no file); anything else is a fault.
 """
 
 import contextlib
-import copy
 import json
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 
+from tests.robustness.changing import (
+    bytes_changed,
+    json_changed,
+    lines_changed,
+    table_changed,
+    toml_changed,
+    tree_changed,
+)
 from tracking.checkpoints.audit import audit_files
 from tracking.checkpoints.runs import Run
+from tracking.cli.terminal import sentence_of
 from tracking.datasets.synthetic import history_from_drawing
 from tracking.experiments.planning import read_space, read_sweep
 from tracking.history.history import History
@@ -29,84 +41,77 @@ from tracking.results.exports import export_timeline
 from tracking.results.timeline import build_timeline, load_timeline
 from tracking.training.hyperparameters import TrainingConfig
 
+__all__ = ["KINDS", "Kind", "Result", "make", "place_of", "run_case", "summary"]
+
+ROOT = Path(__file__).parents[2]
 DRAWING = """
 a0.h0 previous-token ...3####
 a1.h1 induction      .....5##
 """
 CONFIG = """
+name = "small"
 steps = 40
-learning_rate = 0.003
-n_layers = 2
 checkpoints = "0..40:10"
+seed = 1
+data_seed = 2
+n_layers = 2
+d_model = 16
+n_heads = 2
 attn_only = true
+positions = "rotary"
+normalization = "LN"
+init_scale = 0.1
+batch_size = 4
 optimizer = "adam"
+learning_rate = 0.003
+warmup_steps = 10
+schedule = "wsd"
+decay_fraction = 0.2
+weight_decay = 0.01
+beta1 = 0.9
+clip_norm = 1.0
+label_smoothing = 0.1
+z_loss = 0.001
+dropout = 0.1
+vocabulary = 32
+context_length = 16
+repeat_probability = 0.9
+shortest_period = 3
+longest_period = 6
+zipf_exponent = 0.5
+burstiness = 0.1
+sources = {a = {kind = "repeats", weight = "0:1, 20:0.5"}, b = {kind = "random", weight = 2.0, loss_weight = 0.5}}
 """
 SWEEP = """
 seeds = 3
+n_prompts = 8
 tasks = ["induction"]
-[base]
-steps = 40
-checkpoints = "0..40:10"
-[grid]
-learning_rate = [0.1, 0.3]
-[random]
-draws = 2
-seed = 1
-weight_decay = {low = 0.1, high = 0.5, scale = "log"}
+base = {steps = 40, checkpoints = "0..40:10", d_model = 16, n_heads = 2, optimizer = "adamw"}
+grid = {learning_rate = [0.1, 0.3], warmup_steps = [5, 10]}
+settings = [{schedule = "cosine"}, {dropout = 0.1, n_layers = 3}]
+random = {draws = 2, seed = 1, weight_decay = {low = 0.1, high = 0.5, scale = "log"}, batch_size = [4, 8]}
 """
 SPACE = """
-[base]
-steps = 40
-checkpoints = "0..40:10"
-[space]
-learning_rate = {low = 0.1, high = 0.5}
-n_heads = [2, 4]
+n_prompts = 8
+tasks = ["induction"]
+base = {steps = 40, checkpoints = "0..40:10", d_model = 16, schedule = "linear"}
+space = {learning_rate = {low = 0.1, high = 0.5, scale = "log"}, n_heads = [2, 4], warmup_steps = {low = 1, high = 9}}
 """
-LITERALS = [
-    '"2"',
-    "-1",
-    "0",
-    "1e400",
-    "nan",
-    "inf",
-    "[]",
-    "{}",
-    "[[1]]",
-    "true",
-    '""',
-    "1979-05-27",
-    "100000000",
-    "2.5",
-]
-LITERALS += [
-    '["a", 1]',
-    '{low = 1, high = "x"}',
-    "9" * 40,
-    '"\\u0000"',
-    '"all"',
-    '"0..99999999"',
-    "'''\n\n'''",
-    "[",
-    "x",
-]
-ODD: list[Any] = ["2", "", "..", "a/b", "\x00", "x" * 5000, "=1+1", "a9999999.h0", "logits", "\ud800", "ü", None, True]
-ODD += [
-    -1,
-    0,
-    1.5,
-    10**9,
-    10**30,
-    1e308,
-    float("nan"),
-    float("inf"),
-    [],
-    {},
-    [1, "x"],
-    {"a": 1},
-    [[[]]],
-    "nan",
-    "a1.h1",
-]
+WORDS = (
+    ("adam", "adamw", "sgd", "muon"), ("LN", "RMS", "none", "LNPre", "RMSPre"), ("rotary", "standard"),
+    ("constant", "linear", "cosine", "wsd"), ("linear", "log"), ("repeats", "random"), ("induction", "ioi"),
+    ("0..40:10", "0..40:20", "all", "log:5", "0,40", "last:2"), ("0:1, 20:0.5", "0:1, 30:2", "0:0, 1:1"),
+)  # fmt: skip
+
+
+FIRST = (
+    "circuits/checkpoint.py", "circuits/decoding.py", "circuits/distributed_files.py", "circuits/formats.py",
+    "tracking/checkpoints/run_files.py", "tracking/experiments/planning.py", "tracking/history/folder.py",
+    "tracking/history/importing.py", "tracking/history/record_header.py", "tracking/history/records.py",
+    "tracking/history/tables.py",
+    "tracking/training/hyperparameters.py",
+)  # fmt: skip
+"""Modules that look at the form of a file, its columns or its options: what is refused there came no further."""
 
 
 @dataclass(frozen=True)
@@ -118,101 +123,82 @@ class Kind:
     read: Callable[[Path], object]
 
 
-def json_changed(rng: random.Random, content: bytes) -> bytes:
-    value = json.loads(content)
-    for _ in range(rng.choice([1, 1, 2])):
-        value = _changed(rng, value)
-    return json.dumps(value).encode(errors="surrogatepass")
-
-
-def _changed(rng: random.Random, value: Any) -> Any:
-    """The value with one place changed; deep places are as likely as shallow ones."""
-    value = copy.deepcopy(value)
-    inside, key = rng.choice(list(_places(value)))
-    how = rng.random()
-    alike = [one for one in ODD if type(one) is type(inside[key])]
-    if how < 0.4 and alike:  # of its type, so that it is looked at by more than its type
-        inside[key] = copy.deepcopy(rng.choice(alike))
-    elif how < 0.6:
-        inside[key] = copy.deepcopy(rng.choice(ODD))
-    elif how < 0.7:
-        del inside[key]
-    elif isinstance(inside, dict) and how < 0.85:
-        inside[f"{key}s"] = inside.pop(key)
-    elif isinstance(inside, list):
-        inside.append(copy.deepcopy(inside[key]))
-    else:
-        inside[key] = str(inside[key])
-    return value
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
-    for key in keys:
-        yield value, key
-        yield from _places(value[key])
-
-
-def lines_changed(rng: random.Random, content: bytes) -> bytes:
-    """One line of a log."""
-    lines = content.splitlines()
-    place = rng.randrange(len(lines))
-    lines[place] = json_changed(rng, lines[place])
-    return b"\n".join(lines) + b"\n"
-
-
-def toml_changed(rng: random.Random, content: bytes) -> bytes:
-    lines = content.decode().splitlines()
-    place = rng.choice([number for number, line in enumerate(lines) if "=" in line])
-    key, _, value = lines[place].partition(" = ")
-    how = rng.random()
-    lines[place] = (
-        f"{key} = {rng.choice(LITERALS)}" if how < 0.8 else f"{key}s = {value}" if how < 0.9 else lines[place] * 2
-    )
-    return "\n".join(lines).encode() + b"\n"
-
-
-def csv_changed(rng: random.Random, content: bytes) -> bytes:
-    rows = [line.split(",") for line in content.decode().splitlines()]
-    row = rng.randrange(len(rows)) if rng.random() < 0.9 else 0
-    column = rng.randrange(len(rows[row]))
-    text = str(rng.choice(ODD)).encode(errors="replace").decode()
-    rows[row][column] = text if rng.random() < 0.8 else f'"{text}'
-    if rng.random() < 0.1:
-        del rows[row][column]
-    return "\n".join(",".join(cells) for cells in rows).encode() + b"\n"
-
-
-def tabs_changed(rng: random.Random, content: bytes) -> bytes:
-    return csv_changed(rng, content.replace(b"\t", b",")).replace(b",", b"\t")
-
-
 def record_changed(rng: random.Random, content: bytes) -> bytes:
     """The header of a record changed, and given the checksum that it then has."""
     (length,) = struct.unpack("<Q", content[:8])
     entries = json.loads(content[8 : 8 + length])
-    if rng.random() < 0.8:
-        header = _changed(rng, json.loads(entries["__metadata__"]["record"]))
+    if rng.random() < 0.9:
+        header = tree_changed(
+            rng, json.loads(entries["__metadata__"]["record"]), (("performed", "not_performed", "unknown", "failed"),)
+        )
         if isinstance(header, dict):
             header["checksum"] = header_checksum(header)
         entries["__metadata__"]["record"] = json.dumps(header)
     else:
-        entries = _changed(rng, entries)
+        entries = tree_changed(rng, entries)
     text = json.dumps(entries).encode(errors="surrogatepass")
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+
+class _LeftOutError(ValueError):
+    """A record is left out of its history; `place` is what found it wrong."""
+
+    @property
+    def place(self) -> str:
+        first = "is damaged" in str(self)
+        return "tracking/history/record_header.py" if first else "tracking/history/record_folders.py"
+
+
+def read_configuration(place: Path) -> object:
+    """A configuration is written down as it is read, and trained for two steps where it is small."""
+    config = TrainingConfig.from_toml(place)
+    assert TrainingConfig.from_dict(config.to_dict()) == config
+    size = config.n_layers * config.d_model**2 + config.batch_size * config.context_length * config.vocabulary
+    if size < 300_000:
+        from tracking.training.training import train
+
+        with TemporaryDirectory() as folder:
+            return train(replace(config, steps=min(2, config.steps), checkpoints="last:1"), folder).log
+    return config
+
+
+def read_plan(place: Path) -> object:
+    plan = read_sweep(place)
+    return [run.config.model for run in plan.runs[:20]], plan.recording
+
+
+def read_search(place: Path) -> object:
+    space, rng = read_space(place), np.random.default_rng(0)
+    return [space.config({name: one.draw(rng) for name, one in space.choices.items()}, seed=0) for _ in range(3)]
 
 
 def read_history(place: Path) -> object:
     """Everything of a history, as the tables ask for it."""
     folder = place.parent if place.name == "history.json" else place.parent.parent
     history = History.open(folder)
+    if history.damaged:
+        raise _LeftOutError(history.damaged[0].reason)
     tables = [history.to_frame(table) for table in ("scores", "edges", "metrics")]
-    return tables, repr(history), history.tokens
+    return tables, repr(history), history.tokens, history.faults, history.merges, history.measures
 
 
 def link_history(place: Path) -> object:
     """Everything that is found in a history one of whose records is wrong."""
-    return build_timeline(History.open(place.parent.parent))
+    history = History.open(place.parent.parent)
+    found = build_timeline(history)
+    if history.damaged:
+        raise _LeftOutError(history.damaged[0].reason)
+    return found
+
+
+def read_timeline(place: Path) -> object:
+    """An exported timeline, exported again."""
+    from tracking.viewer.report import report
+
+    timeline = load_timeline(place)
+    with TemporaryDirectory() as folder:
+        report(timeline, Path(folder) / "page.html")
+        return export_timeline(timeline, folder, formats=("json", "csv", "trace", "graphml", "lineage"))
 
 
 def read_run(place: Path) -> object:
@@ -221,25 +207,27 @@ def read_run(place: Path) -> object:
     return run, audit_files(run).findings
 
 
-KINDS = {
-    "configuration": Kind("config.toml", toml_changed, TrainingConfig.from_toml),
-    "sweep": Kind("sweep.toml", toml_changed, read_sweep),
-    "space": Kind("space.toml", toml_changed, read_space),
+CONFIGURED = partial(toml_changed, words=WORDS)
+KINDS: dict[str, Kind] = {
+    "configuration": Kind("config.toml", CONFIGURED, read_configuration),
+    "sweep": Kind("sweep.toml", CONFIGURED, read_plan),
+    "space": Kind("space.toml", CONFIGURED, read_search),
     "history": Kind("history/history.json", json_changed, read_history),
     "record": Kind("history/records/*.safetensors", record_changed, read_history),
     "linked record": Kind("history/records/*.safetensors", record_changed, link_history),
-    "timeline": Kind("export/timeline.json", json_changed, load_timeline),
+    "timeline": Kind("export/timeline.json", json_changed, read_timeline),
     "run": Kind("run/run.json", json_changed, read_run),
     "log": Kind("run/log.jsonl", lines_changed, read_run),
     "index": Kind("run/checkpoints/step2/model.safetensors.index.json", json_changed, read_run),
     "model": Kind("run/checkpoints/step2/config.json", json_changed, read_run),
-    "table": Kind("scores.csv", csv_changed, import_history),
-    "tabs": Kind("scores.tsv", tabs_changed, import_history),
+    "table": Kind("scores.csv", table_changed(","), import_history),
+    "tabs": Kind("scores.tsv", table_changed("\t"), import_history),
 }
+"""Files of ours; `tests.robustness.all_kinds` has those of others too."""
 
 
-def make_seedbed(folder: Path) -> None:
-    """One valid file of every kind."""
+def make(folder: Path) -> None:
+    """One valid file of every kind of here."""
     import torch
     from safetensors.torch import save_file
 
@@ -265,35 +253,33 @@ def make_seedbed(folder: Path) -> None:
     (folder / "run" / "log.jsonl").write_text("".join(json.dumps({"step": n, "loss": 1.0}) + "\n" for n in range(3)))
 
 
-def bytes_changed(rng: random.Random, content: bytes) -> bytes:
-    how = rng.randrange(5)
-    place = rng.randrange(max(1, len(content)))
-    if how == 0:
-        return content[:place]
-    if how == 1:
-        return content[:place] + bytes([rng.randrange(256)]) + content[place + 1 :]
-    if how == 2:
-        return b"\xef\xbb\xbf" + content
-    return content[:place] + rng.choice([b"\xff\xfe", b"\x00", b"[" * 100_000, b"\r", b"9" * 5000]) + content[place:]
-
-
 @dataclass(frozen=True)
 class Result:
-    """What one case did: `refused` with a sentence, `read`, or a fault."""
+    """What one case did: `refused` with a sentence, `read`, or a fault; `place` is where in the product it ended."""
 
     kind: str
     seed: int
     outcome: str
     text: str = ""
+    place: str = ""
+    seconds: float = 0.0
+
+    @property
+    def at_first(self) -> bool:
+        """Whether the first check refused it."""
+        return self.outcome == "refused" and self.place.partition(":")[0] in FIRST
+
+    def taking(self, seconds: float) -> "Result":
+        return replace(self, seconds=seconds)
 
 
 def place_of(kind: Kind, seedbed: Path) -> Path:
     return sorted(seedbed.glob(kind.place))[0]
 
 
-def run_case(name: str, seed: int, seedbed: Path) -> Result:
+def run_case(name: str, kind: Kind, seed: int, seedbed: Path) -> Result:
     """Change the file, read it, and put it back."""
-    kind, rng = KINDS[name], random.Random(f"{name} {seed}")
+    rng = random.Random(f"{name} {seed}")
     place = place_of(kind, seedbed)
     content = place.read_bytes()
     how = rng.random()
@@ -302,14 +288,13 @@ def run_case(name: str, seed: int, seedbed: Path) -> Result:
             place.unlink()
             os.mkfifo(place) if how < 0.01 else place.mkdir()
         else:
-            place.write_bytes(kind.change(rng, content) if how < 0.85 else bytes_changed(rng, content))
+            place.write_bytes(kind.change(rng, content) if how < 0.95 else bytes_changed(rng, content))
         kind.read(place)
     except (ValueError, OSError) as error:
-        sentence = str(error)
-        short = 0 < len(sentence) < 6000
-        return Result(name, seed, "refused" if short else "fault", sentence)
+        said = sentence_of(error)
+        return Result(name, seed, "refused" if said else "fault", said, _product_place(error))
     except Exception as error:
-        return Result(name, seed, "fault", f"{type(error).__name__}: {error}")
+        return Result(name, seed, "fault", f"{type(error).__name__}: {error}", _product_place(error))
     finally:
         if place.is_dir():
             place.rmdir()
@@ -320,7 +305,21 @@ def run_case(name: str, seed: int, seedbed: Path) -> Result:
     return Result(name, seed, "read")
 
 
+def _product_place(error: BaseException) -> str:
+    """The innermost line of the product that an error came through."""
+    if isinstance(error, _LeftOutError):
+        return error.place
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(ROOT))]
+    own = [frame for frame in frames if not frame.filename.startswith(str(ROOT / "tests"))]
+    return f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}" if own else ""
+
+
 def summary(results: list[Result]) -> pd.DataFrame:
-    """How many cases of each kind were read, refused, or faults."""
-    frame = pd.DataFrame([(result.kind, result.outcome) for result in results], columns=["kind", "outcome"])
-    return frame.value_counts().unstack(fill_value=0)
+    """How many cases of each kind were read, refused, or faults, which share was refused by the first check, and the
+    CPU time of all and of the slowest."""
+    rows = [(each.kind, each.outcome, each.at_first, each.seconds) for each in results]
+    frame = pd.DataFrame(rows, columns=["kind", "outcome", "at_first", "seconds"])
+    counts = pd.crosstab(frame["kind"], frame["outcome"])
+    by_kind = frame.groupby("kind")
+    seconds = by_kind["seconds"].agg(["sum", "max"]).round(2)
+    return counts.assign(at_first=by_kind["at_first"].mean().round(3)).join(seconds)

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Verb", "members"]
+__all__ = ["Verb", "context", "members"]
 
 LOADED = ["torch", "pandas", "scipy.optimize", "tracking.recording.recording", "tracking.training.training"]
 LOADED += ["tracking.results.exports", "tracking.viewer.report", "tracking.experiments.design", "tracking.cli.cli"]
 
 
-def _context() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*LOADED, __name__])
-    return context
+def context() -> Any:
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload([*LOADED, __name__])
+    return found
 
 
 def _be(arguments: Sequence[str], said: str) -> None:
@@ -39,7 +39,7 @@ class Verb:
 
     def __init__(self, arguments: Sequence[str], said: Path) -> None:
         self.said, self.begun = said, time.monotonic()
-        self.process = _context().Process(target=_be, args=([*map(str, arguments)], str(said)))
+        self.process = context().Process(target=_be, args=([*map(str, arguments)], str(said)))
         self.process.start()
 
     def wait(self, seconds: float = 300.0) -> int:

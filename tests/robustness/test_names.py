@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import warnings
 import xml.etree.ElementTree as ET
 from io import StringIO
@@ -15,14 +17,22 @@ import pytest
 import xarray as xr
 
 from circuits.files import name_for_file
+from circuits.graph import ModelGraph
 from tests.tracking.results.test_interchange import wandb_records
+from tracking.checkpoints.runs import Run
+from tracking.cli.cli import run as formation
+from tracking.cli.terminal import make_printable
+from tracking.datasets.synthetic import PlantedRise, rising_history
 from tracking.history.columns import TABLES, kind_of
+from tracking.history.folder import create_history
 from tracking.history.history import History
+from tracking.history.records import Record, write_record
 from tracking.results.dashboards import curves
 from tracking.results.exports import export_timeline
 from tracking.results.names import ARRAYS, XML, ReplacedWarning, holdable
 from tracking.results.results import Timeline
 from tracking.results.timeline import build_timeline, load_timeline
+from tracking.training.hyperparameters import TrainingConfig
 
 HELD = ["eval/hellaswag/acc", "..", "a\nb", "a\rb", "a\tb", "a<&>\"b'", "=1+1", "[/red]", "a\x85b\u2028", "ü😀"]
 HELD += ["$x_", " a ", "x" * 5000, "IOI", "ioi", "nan"]
@@ -146,3 +156,110 @@ def test_a_figure_and_a_table_of_such_names_can_be_drawn(timeline: Timeline, tmp
         plot(some).savefig(tmp_path / "figure.png")
     print_table(names[0], some.table("formation")[["run", "role"]])
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_halves_of_characters_are_refused_where_they_come_in_and_written_out_where_they_are_of_files(
+    tmp_path: Path,
+) -> None:
+    half = "a\ud800"
+    with pytest.raises(ValueError, match=r"holds 'a\\ud800', half of a character"):
+        History.from_frame(history_of("a").to_frame("scores"), name=half)
+    with pytest.raises(ValueError, match="half of a character"):
+        write_record(tmp_path / "h", Record(3, half))
+    with pytest.raises(ValueError, match="half of a character"):
+        create_history(tmp_path / "h", "run", ModelGraph(1, 1), settings={"tasks": [half]})
+    with pytest.raises(ValueError, match=r"name holds .* half of a character"):
+        TrainingConfig.from_dict({"name": half})
+    place = tmp_path / os.fsdecode(b"run\xff")
+    (place / "checkpoints" / "step1").mkdir(parents=True)
+    (place / "checkpoints" / "step1" / "model.safetensors").write_bytes(b"")
+    (place / "hparams.yaml").write_text('tag: "x\\ud800"\n')
+    run = Run.open(place)
+    assert (run.name, run.hyperparameters) == ("run\\udcff", {"tag": "x\\ud800"})
+
+
+HOSTILE = "a\x1b[31m\nb\u202ec\u2028<script>[/red]\x9bd"
+MISCHIEF = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SETTINGS = f'steps = 4\ncheckpoints = "all"\nd_model = 8\nn_heads = 2\nbatch_size = 2\nname = {json.dumps(HOSTILE)}\n'
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Histories, tables and a run in a folder, all with a name that a terminal would obey."""
+    folder = tmp_path_factory.mktemp("hostile") / HOSTILE.replace("/", "-")
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        rises = [PlantedRise("a1.h0", "induction", (20.0, 30.0)[number % 2] + number / 4)]
+        history = rising_history(rises, range(0, 60, 5), seed=number, name=f"{number}{HOSTILE}")
+        metrics = pd.DataFrame({"step": history.steps, "name": f"{HOSTILE}/loss", "value": rng.random(12)})
+        scores = history.to_frame("scores").assign(task=HOSTILE)
+        named = {HOSTILE: number % 2, "seed": number}
+        made = History.from_frame(scores, metrics=metrics, name=history.name, hyperparameters=named)
+        made.save(folder / "runs" / "histories" / str(number))
+    scores.to_csv(folder / "scores.csv", index=False)
+    metrics.assign(name=HOSTILE).to_csv(folder / "metrics.csv", index=False)
+    (folder / "config.toml").write_text(SETTINGS)
+    shutil.copytree(folder / "runs" / "histories" / "0", folder / "h")
+    assert formation(["train", str(folder / "config.toml"), "--out", str(folder / "run")]) == 0
+    return folder
+
+
+SHOWN = {
+    "track": "track H",
+    "track --all": "track H --all",
+    "match": "match H R/histories/1",
+    "compare": "compare R --by NAME",
+    "leads": "leads R --curve NAME/loss --curve NAME2/loss",
+    "forecast": "forecast R --seen 0.5 --details",
+    "watch": "watch H --like R",
+    "export": "export H --format json,csv,graphml --out OUT",
+    "report": "report H --out OUT",
+    "import": "import SCORES --out OUT --name NAME",
+    "join": "join H METRICS",
+    "train": "train CONFIG --out OUT",
+    "audit": "audit RUN",
+    "record": "record RUN --out OUT --n-prompts 4",
+    "record --dry-run": "record RUN --out OUT --n-prompts 4 --dry-run",
+    "branch": "branch RUN --at NAME --out OUT",
+    "why": "why RUN --role NAME --n-prompts 4",
+    "nothing there": "track OUT",
+    "no such metric": "compare R --by no --metric NAME",
+    "no such role": "watch H --like R --role NAME",
+}
+
+
+PLAIN = ("track", "track --all", "compare", "forecast")
+CASES = [(verb, "80") for verb in SHOWN] + [(verb, None) for verb in PLAIN]
+
+
+@pytest.mark.parametrize(("verb", "columns"), CASES)
+def test_no_verb_prints_what_a_terminal_would_obey(
+    hostile: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    verb: str,
+    columns: str | None,
+) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    make_printable()
+    places = {
+        "H": hostile / "h",
+        "R": hostile / "runs",
+        "RUN": hostile / "run",
+        "OUT": tmp_path / HOSTILE.replace("/", "-"),
+    }
+    places |= {"SCORES": hostile / "scores.csv", "METRICS": hostile / "metrics.csv", "CONFIG": hostile / "config.toml"}
+    known = {**{name: str(place) for name, place in places.items()}, "NAME": HOSTILE, "NAME/loss": f"{HOSTILE}/loss"}
+    words = [
+        part.replace("R/", f"{places['R']}/") if part.startswith("R/") else known.get(part, part)
+        for part in SHOWN[verb].split()
+    ]
+    code = formation(words)
+    said = capfd.readouterr()
+    assert said.out + said.err
+    assert code in (0, 1, 2)
+    assert not MISCHIEF.findall(said.out + said.err)
+    assert "Traceback" not in said.err

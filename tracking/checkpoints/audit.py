@@ -293,7 +293,7 @@ def _list(steps: Sequence[int]) -> str:
 
 def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     """Steps at which something differs from what most steps have."""
-    texts = {step: json.dumps(_as_numbers(value), sort_keys=True, default=str) for step, value in values.items()}
+    texts = {step: _text(value) for step, value in values.items()}
     if len(set(texts.values())) < 2:
         return []
     usual = Counter(texts.values()).most_common(1)[0][0]
@@ -302,7 +302,8 @@ def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     common = next(values[step] for step, text in texts.items() if text == usual)
     where = ""
     if isinstance(first, Mapping) and isinstance(common, Mapping):
-        keys = sorted(str(key) for key in {*first, *common} if first.get(key) != common.get(key))
+        apart = [key for key in {*first, *common} if _text({key: first.get(key)}) != _text({key: common.get(key)})]
+        keys = sorted(map(str, apart or {*first} ^ {*common}))
         where = f" ({keys[0]}: {first.get(keys[0])} in place of {common.get(keys[0])})"
     kind = "config" if what == "configuration" else what
     sentence = (
@@ -310,6 +311,10 @@ def _changes(what: str, values: Mapping[int, Any]) -> list[Finding]:
     )
     advice = "these are not checkpoints of one model; leave them out, or correct the file"
     return [Finding(kind, "error", tuple(odd), f"{sentence} from the others'{where}", advice)]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(_as_numbers(value), sort_keys=True, default=str)
 
 
 def _as_numbers(value: Any) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from circuits.decoding import read_bytes, read_json, read_text
+from circuits.decoding import read_bytes, read_json, read_text, whole_text
 from circuits.formats import TrainerState
 
 __all__ = ["READERS", "curves_beside", "hyperparameters_beside"]
@@ -83,13 +83,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers, texts and truth values; mappings within under their name and a dot."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        name = str(key)
+        name = whole_text(str(key))
         if name.startswith(IDLE):
             continue
         if isinstance(value, Mapping):
             found |= {f"{name}.{inner}": held for inner, held in _plain(value).items()}
         elif isinstance(value, bool | int | float | str) and value != "":
-            found[name] = value
+            found[name] = whole_text(value) if isinstance(value, str) else value
     return found
 
 

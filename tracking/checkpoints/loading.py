@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "digest_of", "find_config", "load_checkpoint", "make_model", "why_unloadable", "working_config"]
 
 # Keys of config.json that say nothing about what the model computes.
+LAYERS = ("n_layers", "n_layer", "num_hidden_layers", "num_layers")
+"""How configurations call their number of layers."""
 IDLE_KEYS = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "seed", "init_scale"}
 
 
@@ -205,6 +207,9 @@ def why_unloadable(
         return None
     try:
         about = find_config(place, config=config)
+        layers = next((about[key] for key in LAYERS if isinstance(about.get(key), int)), 0)
+        if layers > len(headers):
+            return f"its configuration says {layers:,} layers, and there are {len(headers):,} tensors"
         expected = _expected(json.dumps(about, sort_keys=True))
     except (ValueError, OSError) as error:
         return str(error)

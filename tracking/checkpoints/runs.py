@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from circuits.decoding import whole_text
 from circuits.formats import facts_inside, holds_weights, is_weight_file
 from tracking.checkpoints.beside import curves_beside, hyperparameters_beside
 from tracking.checkpoints.hub import is_hub_id, revisions
@@ -256,7 +257,7 @@ def _find(source: "str | Path", step_of: StepOf, tokens_per_step: float | None) 
         found = tuple(replace(checkpoint, tokens=None) for checkpoint in found)
     units = {read_name(checkpoint.name).unit for checkpoint in found}
     return Run(
-        name=about.name or place.resolve().name,
+        name=about.name or whole_text(place.resolve().name),
         checkpoints=found,
         hyperparameters=about.hyperparameters or hyperparameters_beside(place),
         tokens_per_step=per_step,

@@ -14,7 +14,9 @@ from tracking.cli.terminal import (
     Json,
     for_people,
     pairs,
+    print_above,
     print_json,
+    print_line,
     print_list,
     print_plain,
     print_wrapped,
@@ -180,10 +182,8 @@ def record(
             _say_cost(run, steps, folder, tasks, options, as_json)
             continue
         with progress_bars() as progress, telling(progress, "tracking.recording.model_slot"):
-            said = (lambda event: typer.echo(json.dumps(dict(event)))) if as_json else None
-            options["events"] = said or (
-                lambda event, bars=progress: bars.console.print(_told(event), highlight=False, markup=False)
-            )
+            said = (lambda event: print_json(dict(event), indent=None)) if as_json else None
+            options["events"] = said or (lambda event, bars=progress: print_above(bars, _told(event)))
             summary = record_run(run, folder, tasks=tasks, steps=steps, progress=reporter(progress), **options)
         codes.append(_say_recorded(summary, folder, as_json))
     if any(codes):
@@ -206,9 +206,9 @@ def _say_cost(
     found = recording_cost(run, folder, settings, **{name: options[name] for name in ("device", "threads", "config")})
     if as_json:
         return print_json({**asdict(found), "seconds_in_all": found.total_seconds})
-    typer.echo(f"{run.name}, into {folder}:")
+    print_line(f"{run.name}, into {folder}:")
     for sentence in found.sentences():
-        typer.echo(f"  {sentence}")
+        print_line(f"  {sentence}")
 
 
 def _own_batch(run: "Run") -> Any:
@@ -242,15 +242,15 @@ def _say_recorded(summary: "RecordingSummary", out: Path, as_json: bool) -> int:
     counts = {"done": len(summary.done), "skipped": len(summary.skipped)}
     if as_json:
         faults = [{"steps": list(fault.steps), "kind": fault.kind, "what": fault.what} for fault in summary.faults]
-        typer.echo(json.dumps({"history": str(out), **counts, "failed": failed, "faults": faults}))
+        print_json({"history": str(out), **counts, "failed": failed, "faults": faults}, indent=None)
     else:
-        typer.echo(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
+        print_line(f"{out}: {counts['done']} records written, {counts['skipped']} were there already")
     for step, unit in summary.changed:
-        typer.echo(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
+        print_line(f"changed since it was recorded, and left as it was: {step}/{unit}", err=True)
     for fault in summary.faults:
-        typer.echo(f"wrong with this series: {fault}", err=True)
+        print_line(f"wrong with this series: {fault}", err=True)
     for what, reason in failed.items():
-        typer.echo(f"not recorded: {what}: {reason}", err=True)
+        print_line(f"not recorded: {what}: {reason}", err=True)
     return (3 if summary.done or summary.skipped else 1) if failed else 0
 
 

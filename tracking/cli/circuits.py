@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, for_people, print_json, print_plain, print_table, print_wrapped, terminal_width
+from tracking.cli.terminal import (
+    Json,
+    for_people,
+    print_json,
+    print_line,
+    print_plain,
+    print_table,
+    print_wrapped,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +65,7 @@ def circuit(
     with measured_under(model, standing_at(at)):
         prompts = _prompts(run, model, Settings((task,), n_prompts, seed, method, target))
         cost = scoring_cost(model.graph, method=method, forward=forward_seconds(model, prompts))
-        typer.echo(f"{cost}; choosing, judging and looking for another circuit at most 27 more", err=True)
+        print_line(f"{cost}; choosing, judging and looking for another circuit at most 27 more", err=True)
         found = find_circuit(model, prompts, method=method, target=target)
         other = alternative_circuit(model, prompts, found, target=target) if found.n_edges else None
         tables = {}

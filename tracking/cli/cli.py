@@ -31,6 +31,7 @@ from tracking.cli.terminal import (
     number,
     pairs,
     print_json,
+    print_line,
     print_sentences,
     print_wrapped,
     progress_bars,
@@ -140,9 +141,10 @@ def demo(
         print_run(result.timeline.runs[0], everything=False)
     else:
         print_sentences(result.sentences)
-    typer.echo("\nWritten:")
+    print_line()
+    print_line("Written:")
     for path in result.files:
-        typer.echo(f"  {path}")
+        print_line(f"  {path}")
 
 
 def train(
@@ -164,7 +166,7 @@ def train(
     steps = [checkpoint.step for checkpoint in run.checkpoints]
     if as_json:
         return print_json({"run": str(out), "name": run.name, "steps": steps})
-    typer.echo(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
+    print_line(f"{out}: {len(steps)} checkpoints, from step {steps[0]} to {steps[-1]}")
 
 
 def branch(

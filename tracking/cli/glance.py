@@ -9,10 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from circuits.graph import Node
-from tracking.cli.terminal import aligned, fitting, print_list, print_plain, print_wrapped, terminal_width
+from tracking.cli.terminal import aligned, fitting, print_line, print_list, print_plain, print_wrapped, terminal_width
 from tracking.formation.clocks import CLOCKS
 from tracking.formation.sentences import p_text, span_text
 from tracking.history.columns import COLUMNS
@@ -47,7 +45,7 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     print_wrapped(_about(run), width)
     for fault in found.faults:
         print_wrapped(fault, width)
-    typer.echo()
+    print_line()
     print_wrapped(found.story, width)
     _print_roles(found, width, None if everything else MOST_ROLES)
     print_list(found.events, width, None if everything else MOST_EVENTS, "more events")
@@ -55,18 +53,18 @@ def print_run(run: "RunTimeline", *, everything: bool) -> None:
     circuits = circuit_lines(run.history)
     for title, lines in (("Circuits:", circuits), ("What else moved:", found.moved), ("What to try:", found.advice)):
         if lines:
-            typer.echo(title)
+            print_line(title)
             print_list(lines, width, None, "")
     order = [line.role for line in found.roles]
     rows = [row for row in main_rows(run) if row["lifeline"] in order]
     rows.sort(key=lambda row: order.index(row["lifeline"]))
     if rows:
-        typer.echo()
+        print_line()
         _print_dates(run, rows, width)
     _print_meanings(rows, width)
     if everything:
         return _print_everything(run, width)
-    typer.echo()
+    print_line()
     print_wrapped("More: --all (every definition, component and event), formation report, formation export.", width)
 
 
@@ -80,13 +78,13 @@ def _about(run: "RunTimeline") -> str:
 def _print_roles(found: Headlines, width: int, most: int | None) -> None:
     if not found.roles:
         return
-    typer.echo()
+    print_line()
     shown = found.roles[:most]
     left = max(len(line.role) for line in shown) + 2
     for line in shown:
         print_wrapped(f"{line.when}: {line.who}", width, f"  {line.role:<{left}}", " " * (left + 4))
     if len(shown) < len(found.roles):
-        typer.echo(f"  and {len(found.roles) - len(shown)} more roles")
+        print_line(f"  and {len(found.roles) - len(shown)} more roles")
 
 
 def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: int) -> None:
@@ -104,8 +102,8 @@ def _print_dates(run: "RunTimeline", rows: Sequence[Mapping[str, Any]], width: i
     }
     kept = fitting(cells, width)
     for line in aligned({name: cells[name] for name in kept}, right=("date",)):
-        typer.echo(line)
-    typer.echo()
+        print_line(line)
+    print_line()
     names = list(dict.fromkeys(row["definition"] for row in rows))
     about = f"Dates are training steps, by {' or '.join(names)}. "
     about += "(a, b]: a is the last checkpoint without, b the first with." if "checkpoints" in kept else ""
@@ -206,11 +204,12 @@ def _print_meanings(rows: Sequence[Mapping[str, Any]], width: int) -> None:
 
 def _print_everything(run: "RunTimeline", width: int) -> None:
     """Each sentence, and each row of the formation and events tables as a block of lines."""
-    typer.echo()
+    print_line()
     for sentence in run.sentences:
         print_wrapped(sentence, width, "", "  ")
     for name, frame in (("formation", run.formation), ("events", run.events)):
-        typer.echo(f"\n{name}: {len(frame)} rows")
+        print_line()
+        print_line(f"{name}: {len(frame)} rows")
         for row in frame.to_dict("records"):
             cells = (f"{column} {_cell(row[column])}" for column in COLUMNS[name] if _cell(row[column]))
             print_wrapped(", ".join(cells), width, "  ", "    ")

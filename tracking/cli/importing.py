@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tracking.cli.terminal import Ceiling, Chance, numbers, pairs, value_of
+from tracking.cli.terminal import Ceiling, Chance, numbers, pairs, print_line, value_of
 
 __all__ = ["import_", "join"]
 
@@ -57,7 +57,7 @@ def import_(
         history.save(folder)
         found = [f"{measure} ({task})" for task, measure in history.measures] or list(history.metrics)
         heads = f", {len(history.graph.heads)} heads" if history.measures else ""
-        typer.echo(f"{folder}: {len(history)} steps of {history.name}{heads}; {', '.join(found)}")
+        print_line(f"{folder}: {len(history)} steps of {history.name}{heads}; {', '.join(found)}")
 
 
 def join(
@@ -78,4 +78,4 @@ def join(
 
     levels = {"chance": numbers(chance, "--chance"), "ceiling": numbers(ceiling, "--ceiling")}
     names, steps = join_table(history, table, columns=pairs(column, "--column"), task=task, **levels)
-    typer.echo(f"{history}: {', '.join(names)} at {len(steps)} steps, from {steps[0]} to {steps[-1]}")
+    print_line(f"{history}: {', '.join(names)} at {len(steps)} steps, from {steps[0]} to {steps[-1]}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tracking.cli.terminal import Json, print_json, print_sentences, progress_bars, reporter
+from tracking.cli.terminal import Json, print_json, print_line, print_sentences, progress_bars, reporter
 
 __all__ = ["why"]
 
@@ -45,4 +45,4 @@ def why(
     print_sentences(found.sentences)
     for each in found.top:
         tokens = " ".join(map(str, each.tokens))
-        typer.echo(f"  step {each.step}, {each.source}: {each.shift_steps:+.4f} steps: {tokens}")
+        print_line(f"  step {each.step}, {each.source}: {each.shift_steps:+.4f} steps: {tokens}")

@@ -10,6 +10,7 @@ from tracking.cli.terminal import (
     Json,
     for_people,
     print_json,
+    print_line,
     print_list,
     print_plain,
     print_sentences,
@@ -59,7 +60,7 @@ def sweep(
         then = f"; now: formation compare {out} --by ..." if len(result.done) > 1 else ""
         print_sentences([f"{out}: {len(result.done)} runs trained and recorded{then}"])
     for name, reason in result.failed.items():
-        typer.echo(f"not done: {name}: {reason}", err=True)
+        print_line(f"not done: {name}: {reason}", err=True)
     if result.failed:
         raise typer.Exit(3 if result.done else 1)
 
@@ -348,4 +349,4 @@ def _check_figure(place: Path | None) -> None:
 
 def _save(drawing: "Drawing", place: Path) -> None:
     drawing.savefig(place, dpi=200)
-    typer.echo(f"figure: {place}", err=True)
+    print_line(f"figure: {place}", err=True)

@@ -13,6 +13,7 @@ from tracking.cli.terminal import (
     for_people,
     numbers,
     print_json,
+    print_line,
     print_list,
     print_plain,
     print_sentences,
@@ -76,7 +77,7 @@ def track(
     show = print_run if for_people() else print_run_plain
     show(run, everything=everything)
     if verify is not None and for_people():
-        typer.echo("Checked by patching:")
+        print_line("Checked by patching:")
         print_list(map(str, checks), terminal_width(), None, "")
 
 
@@ -146,7 +147,7 @@ def export(
     wanted = check_formats([part.strip() for part in formats.split(",") if part.strip()])  # before any work
     timeline = _timeline(folders, threshold, task, max_gap, all_events, chance, ceiling)
     for path in export_timeline(timeline, out, formats=wanted, safe_csv=safe_csv):
-        typer.echo(path)
+        print_line(path)
 
 
 def report(
@@ -170,12 +171,12 @@ def report(
     from tracking.viewer.report import report as write_report
 
     timeline = _timeline(folders, threshold, task, max_gap, all_events, chance, ceiling)
-    typer.echo(write_report(timeline, out, why=why or ()))
+    print_line(write_report(timeline, out, why=why or ()))
     if figure is not None:
         from tracking.drawing.figures import plot
 
         plot(timeline).savefig(figure)
-        typer.echo(figure)
+        print_line(figure)
 
 
 def _timeline(

@@ -1,4 +1,8 @@
-"""Terminal output: how the command line prints, shows progress, reads NAME=VALUE options, and reports errors."""
+"""Terminal output: how the command line prints, shows progress, reads NAME=VALUE options, and reports errors.
+
+Everything that is printed goes through here, and names are data: a character in one that a terminal would obey (ESC, a
+new line, a change of the direction of writing) is shown by its picture.  Exact names are in JSON and in exports.
+"""
 
 import errno
 import json
@@ -34,7 +38,9 @@ __all__ = [
     "make_printable",
     "number",
     "pairs",
+    "print_above",
     "print_json",
+    "print_line",
     "print_list",
     "print_plain",
     "print_sentences",
@@ -112,9 +118,18 @@ def value_of(text: str) -> Any:
         return text
 
 
-def print_json(value: Any) -> None:
-    """On stdout, for machines."""
-    typer.echo(json.dumps(value, indent=2))
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """On stdout, for machines; without an indent on one line."""
+    typer.echo(json.dumps(value, indent=indent))
+
+
+def print_line(text: object = "", *, err: bool = False) -> None:
+    """One line, on stdout or on stderr."""
+    typer.echo(_shown(text), err=err)
+
+
+def _shown(text: object) -> str:
+    return holdable(str(text), TERMINAL)
 
 
 def for_people() -> bool:
@@ -134,9 +149,9 @@ def text_width() -> int:
 
 def print_wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> None:
     """On stdout, wrapped between words: `first` and `rest` are indents; a name longer than the line stays whole."""
-    wrapper = textwrap.TextWrapper(width, first, first if rest is None else rest)
+    wrapper = textwrap.TextWrapper(width, _shown(first), _shown(first if rest is None else rest))
     wrapper.break_long_words = wrapper.break_on_hyphens = False
-    typer.echo(wrapper.fill(holdable(text, TERMINAL)))
+    typer.echo(wrapper.fill(_shown(text)))
 
 
 def print_sentences(sentences: Iterable[str]) -> None:
@@ -151,18 +166,20 @@ def print_list(lines: Iterable[str], width: int, most: int | None, more: str) ->
     for line in lines[:most]:
         print_wrapped(line, width, "  ", "    ")
     if most is not None and len(lines) > most:
-        typer.echo(f"  and {len(lines) - most} {more}")
+        print_line(f"  and {len(lines) - most} {more}")
 
 
 def print_plain(frame: "pd.DataFrame") -> None:
     """On stdout, for programs: tab-separated under a header, NA where nothing is known."""
-    typer.echo(frame.replace("", None).to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"), nl=False)
+    shown = frame.replace("", None).map(lambda value: _shown(value) if isinstance(value, str) else value)
+    shown.columns = [_shown(name) for name in frame.columns]
+    typer.echo(shown.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"), nl=False)
 
 
 def print_table(title: str, frame: "pd.DataFrame") -> None:
     """On stdout under a title: for people as many columns as fit, from the left; for programs as `print_plain`."""
     if not for_people():
-        typer.echo(f"# {holdable(title, TERMINAL)}")
+        print_line(f"# {title}")
         return print_plain(frame)
     width = terminal_width()
     if not len(frame):
@@ -172,7 +189,7 @@ def print_table(title: str, frame: "pd.DataFrame") -> None:
     kept = fitting(cells, width)
     print_wrapped(title, width)
     for line in aligned({name: cells[name] for name in kept}, right=right):
-        typer.echo(line)
+        print_line(line)
     if left := [name for name in cells if name not in kept]:
         print_wrapped(f"More columns with --json: {', '.join(left)}.", width)
 
@@ -197,7 +214,7 @@ def aligned(cells: Mapping[str, Sequence[str]], *, right: Iterable[str] = ()) ->
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else holdable(str(value), TERMINAL)
+    return f"{value:.4g}" if isinstance(value, float) else _shown(value)
 
 
 @contextmanager
@@ -240,7 +257,12 @@ class _AboveBars(logging.Handler):
         self.progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.progress.console.print(record.getMessage(), highlight=False, soft_wrap=True)
+        print_above(self.progress, record.getMessage())
+
+
+def print_above(progress: "Progress", text: str) -> None:
+    """One line on stderr, above the bars."""
+    progress.console.print(_shown(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def reporter(progress: "Progress") -> Any:
@@ -249,7 +271,7 @@ def reporter(progress: "Progress") -> Any:
 
     def show(what: str, done: int, total: int) -> None:
         if what not in bars:
-            bars[what] = progress.add_task(what, total=total)
+            bars[what] = progress.add_task(_shown(what), total=total)
         progress.update(bars[what], completed=done, total=total)
 
     return show
@@ -260,13 +282,20 @@ def make_printable() -> None:
 
     Warnings are sentences, without the place in the code that they come from.
     """
-    warnings.formatwarning = lambda message, *_about, **_more: f"formation: {message}\n"
+    warnings.formatwarning = lambda message, *_about, **_more: f"formation: {_shown(message)}\n"
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Sentence("formation: %(message)s"))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Sentence(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _shown(super().format(record))
 
 
 def stop_printing() -> None:
@@ -289,7 +318,7 @@ def finish_printing(code: int) -> int:
 
 def fail(sentence: str, code: int) -> int:
     """Say why on stderr; the exit code is passed on."""
-    typer.echo(f"formation: {sentence}", err=True)
+    print_line(f"formation: {sentence}", err=True)
     return code
 
 

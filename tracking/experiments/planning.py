@@ -29,6 +29,7 @@ written as `"sources.NAME.weight"`; a search also chooses weights over windows o
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -166,7 +167,7 @@ def read_sweep(source: "str | Path | Mapping[str, Any]") -> SweepPlan:
     runs = [
         _planned({**base, **setting, "seed": seed}, setting, seed) for setting in settings or [{}] for seed in seeds
     ]
-    if twice := sorted({run.name for run in runs if sum(run.name == other.name for other in runs) > 1}):
+    if twice := sorted(name for name, count in Counter(run.name for run in runs).items() if count > 1):
         raise ValueError(f"expected every run of the sweep once, but {twice[0]} stands in it more than once")
     return SweepPlan(tuple(runs), _recording(given))
 

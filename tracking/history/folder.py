@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from circuits.circuit import graph_from_dict
-from circuits.decoding import as_type, read_json
+from circuits.decoding import as_type, check_whole, read_json, whole_text
 from circuits.files import write_beside, write_new
 from circuits.graph import ModelGraph
 from tracking.checkpoints.names import Fork, Stage
@@ -84,6 +84,7 @@ def create_history(
         about["stages"] = [asdict(stage) for stage in stages]
     if parent is not None:
         about["parent"] = asdict(parent)
+    check_whole(about, where=f"what is to be written of the history {whole_text(name)}")
     (folder / "records").mkdir(parents=True, exist_ok=True)
     (folder / ".locks").mkdir(exist_ok=True)
     place = folder / "history.json"
@@ -113,7 +114,8 @@ def note_made(folder: "str | Path", **facts: Any) -> None:
         facts: such as the command line, the source of the checkpoints and the commit of this tool; None is left out.
     """
     place = Path(folder) / "history.json"
-    entry = {name: value for name, value in facts.items() if value is not None}
+    given = {name: value for name, value in facts.items() if value is not None}
+    entry = {name: whole_text(value) if isinstance(value, str) else value for name, value in given.items()}
     with claim(Path(folder) / ".locks" / "history", wait=True):
         known = msgspec.to_builtins(read_history_file(Path(folder)))
         made = known["settings"].setdefault("made", [])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from circuits.circuit import Circuit
+from circuits.decoding import check_whole
 from circuits.graph import Estimate, ModelGraph
 from tracking.checkpoints.names import Fork, Stage
 from tracking.checkpoints.runs import NoSuchStepError
@@ -131,6 +132,7 @@ class History:
         Raises:
             ValueError: a column is missing, a value is not a number, a row stands twice, or there are several runs.
         """
+        check_whole((name, hyperparameters), where="the run's name, or a hyperparameter,")
         tables = check_tables({"scores": scores, "edges": edges, "metrics": metrics})
         runs = {str(run) for table in tables.values() if "run" in table for run in table["run"].unique()}
         if len(runs) > 1:

@@ -5,6 +5,7 @@ are; others are named by `columns`.  Two things are understood without being tol
 `layer` and a `head` column in place of `component`, and a `tokens_B` column in place of `tokens`.
 """
 
+import io
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuits.decoding import open_regular
+from circuits.decoding import Unpacked, open_regular
 from circuits.limits import check_limit, limit_of
 from circuits.suggestions import suggest
 from tracking.history.history import History
@@ -223,7 +224,8 @@ def read_table(path: "str | Path") -> "pd.DataFrame":
         ValueError: another ending, or content that is not such a table.
     """
     path = Path(path)
-    open_regular(path, what=f"a table ({', '.join(FORMATS)})").close()
+    what = f"a table ({', '.join(FORMATS)})"
+    open_regular(path, what=what).close()
     ending = next((ending for ending in FORMATS if path.name.lower().endswith(ending)), None)
     if ending is None:
         raise ValueError(f"expected a table that ends in {', '.join(FORMATS)}, got {path.name}")
@@ -231,10 +233,12 @@ def read_table(path: "str | Path") -> "pd.DataFrame":
         return _read_parquet(path)
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(path, sep="\t" if ending.startswith(".tsv") else ",", nrows=int(limit_of("rows")) + 1)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a {ending} table: {error}") from error
+    separator, rows = "\t" if ending.startswith(".tsv") else ",", int(limit_of("rows")) + 1
+    with Unpacked(path, what=what) as file:
+        try:
+            frame = pd.read_csv(io.BufferedReader(file, 1 << 20), sep=separator, nrows=rows)
+        except (ValueError, OSError, EOFError, zlib.error) as error:
+            raise file.trouble or ValueError(f"{path} cannot be read as a {ending} table: {error}") from error
     check_limit("rows", len(frame), f"{path} holds more than")
     return frame
 
@@ -247,10 +251,24 @@ def _read_parquet(path: Path) -> "pd.DataFrame":
     try:
         with pq.ParquetFile(path) as file:
             check_limit("rows", file.metadata.num_rows, f"{path} holds")
-            plain = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
-            return file.read(plain).to_pandas(ignore_metadata=True)
+            plain = [field for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+            size = 8 * len(plain) * file.metadata.num_rows
+            check_limit("gigabytes", size / 1e9, f"the numbers in {path} would take")
+        texts = [field.name for field in plain if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+        with pq.ParquetFile(path, read_dictionary=texts) as file:  # a text that is repeated is held once
+            table = file.read([field.name for field in plain])
+        check_limit("gigabytes", (size + _text_bytes(table)) / 1e9, f"the texts in {path} would take")
+        return table.cast(pa.schema(plain)).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a .parquet table: {error}") from error
+
+
+def _text_bytes(table: Any) -> int:
+    """What the texts of a table take when each row holds its own."""
+    import pyarrow.compute as pc
+
+    chunks = [chunk for column in table.columns for chunk in column.chunks if hasattr(chunk, "dictionary")]
+    return sum(pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0 for chunk in chunks)
 
 
 def _named(

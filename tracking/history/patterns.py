@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from circuits.decoding import parse_json
+from circuits.decoding import open_regular, parse_json
 from circuits.files import write_beside
 
 __all__ = ["FolderPatterns", "Patterns", "patterns_place", "read_patterns", "write_patterns"]
@@ -78,6 +78,7 @@ def read_patterns(place: Path) -> Patterns:
     """
     from safetensors import SafetensorError, safe_open
 
+    open_regular(place, what="attention patterns").close()
     if place.stat().st_size > LARGEST:
         raise ValueError(f"{place} is larger than attention patterns to look at can be; delete it")
     try:

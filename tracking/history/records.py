@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from circuits.circuit import Circuit, graph_from_dict, inclusion_of
-from circuits.decoding import read_json
+from circuits.decoding import check_whole, read_json, whole_text
 from circuits.files import name_for_file, write_beside
 from circuits.graph import EdgeScores, Estimate, ModelGraph, Node, NodeScores
 from tracking.history.record_header import EDGE_PARTS, EdgePart, RecordStatus, header_checksum, read_header
@@ -230,6 +230,7 @@ def record_place(folder: "str | Path", step: int, task: str) -> Path:
 def _to_bytes(record: Record, provenance: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save
 
+    check_whole((record.task, [*record.scores], [*record.metrics]), where="a name in a record", what="text")
     arrays: dict[str, np.ndarray] = {}
     header: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -237,7 +238,7 @@ def _to_bytes(record: Record, provenance: Mapping[str, Any]) -> bytes:
         "task": record.task,
         "tokens": record.tokens,
         "status": record.status,
-        "reason": record.reason,
+        "reason": whole_text(record.reason),
         "provenance": dict(provenance),
         "scores": {},
         "metrics": {},

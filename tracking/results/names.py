@@ -16,8 +16,8 @@ XML: re.Pattern[str] = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud80
 ARRAYS: re.Pattern[str] = re.compile(r"\x00")
 """What NumPy's texts of a fixed width, and so NetCDF and Zarr, cannot hold at the end."""
 
-TERMINAL: re.Pattern[str] = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal would obey."""
+TERMINAL: re.Pattern[str] = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey, break a line at, or turn the direction of writing at, and halves of characters."""
 
 
 class ReplacedWarning(UserWarning):

@@ -256,6 +256,8 @@ def _run_from_json(about: Mapping[str, Any], schema_version: int) -> RunTimeline
     stages = tuple(Stage(**stage) for stage in about.get("stages", ()))
     parent = None if about.get("parent") is None else Fork(**about["parent"])
     history = History(about["name"], graph, restored, about["hyperparameters"], about["settings"], stages, parent)
+    if strange := {*frames["lifelines"]["step"].tolist()} - {*history.steps}:
+        raise ValueError(f"its lifelines have step {min(strange)}, at which nothing was recorded")
     found = (frames[name] for name in ("lifelines", "events", "formation"))
     return RunTimeline(history, *found, sentences=tuple(about["sentences"]), analysis=about["analysis"])
 

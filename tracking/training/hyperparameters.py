@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from circuits.architectures import NativeConfig
-from circuits.decoding import read_toml
+from circuits.decoding import check_whole, read_toml
 from circuits.limits import check_limit
 from circuits.suggestions import suggest
 from tracking.checkpoints.runs import select_steps
@@ -246,6 +246,7 @@ def _converted(key: str, value: Any, kinds: Mapping[str, Any]) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if kind is str and isinstance(value, str):
+        check_whole(value, where=key)
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     raise ValueError(f"expected {key} to be {names[kind]}, got {value!r}")

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from circuits.architectures import NativeConfig, native_module
-from circuits.decoding import read_json_lines
+from circuits.decoding import read_json_lines, whole_text
 from circuits.files import folder_beside, remove_leftovers, write_beside
 from circuits.loading import save_checkpoint
 from tracking.checkpoints.run_files import read_run_file
@@ -317,7 +317,7 @@ def begin_run(config: TrainingConfig, folder: Path, more: Mapping[str, Any]) -> 
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
         "torch_version": torch.__version__,
-        "name": config.name or folder.resolve().name,
+        "name": config.name or whole_text(folder.resolve().name),
         "hyperparameters": {key: value for key, value in config.to_dict().items() if key != "name"},
         "tokens_per_step": config.tokens_per_step,
         "model": asdict(config.model),
