@@ -11,7 +11,7 @@ its own seed, which differs from it in nothing but what was chosen, and the sear
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ __all__ = ["DesignResult", "design"]
 FIRST = 6
 """Whole runs before anything is pruned."""
 N_DRAWN = 8
-"""Settings that are tried before the search learns from them: those of `start` count."""
+"""Settings that are tried before the search learns from them; those of `start` count."""
 FRESH = 1_000
 """Seeds from here on confirm; the search uses those below."""
 CONTROL = 2_000
@@ -155,28 +155,22 @@ class _Controls:
 
 
 def _first_settings(space: Space, goal: Goal, response: InfluenceFile) -> list[dict[str, Any]]:
-    """From the control towards the ends of the ranges that serve the goal.
+    """From the control towards the ends of the ranges that serve the goal: all the way, half and a quarter of it.
 
-    All options together, all the way, half and a quarter of it; then each alone, those with the largest response first.
-    What the date does not respond to stays as in the control.
+    What the date does not respond to stays as in the control.  The response knows nothing of the goal's conditions.
     """
     rises, shifts = _rise_wanted(goal, response.curve), response.sources
     if not goal.is_date:
         shifts = going_on(shifts, space.config({}, seed=0).steps)
     ranges = {name: choice for name, choice in space.choices.items() if isinstance(choice, Range)}
-    shift = {name: shift_of(name, shifts) for name in ranges}
-    moving = sorted((name for name in ranges if shift[name]), key=lambda name: -abs(shift[name]))
-    control = space.control()
-
-    def setting(share: float, chosen: Sequence[str]) -> dict[str, Any]:
-        sides = {name: -rises * np.sign(shift[name]) * (name in chosen) for name in ranges}  # early is negative
-        return {name: each.towards(sides[name], share, begin=control.get(name)) for name, each in ranges.items()}
-
-    if not rises or not moving:
+    sides = {name: -rises * np.sign(shift_of(name, shifts)) for name in ranges}  # a negative shift is earlier
+    if not any(sides.values()):
         return []
-    together = [setting(share, moving) for share in (1.0, 0.5, 0.25)]
-    alone = [setting(1.0, [name]) for name in moving] if len(moving) > 1 else []
-    return [*together, *alone][:N_DRAWN]
+    control = space.control()
+    return [
+        {name: choice.towards(sides[name], share, begin=control.get(name)) for name, choice in ranges.items()}
+        for share in (1.0, 0.5, 0.25)
+    ]
 
 
 def _rise_wanted(goal: Goal, curve: str) -> int:
