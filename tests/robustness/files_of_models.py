@@ -22,11 +22,14 @@ from tests.robustness.changing import bytes_changed, json_changed, near, tree_ch
 from tests.robustness.fuzzing import Kind, read_run
 from tracking.history.patterns import Patterns, read_patterns, write_patterns
 from tracking.results.influence_file import read_influence
+from tracking.training.hyperparameters import TrainingConfig
+from tracking.training.training import STATE, load_state, train
 
 __all__ = ["KINDS", "make"]
 
 STATUSES = (("performed", "not_performed", "overshoots", "unstable", "unknown"),)
 ARCHITECTURES = (("gpt2", "llama", "gpt_neox"), ("gelu_new", "relu", "silu"), ("float32", "float64"))
+SHORT = TrainingConfig(name="short", steps=2, checkpoints="all", d_model=8, n_heads=2, batch_size=2)
 INFLUENCE = {
     "curve": "induction", "component": "a1.h0", "bar": 0.3, "date": 240.0, "runs": ["demo"], "method": "unrolled",
     "confidence": 0.9, "sources": [], "sentences": ["one"],
@@ -148,6 +151,10 @@ def read_model(place: Path) -> object:
     return model.graph
 
 
+def read_state(place: Path) -> object:
+    return load_state(SHORT, place.parent).step
+
+
 def read_series(place: Path) -> object:
     """The whole audit of a series one of whose configurations is wrong."""
     from tracking.checkpoints.audit import audit
@@ -163,6 +170,7 @@ KINDS: dict[str, Kind] = {
     "audited model": Kind("native/step0/config.json", json_changed, read_series),
     "hub's model": Kind("hub/step0/config.json", partial(json_changed, words=ARCHITECTURES), read_model),
     "audited hub's model": Kind("hub/step0/config.json", partial(json_changed, words=ARCHITECTURES), read_series),
+    "training state": Kind(f"trained/checkpoints/*2/{STATE}", header_changed("training"), read_state),
     "circuit": Kind("found.circuit", header_changed("circuit"), load_circuit),
     "patterns": Kind("history/patterns/*.safetensors", header_changed("words"), read_patterns),
     "influence": Kind("why.json", json_changed, read_influence),
@@ -183,6 +191,7 @@ def make(folder: Path) -> None:
         save_checkpoint(induction_module(sharpness=6.0 + step), INDUCTION, folder / "native" / f"step{step}")
     config = GPT2Config(vocab_size=32, n_positions=16, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
     GPT2LMHeadModel(config).save_pretrained(folder / "hub" / "step0")
+    train(SHORT, folder / "trained")
     graph = ModelGraph(1, 2)
     nothing = np.zeros(graph.edge_mask.shape)
     scores = EdgeScores(graph, Estimate(nothing, nothing, np.stack([nothing] * 2), 8), "eap", "induction")

@@ -1,5 +1,6 @@
 """Where there is no room, no home, no terminal or no permission, a verb says so in one sentence."""
 
+import json
 import os
 import resource
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuits.files import remove_leftovers, write_beside
+from circuits.files import is_part, remove_leftovers, write_beside
 from tracking.cli.cli import run
 from tracking.history.history import History
 
@@ -102,13 +103,6 @@ def test_a_disk_that_fills_up_holds_whole_files_or_none(
             assert (place / "out" / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_disk_that_is_read_only(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with mounted(tmp_path / "fixed", "ro") as place:
-        for verb in (["export", str(history), "--out"], ["report", str(history), "--out"]):
-            assert run([*verb, str(place / "out")]) == 1
-            assert "the disk is read-only; choose another folder" in capsys.readouterr().err
-
-
 def test_a_history_on_a_read_only_disk_is_read(history: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=1m") as place:
         shutil.copytree(history, place / "h")
@@ -116,16 +110,72 @@ def test_a_history_on_a_read_only_disk_is_read(history: Path, tmp_path: Path) ->
         assert run(["track", str(place / "h")]) == 0
 
 
-def test_a_limit_on_the_size_of_files(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+CONFIG = 'steps = 4\ncheckpoints = "all"\nd_model = 8\nn_heads = 2\nbatch_size = 2\nname = "ü"\n'
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "config.toml").write_text(CONFIG)
+    assert run(["train", str(folder / "config.toml"), "--out", str(folder / "run")]) == 0
+    return folder
+
+
+WRITING = {
+    "train": (["train", "{trained}/config.toml", "--out", "{out}/run"], 3_000),
+    "record": (["record", "{trained}/run", "--n-prompts", "4", "--out", "{out}/h"], 1_500),
+    "export": (["export", "{history}", "--format", EXPORT, "--out", "{out}/e"], 20_000),
+    "report": (["report", "{history}", "--out", "{out}/page.html"], 20_000),
+}
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_limit_on_the_size_of_files(
+    history: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    words, most = WRITING[verb]
+    words = [word.format(trained=trained, history=history, out=tmp_path) for word in words]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
-        code = run(["report", str(history), "--out", str(tmp_path / "page.html")])
+        code = run(words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 1
     assert "larger than this account may write" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if is_part(path.name)]
+    assert run(words) == 0  # it goes on from what was whole
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_folder_that_may_not_be_written_to(
+    history: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    with mounted(tmp_path / "fixed", "ro") as place:
+        words = [word.format(trained=trained, history=history, out=place) for word in WRITING[verb][0]]
+        assert run(words) == 1
+        assert "the disk is read-only; choose another folder" in capsys.readouterr().err
+
+
+def test_every_verb_that_writes_needs_no_home_and_no_letters(history: Path, trained: Path, tmp_path: Path) -> None:
+    verbs = [
+        [word.format(trained=trained, history=history, out=tmp_path / "ü") for word in words]
+        for words, _ in WRITING.values()
+    ]
+    (tmp_path / "verbs.json").write_text(json.dumps(verbs))
+    several = f"""
+import json, os
+from tracking.cli.cli import run
+from tracking.cli.terminal import make_printable
+make_printable()
+verbs = json.load(open({str(tmp_path / "verbs.json")!r}))
+raise SystemExit(max(run([os.fsdecode(word.encode()) for word in words]) for words in verbs))
+"""
+    plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    done = shell("$FORMATION", FORMATION_RUN=several, **plain)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert History.open(tmp_path / "ü" / "h").name == "ü"
 
 
 @pytest.mark.parametrize("verb", ["import", "join", "train", "sweep", "track"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from circuits.architectures import NativeConfig, native_module
-from circuits.decoding import read_json_lines, whole_text
+from circuits.decoding import as_type, parse_json, read_json_lines, whole_text
 from circuits.files import folder_beside, remove_leftovers, write_beside
 from circuits.loading import save_checkpoint
 from tracking.checkpoints.run_files import read_run_file
@@ -189,7 +189,7 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
         FileNotFoundError: the checkpoint has no optimiser state, so training cannot go on from it exactly.
         ValueError: a file is damaged or of another model or optimiser.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     place = Path(folder) / STATE
@@ -199,26 +199,49 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
         )
     state = start_state(config, device=device)
     try:
-        with safe_open(str(place), framework="pt") as file:
-            header = json.loads(file.metadata()["training"])
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["optimizer"] != type(state.optimizer).__name__:
-            raise ValueError(f"it was trained with {header['optimizer']}")
+        header, kept = _read_state(place)
+        if (random_state := kept.pop("random_state", None)) is None:
+            raise ValueError(f"{place} holds no state of the random numbers")
+        if header.optimizer != type(state.optimizer).__name__:
+            raise ValueError(f"it was trained with {header.optimizer}")
         state.module.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         by_parameter: dict[int, dict[str, torch.Tensor]] = {}
         names = {id(weight): name for name, weight in state.module.named_parameters()}
         weights = [weight for group in state.optimizer.param_groups for weight in group["params"]]
         numbers = {names[id(weight)]: number for number, weight in enumerate(weights)}
         for name, value in kept.items():
-            if name != "random_state":
-                parameter, _, key = name.rpartition("/")
-                by_parameter.setdefault(numbers[parameter], {})[key] = value
+            parameter, _, key = name.rpartition("/")
+            if parameter not in numbers:
+                raise ValueError(f"{place} holds {name!r}, which is of no parameter of this model")
+            by_parameter.setdefault(numbers[parameter], {})[key] = value
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
-        torch.set_rng_state(kept["random_state"])
-    except Exception as error:
+        torch.set_rng_state(random_state)
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # torch says wrong shapes and types so
         raise ValueError(f"cannot go on from {folder}: {error}") from error
-    return TrainingState(state.module, state.optimizer, header["step"])
+    return TrainingState(state.module, state.optimizer, header.step)
+
+
+class _StateHeader(msgspec.Struct, frozen=True):
+    """What a kept state says of itself; other keys are for people."""
+
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    optimizer: str
+
+
+def _read_state(place: Path) -> tuple[_StateHeader, dict[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(str(place), framework="pt") as file:
+        about = parse_json((file.metadata() or {}).get("training", ""), where=f"{place}, training")
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return as_type(about, _StateHeader, where=f"{place}, training"), kept
 
 
 def train(
