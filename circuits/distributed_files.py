@@ -35,7 +35,7 @@ _KNOWN = {
 }
 
 
-class _IndexUnpickler(pickle.Unpickler):
+class _IndexUnpickler(pickle._Unpickler):  # the one in C takes memory for as many places as the file says
     def find_class(self, module_name: str, global_name: str) -> Any:
         import torch
 

@@ -191,7 +191,7 @@ class _Named:
         self.made_of = (*self.made_of, *values)
 
 
-class _NamesOnly(pickle.Unpickler):
+class _NamesOnly(pickle._Unpickler):  # the one in C takes memory for as many places as a number in the file says
     """Makes no object of any class but of `_Named`, and calls nothing else."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:

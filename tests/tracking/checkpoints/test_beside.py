@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,17 @@ def test_what_is_damaged_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "trainer_state.json").write_text("{")
     assert hyperparameters_beside(tmp_path) == {}
     assert curves_beside(tmp_path) == []
+
+
+def test_a_pickle_takes_no_memory_for_what_it_says_of_itself(tmp_path: Path) -> None:
+    places = b"r\xff\xff\xff\x7f"  # the memo's place two billion
+    (tmp_path / "training_args.bin").write_bytes(
+        b"\x80\x02}" + places + b"X\x0d\x00\x00\x00learning_rate" + b"G" + struct.pack(">d", 0.1) + b"s."
+    )
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 10**9, hard))
+    try:
+        assert hyperparameters_beside(tmp_path) == {"learning_rate": 0.1}
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
