@@ -50,6 +50,8 @@ from .rotations import rotation_test as rotation_test
 from .rules import GIM as GIM
 from .rules import RelP as RelP
 from .rules import Rules as Rules
+from .selection import select_optimal as select_optimal
+from .selection import select_positive as select_positive
 from .sites import SiteScores as SiteScores
 from .sites import site_attribution as site_attribution
 from .sites import site_patching as site_patching
@@ -133,6 +135,8 @@ __all__ = [
     "save_checkpoint",
     "save_circuit",
     "select_greedy",
+    "select_optimal",
+    "select_positive",
     "select_threshold",
     "select_top",
     "sequence_losses",

@@ -272,7 +272,7 @@ function captionOf(run, task, circuit, step, limit) {
   const count = (/** @type {number} */ number) => number.toLocaleString("en");
   const parts = [`${task}: ${drawn < circuit.size ? `${count(drawn)} of ${count(circuit.size)} edges, the largest` : `${count(circuit.size)} edges`}`];
   if (circuit.faithfulness) parts.push(`faithfulness ${withError(circuit.faithfulness[0], circuit.faithfulness[1])}`);
-  if (circuit.floor !== null) parts.push(`two halves of the prompts share ${Math.round(100 * circuit.floor)} % of the edges`);
+  if (typeof circuit.floor === "number") parts.push(`two halves of the prompts share ${Math.round(100 * circuit.floor)} % of the edges`);
   if (circuit.caveat) parts.push(circuit.caveat);
   const { measure, prompts } = run.circuits[task];
   parts.push(`scores by ${measure}${prompts ? ` on ${prompts} prompts` : ""}`);
