@@ -112,13 +112,17 @@ class Circuit:
 
     @property
     def prompts_needed(self) -> int | None:
-        """About how many prompts would make the target certain; `None` where it is, or where none was asked for.
+        """About how many prompts it takes at least to make the target certain; `None` where it is, or where none was
+        asked for.
 
         The target is certain where prompts that did not choose the circuit see it reached with a confidence of 80 %
         (one-sided).  Otherwise what choosing adds, o (`in_sample` less `faithfulness`), is too much for the margin that
         the rule keeps, z · s; the one falls as 1 / n, the other as 1 / √n, which makes n · (o / (z · s))² prompts, and
-        at least twice as many as there were.  A guess: circuits found with as many prompts reach the target on fresh
-        ones in nine of ten cases or more (`tests/benchmarks/test_fresh_prompts.py`).
+        at least twice as many as there were.
+
+        What choosing adds may fall more slowly than that.  Of the circuits found with as many prompts, 94 % reached the
+        target on fresh ones in three trained models, and in a fourth 16, 72 and 86 %, told from 8, 32 and 128 prompts
+        (`tests/benchmarks/test_fresh_prompts.py`).
         """
         if self.faithfulness is None or self.in_sample is None or self.target is None:
             return None
@@ -134,7 +138,9 @@ class Circuit:
         """What must be said beside the circuit; empty where nothing must."""
         said = [] if self.status in ("performed", "unknown") else [f"{self.status}: {STATUSES[self.status]}"]
         if (needed := self.prompts_needed) is not None and self.faithfulness is not None:
-            said.append(f"target not certain with {self.faithfulness.n_prompts} prompts; about {needed} would do")
+            said.append(
+                f"target not certain with {self.faithfulness.n_prompts} prompts; about {needed} or more would do"
+            )
         return "; ".join(said)
 
     @property

@@ -111,7 +111,7 @@ def test_the_caveat_says_how_many_prompts_would_do() -> None:
     kept = select_top(scores, 10).kept
     short = Circuit(scores, kept, estimate(0.80, 0.05, 8), "performed", 0.85, estimate(0.90, 0.03, 8))
     assert short.prompts_needed == 32
-    assert short.caveat == "target not certain with 8 prompts; about 32 would do"
+    assert short.caveat == "target not certain with 8 prompts; about 32 or more would do"
     enough = replace(short, faithfulness=estimate(0.92, 0.05, 8))
     assert (enough.prompts_needed, enough.caveat) == (None, "")
     assert "overshoots: the circuit does better" in replace(enough, status="overshoots").caveat

@@ -46,6 +46,9 @@ def test_the_page_draws_lanes_events_and_the_circuit(demo: Opened) -> None:
     assert demo.count(".edges .edge") == 11
     assert demo.count(".node.inside") == 5
     assert "faithfulness" in demo.text(".caption")
+    assert re.search(r"two halves of the prompts share \d+ % of the edges", demo.text(".caption"))
+    told = demo.tab.locator(".edges .edge").last.get_attribute("data-tip")
+    assert re.search(r"\nchosen by \d+ % of resampled prompts$", told)
     assert demo.tab.title() == "demo"
 
 
