@@ -82,7 +82,10 @@ def headlines(run: RunTimeline) -> Headlines:
     misses = tuple(
         miss for row in form if row not in there and (miss := _nearest_miss(run, row["lifeline"])) is not None
     )
-    lines = tuple(RoleLine(row["lifeline"], _when(row), _carriers(run, row["lifeline"])) for row in _in_order(there))
+    lines = tuple(
+        RoleLine(row["lifeline"], f"{_when(row)}{_return(run, row)}", _carriers(run, row["lifeline"]))
+        for row in _in_order(there)
+    )
     story = _story(run, _in_order(there), [row for row in rows if row["clock"] == "behaviour"])
     rest = ((), ()) if there else (_moved(run), _advice(run, misses))
     faults = tuple(f"Wrong with this series: {what}." for what in run.analysis.get("faults", ()))
@@ -152,6 +155,20 @@ def _when(row: Mapping[str, Any]) -> str:
     return f"step {row['midpoint']:,.0f} ({span_text(row['low'], row['high'])}){more}"
 
 
+def _later_rise(run: RunTimeline, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last rise of a role that was lost, where there is one after the first."""
+    table = run.formation
+    same = (table["lifeline"] == row["lifeline"]) & (table["clock"] == row["clock"])
+    later = table[same & (table["definition"] == row["definition"]) & (table["rise"] > 1)].sort_values("rise")
+    return None if later.empty else {str(name): value for name, value in later.iloc[-1].items()}
+
+
+def _return(run: RunTimeline, row: Mapping[str, Any]) -> str:
+    """`, back between steps 25,000 and 56,000`, of a role that was lost and came again."""
+    later = _later_rise(run, row) if "lost" in row["state"] else None
+    return "" if later is None else f", back {_when(later)}"
+
+
 def _between(row: Mapping[str, Any]) -> str:
     return f"between steps {row['interval_before']:,.0f} and {row['interval_after']:,.0f}"
 
@@ -203,7 +220,7 @@ def _story(run: RunTimeline, there: Sequence[dict[str, Any]], behaviour: Sequenc
     text = _together(dated) if _spread(dated) <= TOGETHER or len(_groups(dated)) == 1 else _apart(dated)
     if task is not None:
         text += _task_part(dated, task)
-    lost = [row["lifeline"] for row in there if "lost" in row["state"]]
+    lost = [row["lifeline"] for row in there if "lost" in (_later_rise(run, row) or row)["state"]]
     text += f", and {_and(lost)} {'is' if len(lost) == 1 else 'are'} lost again" if lost else ""
     return f"{text}; {start}." if early else f"{text}."
 

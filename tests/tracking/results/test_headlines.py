@@ -1,5 +1,7 @@
 """What is said at a glance follows from the columns of the tables, and from them alone."""
 
+import re
+
 import pytest
 
 from tests.examples import EXAMPLES
@@ -55,6 +57,27 @@ def test_a_carrier_that_comes_later_or_goes_is_told_with_its_step() -> None:
     assert "a0.h0," in line.who or line.who.endswith("a0.h0") or "a0.h0;" in line.who
     assert f"a0.h1 (from step {first['a0.h1']:,})" in line.who
     assert f"before also a0.h2 (until step {last['a0.h2']:,})" in line.who
+
+
+def test_a_role_that_comes_back_is_not_told_as_lost() -> None:
+    drawing = "a0.h0 previous-token 111159999991111111111159999999999999"
+    history = history_from_drawing(drawing, noise=0.01, n_folds=8, seed=0, name="back")
+    found = headlines(build_timeline(history).runs[0])
+    assert ", then lost, back step " in found.roles[0].when
+    assert "lost" not in found.story
+
+
+def test_no_order_is_told_of_roles_that_form_between_the_same_checkpoints() -> None:
+    drawing = """
+    a0.h0 previous-token 1199999999999999
+    a0.h1 self           1199999999999999
+    a1.h0 induction      1111111111999999
+    """
+    steps = [round(10 * 1.5**place) for place in range(16)]
+    history = history_from_drawing(drawing, noise=0.0, n_folds=0, seed=0, name="together", steps=steps)
+    story = headlines(build_timeline(history).runs[0]).story
+    assert re.match(r"(previous-token and self|self and previous-token) form first, between steps ", story)
+    assert "induction last" in story
 
 
 def test_where_nothing_forms_the_nearest_misses_are_told() -> None:
