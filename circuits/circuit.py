@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuits.decoding import as_type, check_keys, parse_json, read_bytes
+from circuits.display import table_html
 from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate, ModelGraph, Node
 from circuits.limits import check_limit
@@ -152,6 +153,8 @@ class Circuit:
         """Every node with a kept edge in or out, in the order of the graph."""
         used = {node for edge in self.edges for node in (edge.source, edge.target)}
         return tuple(node for node in self.graph.nodes if node in used)
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """The kept edges. Columns: task, measure, source, target, slot, score, std_error."""

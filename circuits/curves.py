@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Circuit, graph_from_dict, select_top
 from circuits.decoding import read_json
+from circuits.display import table_html
 from circuits.evaluation import Judge
 from circuits.files import write_beside
 from circuits.graph import Edge, EdgeScores, Estimate
@@ -43,6 +44,8 @@ class FaithfulnessCurve:
     estimate: Estimate
     cpr: Estimate
     cmd: Estimate
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: share, n_edges (after pruning), faithfulness, std_error."""

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from circuits.display import table_html
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -356,6 +358,8 @@ class NodeScores:
         wanted = Node.parse(node) if isinstance(node, str) else node
         return float(self.values[self.nodes.index(wanted)])
 
+    _repr_html_ = table_html
+
     def to_frame(self) -> "pd.DataFrame":
         """Columns: task, measure, component, value, std_error."""
         import pandas as pd
@@ -396,6 +400,8 @@ class EdgeScores:
 
     def __getitem__(self, edge: "Edge | str") -> float:
         return float(self.values[self.graph.index(Edge.parse(edge) if isinstance(edge, str) else edge)])
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: task, measure, source, target, slot, score, std_error; the largest magnitude first."""

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from circuits.circuit import Circuit, prune
+from circuits.display import table_html
 from circuits.evaluation import Judge
 from circuits.graph import Edge, ModelGraph, p_value
 from circuits.model import Model
@@ -60,6 +61,8 @@ class CircuitTests:
     edges: tuple[tuple[Edge, float, float], ...]
     n_prompts: int
     alpha: float
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: claim, statistic, p_value, smallest_p, p_corrected, rejected, reads."""

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.display import table_html
 from circuits.graph import Estimate, Node, NodeScores, p_value
 from circuits.model import Model
 from circuits.patching import CachedRun, after_attention_change, metric_of, stream_batches
@@ -105,6 +106,8 @@ class RotationTest:
 
     effects: NodeScores
     draws: Float[np.ndarray, "draw node"]
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: component, effect, std_error, rotated (root mean square effect of the draws), ratio, p_value,

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.display import table_html
 from circuits.gradients import check_gradient
 from circuits.graph import Estimate
 from circuits.model import WATCHES_PATTERN, Model
@@ -56,6 +57,8 @@ class SiteScores:
     @property
     def std_error(self) -> Float[np.ndarray, "layer head pos"]:
         return self.estimate.std_error
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: task, measure, site, layer, head, position, value, std_error."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from circuits.display import table_html
 from circuits.formats import entries, read_index, weight_files
 from tracking.checkpoints.direction import LossMeter, check_direction, initial_steps
 from tracking.checkpoints.hub import download, weight_digests
@@ -57,6 +58,8 @@ class Audit:
     @property
     def passed(self) -> bool:
         return not any(finding.severity == "error" for finding in self.findings)
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: run, kind, severity, steps, what, advice, confidence."""

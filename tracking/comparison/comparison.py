@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from circuits.display import table_html
 from tracking.comparison.adjustment import adjustment
 from tracking.comparison.answers import VERDICTS, answer, factor, ranking, sentence, verdict, what, where
 from tracking.comparison.run_set import (
@@ -67,6 +68,8 @@ class Comparison:
     sentences: tuple[str, ...]
     unit: str
     confidence: float
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         return self.effects

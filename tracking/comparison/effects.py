@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from circuits.display import table_html
 from tracking.formation.formation import Formation, formation_table
 from tracking.formation.sentences import p_text
 from tracking.history.history import History
@@ -122,6 +123,8 @@ class Effects:
     @property
     def sentences(self) -> tuple[str, ...]:
         return tuple(effect.sentence for effect in self.effects)
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: what, clock, definition, unit, n_pairs, n_dated, formed_branch, formed_control, shift, low, high,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from circuits.display import table_html
 from tracking.comparison.run_set import RunSet, join_runs
 from tracking.execution.locks import held
 from tracking.execution.pool import Progress
@@ -68,6 +69,8 @@ class DesignResult:
     def saved(self) -> float:
         """Share of the training of the search that pruning saved."""
         return 1 - self.steps_spent / self.steps_whole
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         return self.trials

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from circuits.display import table_html
 from tracking.comparison.run_set import (
     QUESTION,
     RunSet,
@@ -61,6 +62,8 @@ class Forecast:
     scores: "pd.DataFrame"
     sentences: tuple[str, ...]
     used: "pd.DataFrame"
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         return self.predictions

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from circuits.display import table_html
 from tracking.formation.dating import DEFINITIONS
 from tracking.formation.formation import SURE, Reading, case_of, readings
 from tracking.formation.passages import first_passages
@@ -66,6 +67,8 @@ class Order:
                 f"steps after {self.first}, {apart} ({sure}) {by}."
             )
         return f"{early} formed {abs(self.lag):.0f} steps before {late} ({sure}; lag of {self.second}: {apart}) {by}."
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """One row: run, first, second, clock, definition, lag, low, high, probability."""

@@ -22,6 +22,7 @@ All times are training steps.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from circuits.display import table_html
 from circuits.graph import Node
 from tracking.history.columns import BarKind, Censoring, Control, State, frame_of
 
@@ -110,9 +111,6 @@ class FormationTable:
         roles = ", ".join(dict.fromkeys(date.role for date in self.formations if date.role)) or "nothing"
         return f"<FormationTable of {roles}: {len(self.formations)} dates with {self.confidence:.0%} intervals>"
 
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(max_rows=60, notebook=True)
-
     def __getitem__(self, key: tuple[str, str, str]) -> Formation:
         """The first date of (lifeline, clock, definition).
 
@@ -132,6 +130,8 @@ class FormationTable:
             if not row.component and row.measure:
                 found.setdefault(row.lifeline, {})[row.clock] = row.measure
         return found
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """The table `formation`, its columns as in `tracking.history.columns`."""

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor, nn
 
+from circuits.display import table_html
 from circuits.loading import open_module
 from tracking.checkpoints.runs import Run
 from tracking.execution.pool import Progress
@@ -111,6 +112,8 @@ class Influence:
         runs = self.runs[0] if len(self.runs) == 1 else f"{len(self.runs)} runs (mean)"
         date = f"{self.curve}{of} crosses {self.bar:.3g} at step {self.date:.1f} of {runs}."
         return (date, *(_shift_sentence(each, self.confidence) for each in self.shifts), *_proof_sentences(self.proofs))
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: source, window_first, window_last, shift_steps, low, high, verified_shift."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from circuits.display import table_html
 from circuits.graph import Node
 from tracking.history.forks import parted_at
 from tracking.history.history import History
@@ -56,6 +57,8 @@ class Alignment:
     alone: tuple[tuple[str, str, Node], ...]
     lifelines: Lifelines
     remarks: tuple[str, ...] = ()
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: label, role, run, component, support; label and support empty where there is no partner."""

@@ -24,6 +24,7 @@ import scipy.sparse as sparse
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit, logsumexp
 
+from circuits.display import table_html
 from circuits.graph import Node
 from tracking.history.forks import parted_at
 from tracking.history.history import History, Snapshot
@@ -73,6 +74,8 @@ class Matching:
 
     def partner(self, node: Node) -> Node | None:
         return next((pair.after for pair in self.pairs if pair.before == node), None)
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: before, after, similarity, confidence, null; the surest first."""

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from circuits.circuit import Circuit
+from circuits.display import table_html
 from circuits.graph import Node, Reader, half_of_fold
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Similarity:
     weighted_jaccard: float
     rank_correlation: float
     floor: "Similarity | None" = None
+
+    _repr_html_ = table_html
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: measure, value, noise_floor."""

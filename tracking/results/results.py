@@ -156,9 +156,13 @@ class Timeline:
         """Whether some run has several stages, so that every table says which."""
         return any(run.history.stages for run in self.runs)
 
-    def table(self, name: str) -> "pd.DataFrame":
-        """One of the six tables, run after run."""
+    def table(self, name: str, *, hyperparameters: bool = False) -> "pd.DataFrame":
+        """One of the six tables, run after run; with `hyperparameters` each of the run's as a further column."""
         import pandas as pd
 
         tables = [run.table(name) for run in self.runs]
-        return tables[0] if len(tables) == 1 else typed(pd.concat(tables, ignore_index=True), name)
+        found = tables[0] if len(tables) == 1 else typed(pd.concat(tables, ignore_index=True), name)
+        if not hyperparameters:
+            return found
+        settings = pd.DataFrame([{**run.history.hyperparameters, "run": run.name} for run in self.runs])
+        return found.merge(settings, on="run", how="left", suffixes=("", "_of_run"))

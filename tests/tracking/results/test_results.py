@@ -19,3 +19,12 @@ def test_a_timeline_shows_the_dates_of_each_run() -> None:
     assert page.count("<table") == 2
     assert "half-rise" in page
     assert "&lt;RunTimeline of" in page
+
+
+def test_hyperparameters_are_joined_to_a_table() -> None:
+    timeline = two_runs()
+    table = timeline.table("formation", hyperparameters=True)
+    assert len(table) == len(timeline.table("formation"))
+    for run in timeline.runs:
+        rate = table.loc[table["run"] == run.name, "learning_rate"]
+        assert set(rate) == {run.history.hyperparameters["learning_rate"]}
