@@ -43,6 +43,8 @@ def test_the_page_draws_lanes_events_and_the_circuit(demo: Opened) -> None:
     assert demo.count(".events .birth") >= 3
     assert demo.count(".events .handoff") == 1
     assert demo.count(".band") >= 3
+    heights = demo.tab.evaluate("[...document.querySelectorAll('.history .band')].map((band) => band.getBBox().height)")
+    assert max(heights) <= 61  # each lies within the 60 pixels of its curves
     assert demo.count(".edges .edge") == 11
     assert demo.count(".node.inside") == 5
     assert "faithfulness" in demo.text(".caption")

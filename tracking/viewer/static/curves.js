@@ -13,8 +13,6 @@ import { short } from "./time.js";
 
 const CURVE = 60;
 const FAMILIES = 8;
-/** Of how many times the range of the values a band may widen the axis on each side. */
-const BAND = 1;
 /** How the state calls the curves that are folded away, among the lanes that are unfolded. */
 export const MORE = "more curves";
 /** Lines that differ in grey and dashes: colours are for roles. */
@@ -64,13 +62,12 @@ export function drawFamily(svg, curves, axis, top, width) {
     group.append("text").attr("class", "tick").attr("x", axis.left - 8).attr("y", y(tick) + 3.5).attr("text-anchor", "end").text(short(tick));
   }
   const drawing = group.append("g").attr("class", "nohit").attr("clip-path", axis.clip);
-  const within = (/** @type {number} */ value) => Math.max(first - 4, Math.min(last + 4, y(value)));
   const readouts = curves.map((curve) => {
     const [colour, dashes] = lineOf(curve, named);
     const points = curve.places.map((place, i) => ({ x: axis.x(place), y: curve.values[i], e: 2 * (curve.errors[i] ?? 0) }));
     const there = (/** @type {any} */ p) => p.y !== null;
     const across = (/** @type {any} */ p) => p.x;
-    const area = d3.area().defined(there).x(across).y0((/** @type {any} */ p) => within(p.y - p.e)).y1((/** @type {any} */ p) => within(p.y + p.e));
+    const area = d3.area().defined(there).x(across).y0((/** @type {any} */ p) => y(p.y - p.e)).y1((/** @type {any} */ p) => y(p.y + p.e));
     drawing.append("path").attr("class", "errors").attr("d", area(points)).attr("fill", colour).attr("opacity", curve.minor ? 0.1 : 0.18);
     const line = d3.line().defined(there).x(across).y((/** @type {any} */ p) => y(p.y));
     drawing.append("path").attr("d", line(points)).attr("class", `line${curve.minor ? " minor" : ""}`).attr("stroke", colour).attr("stroke-dasharray", dashes || null);
@@ -101,10 +98,8 @@ export function lineOf(curve, named) {
 function rangeOf(curves) {
   const known = curves.flatMap((curve) => curve.values.filter((value) => value !== null)).map(Number);
   if (!known.length) return [0, 1];
-  let [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
-  const most = BAND * (high - low || 1);
   const ends = curves.flatMap((curve) => curve.values.flatMap((value, i) => (value === null ? [] : [-1, 1].map((side) => value + side * 2 * (curve.errors[i] ?? 0)))));
-  [low, high] = ends.reduce(([a, b], end) => [Math.min(a, Math.max(end, low - most)), Math.max(b, Math.min(end, high + most))], [low, high]);
+  let [low, high] = ends.reduce(([a, b], end) => [Math.min(a, end), Math.max(b, end)], [Infinity, -Infinity]);
   if (["faithfulness", "n_edges"].includes(curves[0].family)) [low, high] = [Math.min(0, low), Math.max(high, curves[0].family === "faithfulness" ? 1 : 0)];
   return low === high ? [low - (low > 0 && low < 1 ? low : 1), high + (low > 0 && low < 1 ? low : 1)] : [low, high];
 }
