@@ -454,7 +454,7 @@ def test_the_wheel_zooms_about_the_pointer(demo: Opened) -> None:
     demo.tab.keyboard.down("Control")
     demo.tab.mouse.wheel(0, -300)
     demo.tab.keyboard.up("Control")
-    assert "view=" in demo.tab.url
+    demo.tab.wait_for_function("location.hash.includes('view=')")
     demo.tab.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + 30)
     assert "view=" not in demo.tab.url
 
