@@ -162,13 +162,17 @@ def test_held_out_sums_come_the_later_the_fewer_are_trained_on(tmp_path: Path) -
 def test_only_bursty_data_makes_labels_be_taken_from_the_context_and_only_for_a_while(tmp_path: Path) -> None:
     """Questions give a class another label than training did, and show a second label with a second class.
 
-    In-context classification proper, the label of the *same* class, did not come within 1500 steps of seed 0: where the
-    bursty model answers from the context it takes either of the two labels (right in .34 and wrong in .50 of the
-    answers at step 100), and from step 300 on it mostly says what it knows by heart (.77 of the answers).  What is
-    tested is therefore that labels are taken from the context at all, more than one in eight by guessing.
+    In-context classification proper, the label of the *same* class, did not come in any mixture that was tried (one
+    seed each).  A model that knows a class half by heart need not look for it: among the labels in the context, of
+    which two stand out, it says the one that memory prefers.  With 512 classes, always bursty, with repeats as half of
+    the data up to step 400, bursty sequences are right in .96 at step 160 while a relabelled class gets the right label
+    in .39 and the other one in .55, to step 1200.  With 5000 classes, two copies and four pairs, where memory comes
+    later (not bursty: right in .10 at step 86, .40 at 1300), it is .51 and .46 at step 86, and .43 and .54 at the end:
+    never more than which labels are there.  What is tested is therefore that labels are taken from the context at all,
+    more than one in eight by guessing, and for a while only.
 
-    Measured (seed 2; seed 1 alike): bursty, right in .47 at step 50, .45 at 100, .15 at 200 and .07 at 400; without
-    burstiness .07 at step 50, by guessing, and 0 from 100 on.
+    Measured (seed 2): bursty, right in .47 at step 50, .34 at 100, .13 at 200 and .08 at 400; without burstiness .07 at
+    step 50, by guessing, and 0 from 100 on.
     """
     right = {}
     for burstiness in (0.9, 0.0):
