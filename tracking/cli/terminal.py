@@ -177,7 +177,8 @@ def print_plain(frame: "pd.DataFrame") -> None:
 
 
 def print_table(title: str, frame: "pd.DataFrame") -> None:
-    """On stdout under a title: for people as many columns as fit, from the left; for programs as `print_plain`."""
+    """On stdout under a title: for people as many columns as fit, from the left, and what is the same in
+    all rows once; for programs as `print_plain`."""
     if not for_people():
         print_line(f"# {title}")
         return print_plain(frame)
@@ -185,6 +186,10 @@ def print_table(title: str, frame: "pd.DataFrame") -> None:
     if not len(frame):
         return print_wrapped(f"{title}: none", width)
     cells = {str(name): [_cell(value) for value in frame[name]] for name in frame.columns}
+    same = {name: column[0] for name, column in cells.items() if len(column) > 1 and len(set(column)) == 1}
+    if same:
+        title += f" ({', '.join(f'{name} {value}' for name, value in same.items())})"
+        cells = {name: column for name, column in cells.items() if name not in same} or cells
     right = [str(name) for name in frame.columns if frame[name].dtype.kind in "if"]
     kept = fitting(cells, width)
     print_wrapped(title, width)
