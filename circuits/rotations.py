@@ -36,11 +36,13 @@ from circuits.writes import Trace, record
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["N_DRAWS", "ROTATION", "RotationSums", "RotationTest", "rotation_test", "rotations"]
+__all__ = ["EXACT_ROTATION", "N_DRAWS", "ROTATION", "RotationSums", "RotationTest", "rotation_test", "rotations"]
 
 N_DRAWS = 99
 ROTATION = "rotation"
-"""The measure whose folds are the effects of rotated corruption, draw by draw."""
+"""The measure whose folds are the first-order effects of rotated corruption, draw by draw."""
+EXACT_ROTATION = "exact-rotation"
+"""The measure whose value is the exact effect of corruption, and whose folds are those of rotated corruption."""
 TINY = 1e-7
 """Directions with less than this share of the largest one's variance are not turned."""
 
@@ -108,6 +110,15 @@ class RotationTest:
     draws: Float[np.ndarray, "draw node"]
 
     _repr_html_ = table_html
+
+    @property
+    def scores(self) -> NodeScores:
+        """The effects, with the draws as folds."""
+        of = self.effects.estimate
+        return NodeScores(
+            self.effects.nodes, Estimate(of.value, of.std_error, self.draws, of.n_prompts), EXACT_ROTATION,
+            self.effects.task,
+        )  # fmt: skip
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns: component, effect, std_error, rotated (root mean square effect of the draws), ratio, p_value,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -53,9 +54,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `formation demo --quick` leaves; made once, and not to be written to."""
+    """What `formation demo --quick` leaves; made once, for all processes of the tests, and not to be written to."""
     from tracking.cli.demo import run_demo
 
-    folder = tmp_path_factory.mktemp("demo")
-    run_demo(folder, quick=True)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    with FileLock(f"{folder}.lock"):
+        if not folder.with_suffix(".made").exists():
+            run_demo(folder, quick=True)
+            folder.with_suffix(".made").touch()
     return folder

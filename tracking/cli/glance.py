@@ -119,6 +119,7 @@ def _p_cell(row: Mapping[str, Any]) -> str:
 CONTROLS = {
     "other sets": "as large an effect in other sets of heads of the same layers",
     "rotations": "as large an effect of a disturbance that does not go where the head writes",
+    "first-order rotations": "as large an effect of such a disturbance, to first order",
 }
 
 

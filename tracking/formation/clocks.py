@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 
 from circuits.graph import Node
 from tracking.formation.curves import Curve, curve_of
-from tracking.formation.function_tests import function_test
+from tracking.formation.function_tests import Rotated, function_test
 from tracking.formation.wander import family_p
 from tracking.history.history import History
 from tracking.lifelines.lifelines import Lifeline
@@ -285,21 +285,22 @@ def function(measured: Measured, lifeline: Lifeline, node: Node | None = None, s
     return curve
 
 
-def _rotated(
-    measured: Measured, task: str, steps: np.ndarray, names: list[str]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """First-order effects and those of rotated corruptions, each a mean over the steps where both were recorded; the
-    rotations are the same at every step, so that draws have means too."""
-    try:
-        effects = measured.score("attribution", task).reindex(component=names)
-        draws = measured.score("rotation", task).reindex(component=names)
-    except KeyError:
-        return None
-    both = [step for step in steps.tolist() if step in effects.step.values and step in draws.step.values]
-    found = draws.folds.sel(step=both).values
-    if not both or not len(found):
-        return None
-    return effects.value.sel(step=both).values.mean(axis=0), found.mean(axis=1)
+def _rotated(measured: Measured, task: str, steps: np.ndarray, names: list[str]) -> Rotated | None:
+    """Effects and those of rotated corruptions, exact ones where any of the steps has them and else first order, each a
+    mean over the steps where both were recorded; the rotations are the same at every step, so that draws have means."""
+    for own, turned in (("exact-rotation", "exact-rotation"), ("attribution", "rotation")):
+        try:
+            effects = measured.score(own, task).reindex(component=names)
+            draws = measured.score(turned, task).reindex(component=names)
+        except KeyError:
+            continue
+        known = [each.step.values[each.value.notnull().any("component").values] for each in (effects, draws)]
+        both = [step for step in steps.tolist() if all(step in each for each in known)]
+        found = draws.folds.sel(step=both).values
+        if both and len(found):
+            exact = own == turned
+            return Rotated(effects.value.sel(step=both).values.mean(axis=0), found.mean(axis=1), exact)
+    return None
 
 
 def _effect_measure(history: History, task: str) -> str:

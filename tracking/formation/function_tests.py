@@ -7,7 +7,9 @@ depends on what was recorded and on counts, never on the effects:
   where there are no more than `MOST_SETS` and drawn otherwise.  Taken for the carriers of a role where there are enough
   of them that p could come out at most `LEVEL`.  It tells that these components are *special*.
 - **rotations** of what the heads write (`circuits.rotations`): the same difference, turned at random.  Taken for single
-  heads, and for the carriers of a role where there are too few other sets.  It tells that the *content* matters.
+  heads, and for the carriers of a role where there are too few other sets.  It tells that the *content* matters.  Where
+  only first-order effects were recorded the control is named so: a head whose readers' attention is saturated has
+  little effect to first order, and the test then little power.
 
 Where neither can come out at most `LEVEL` the claim is not testable.  There is one test a claim, at one level, and p is
 never below what the controls allow.
@@ -24,7 +26,7 @@ from jaxtyping import Float
 from circuits.graph import Node, p_value
 from tracking.history.columns import Control
 
-__all__ = ["LEVEL", "Controls", "OtherSets", "function_test", "other_sets"]
+__all__ = ["LEVEL", "Controls", "OtherSets", "Rotated", "function_test", "other_sets"]
 
 LEVEL = 0.05
 N_CONTROLS = 199
@@ -44,19 +46,32 @@ class Controls:
         return 1 / (self.n + 1)
 
 
+@dataclass(frozen=True)
+class Rotated:
+    """What corrupting each component does, and what its corruption does when turned, draw by draw: exactly, or to first
+    order."""
+
+    effects: Float[np.ndarray, "component"]
+    draws: Float[np.ndarray, "draw component"]
+    exact: bool
+
+    @property
+    def kind(self) -> Control:
+        return "rotations" if self.exact else "first-order rotations"
+
+
 def function_test(
     nodes: Sequence[Node],
     names: Sequence[str],
     effects: Float[np.ndarray, "component"],
     *,
-    rotated: tuple[Float[np.ndarray, "component"], Float[np.ndarray, "draw component"]] | None = None,
+    rotated: Rotated | None = None,
     seed: int = 0,
 ) -> Controls:
     """The test of the nodes' joint effect.
 
     Args:
         names: the components that `effects` and the arrays of `rotated` follow.
-        rotated: the first-order effect of each component and those of its rotated corruptions, where recorded.
     """
     places, there = [list(names).index(node.name) for node in nodes], np.isfinite(effects)
     # A component without an effect is no control: it would count as one that has less.
@@ -65,18 +80,16 @@ def function_test(
     if (len(nodes) > 1 or turned is None) and np.isfinite(own) and 1 / (1 + others.count) <= LEVEL:
         controls = np.array([effects[there][list(chosen)].sum() for chosen in others.draw(seed)])
         return Controls(p_value(own, controls), len(controls))
-    if turned is not None:
-        return Controls(p_value(*turned), len(turned[1]), "rotations")
+    if rotated is not None and turned is not None:
+        return Controls(p_value(*turned), len(turned[1]), rotated.kind)
     return Controls(np.nan, others.count, "not testable")
 
 
-def _rotation(
-    places: list[int], rotated: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[float, Float[np.ndarray, "draw"]] | None:
+def _rotation(places: list[int], rotated: Rotated | None) -> tuple[float, Float[np.ndarray, "draw"]] | None:
     """The joint effect and its draws; `None` where a component has none or p could not come out small enough."""
     if rotated is None:
         return None
-    effect, draws = rotated[0][places].sum(), rotated[1][:, places].sum(axis=1)
+    effect, draws = rotated.effects[places].sum(), rotated.draws[:, places].sum(axis=1)
     testable = np.isfinite(effect) and np.isfinite(draws).all() and 1 / (1 + len(draws)) <= LEVEL
     return (float(effect), draws) if testable else None
 

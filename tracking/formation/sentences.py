@@ -81,8 +81,9 @@ def controls(row: Formation) -> str:
 
 def counted(row: Formation) -> str:
     """The controls and how many they are."""
-    if row.control == "rotations":
-        return f"{row.n_controls} rotations of what is written"
+    if row.control in ("rotations", "first-order rotations"):
+        order = ", to first order" if row.control == "first-order rotations" else ""
+        return f"{row.n_controls} rotations of what is written{order}"
     return f"{row.n_controls} other set{'' if row.n_controls == 1 else 's'} of the same size"
 
 

@@ -36,7 +36,7 @@ STATES: tuple[State, ...] = get_args(State)
 BarKind = Literal["role threshold", "half of plateau", "half way from chance", "none"]
 """What the level is that a curve has to reach."""
 BAR_KINDS: tuple[BarKind, ...] = get_args(BarKind)
-Control = Literal["", "other sets", "rotations", "not testable"]
+Control = Literal["", "other sets", "rotations", "first-order rotations", "not testable"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 Censoring = Literal["no", "left", "right"]

@@ -55,7 +55,7 @@ MERGED = "merged_from"
 """Where it keeps the models that the checkpoint was made of, where training did not write it."""
 Levels = tuple[float | None, float | None]
 """(chance, ceiling) of a metric; None where there is no such value, or nobody knows it."""
-NULL_MEASURES = ("rotation",)
+NULL_MEASURES = ("rotation", "exact-rotation")
 """Node measures that say what chance would give, their folds being draws: nothing that a component is like."""
 
 

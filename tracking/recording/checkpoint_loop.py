@@ -7,7 +7,7 @@ unit as soon as it is there.
 
 import errno
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -75,16 +75,25 @@ class CheckpointLoop:
 
     Args:
         downloads: where the hub's checkpoints come to, and how long they stay.
+        tested: steps at which the function of heads is tested exactly.
         units: what is measured of each checkpoint, all of the settings' units where it is not given.
     """
 
     def __init__(
-        self, run: Run, folder: Path, slot: ModelSlot, *, downloads: Downloads, units: Sequence[str] | None = None
+        self,
+        run: Run,
+        folder: Path,
+        slot: ModelSlot,
+        *,
+        downloads: Downloads,
+        tested: Collection[int],
+        units: Sequence[str] | None = None,
     ) -> None:
         self.run = run
         self.folder = folder
         self.slot = slot
         self.downloads = downloads
+        self.tested = tested
         self.settings: Settings = slot.settings
         self.units = units
         self.digest: str = settings_digest(slot.settings.to_dict())
@@ -215,7 +224,8 @@ class CheckpointLoop:
             self.work.begin(unit, model, self.settings)
             try:
                 told = provenance if unit != PROBE or found.sketch is None else _sketched(provenance, found.sketch)
-                record = measure(unit, model, self.slot.tasks, self.settings, checkpoint, told)
+                tested = checkpoint.step in self.tested
+                record = measure(unit, model, self.slot.tasks, self.settings, checkpoint, told, tested=tested)
             except Exception as error:
                 self._fail(unit, visit, error, provenance)
             else:

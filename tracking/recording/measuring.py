@@ -12,7 +12,7 @@ The prompts depend on `Settings` alone and are the same at every checkpoint.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from circuits.model import Model
     from circuits.tasks.task import Task
 
-__all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "training_record"]
+__all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "tested_steps", "training_record"]
 
 PROBE, TRAINING = "repeated-tokens", "training"
 DTYPES = ("float32", "float64", "bfloat16")
+TURNED, FEWEST_TURNED = 256, 8
+"""Prompts times heads whose corruption is turned exactly, and prompts at the least."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Settings:
 
     Node effects are first order (`attribution`) and, in models of up to `exact_nodes` components, exact as well
     (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.  The
-    first-order effects of the heads' corruption turned at random (`rotation`, whose folds are the draws) are what the
-    function clock is tested against.  `data` are the options of the training's data, of which tasks named
+    effects of the heads' corruption turned at random are what the function clock is tested against: to first order
+    everywhere (`rotation`, whose folds are the draws), and in models of so few components exactly (`exact-rotation`) at
+    the steps that `tested_steps` names.  `data` are the options of the training's data, of which tasks named
     `source:NAME` are made.
     """
 
@@ -92,6 +95,11 @@ def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
     return made
 
 
+def tested_steps(steps: Sequence[int]) -> frozenset[int]:
+    """Steps of a series at which the function of heads is tested exactly: the last one, and one an eighth before it."""
+    return frozenset({steps[-1], steps[-1 - len(steps) // 8]} if steps else ())
+
+
 def measure(
     unit: str,
     model: "Model",
@@ -99,8 +107,14 @@ def measure(
     settings: Settings,
     checkpoint: Checkpoint,
     provenance: Mapping[str, Any],
+    *,
+    tested: bool = False,
 ) -> Record:
-    """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training."""
+    """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training.
+
+    Args:
+        tested: also test exactly what each head writes (see `tested_steps`).
+    """
     from tracking.interventions.applying import measured_under, standing_at
 
     if standing := standing_at(checkpoint):
@@ -108,7 +122,7 @@ def measure(
     with measured_under(model, standing):
         if unit == PROBE:
             return _probe(model, settings, checkpoint, provenance)
-        return _task(model, tasks[unit], settings, checkpoint, provenance)
+        return _task(model, tasks[unit], settings, checkpoint, provenance, tested)
 
 
 def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Record:
@@ -129,12 +143,17 @@ def _probe(model: "Model", settings: Settings, checkpoint: Checkpoint, provenanc
 
 
 def _task(
-    model: "Model", task: "Task", settings: Settings, checkpoint: Checkpoint, provenance: Mapping[str, Any]
+    model: "Model",
+    task: "Task",
+    settings: Settings,
+    checkpoint: Checkpoint,
+    provenance: Mapping[str, Any],
+    tested: bool,
 ) -> Record:
     from circuits.attribution import attribution_patching
     from circuits.discovery import examine
     from circuits.patching import activation_patching
-    from circuits.rotations import ROTATION, RotationSums
+    from circuits.rotations import EXACT_ROTATION, ROTATION, RotationSums, rotation_test
 
     method: Any = settings.method
     found = examine(model, task, method=method, target=settings.target, **settings.options)
@@ -157,6 +176,9 @@ def _task(
         scores |= {"attribution": attribution, ROTATION: rotation}
     if len(model.graph.components) <= settings.exact_nodes:
         scores["patching"] = activation_patching(model, task)
+        if tested:
+            few = task.rows(slice(0, max(FEWEST_TURNED, TURNED // len(model.graph.heads))))
+            scores[EXACT_ROTATION] = rotation_test(model, few).scores
     return Record(
         checkpoint.step, task.name, checkpoint.tokens, scores, circuit, metrics, circuit.status, provenance=provenance,
         levels={"metric_clean": task.levels(model.d_vocab)},

@@ -34,8 +34,8 @@ CLUSTER_THREADS = 4
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Some units of the one checkpoint of `run`; `slot` is how to make the model slot, and `keeps` whether the hub's
-    checkpoints come to a folder beside the history."""
+    """Some units of the one checkpoint of `run`; `slot` is how to make the model slot, `keeps` whether the hub's
+    checkpoints come to a folder beside the history, and `tested` are steps of the whole run (see `tested_steps`)."""
 
     run: Run
     folder: Path
@@ -43,6 +43,7 @@ class WorkItem:
     settings: Settings
     slot: tuple[tuple[str, Any], ...]
     keeps: bool
+    tested: frozenset[int]
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -60,7 +61,7 @@ def work(item: WorkItem) -> list[UnitResult]:
         _slots.clear()
         _slots[key] = ModelSlot(item.settings, **dict(item.slot))
     downloads = Downloads(item.folder, sys.maxsize if item.keeps else None)
-    loop = CheckpointLoop(item.run, item.folder, _slots[key], downloads=downloads, units=item.units)
+    loop = CheckpointLoop(item.run, item.folder, _slots[key], downloads=downloads, tested=item.tested, units=item.units)
     found: list[UnitResult] = []
     loop.measure_all(lambda step, results: found.extend(results))
     return found
@@ -78,6 +79,7 @@ def record_in_parallel(
     threads: int | None,
     config: "str | Path | None",
     keep: int | None,
+    tested: frozenset[int],
 ) -> None:
     """What `CheckpointLoop.measure_all` does, by several workers here or on a cluster.
 
@@ -90,7 +92,7 @@ def record_in_parallel(
         options = {"device": pool.device, "threads": threads, "most_threads": most}
         options |= {"config": None if config is None else Path(config).absolute()}
         place, slot = folder.absolute(), (*options.items(),)
-        make = partial(WorkItem, folder=place, settings=settings, slot=slot, keeps=keep is not None)
+        make = partial(WorkItem, folder=place, settings=settings, slot=slot, keeps=keep is not None, tested=tested)
         units = (TRAINING, *settings.units)
         made = settings_digest(settings.to_dict())
         stood = {(step, unit) for step in run.steps for unit in units if stands(folder, step, unit, settings=made)}

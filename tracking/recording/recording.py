@@ -27,7 +27,7 @@ from tracking.history.history import History
 from tracking.history.records import settings_digest
 from tracking.recording.adaptive_steps import budget_of, first_steps, next_steps
 from tracking.recording.checkpoint_loop import CheckpointLoop
-from tracking.recording.measuring import PROBE, TRAINING, Settings
+from tracking.recording.measuring import PROBE, TRAINING, Settings, tested_steps
 from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
 from tracking.recording.patterns import record_patterns
@@ -118,6 +118,7 @@ def record(
     told = {"progress": progress or _silent, "events": events or _silent}
     ledger = Ledger(place, (TRAINING, *settings.units), counted=len(settings.units), total=total, **told)
     slot = ModelSlot(settings, device=device, threads=threads, config=config)
+    tested = tested_steps(run.steps)
     for chosen in _rounds(run, place, budget):
         if not force:
             _refuse_false_series(chosen, config)
@@ -126,10 +127,10 @@ def record(
             continue
         if workers > 1 or cluster is not None:
             how: Any = {"device": device, "threads": threads, "config": config, "keep": keep_checkpoints}
-            record_in_parallel(part, place, settings, ledger, workers=workers, cluster=cluster, **how)
+            record_in_parallel(part, place, settings, ledger, workers=workers, cluster=cluster, tested=tested, **how)
             continue
         with closing(Downloads(place, keep_checkpoints)) as downloads:
-            CheckpointLoop(part, place, slot, downloads=downloads).measure_all(
+            CheckpointLoop(part, place, slot, downloads=downloads, tested=tested).measure_all(
                 ledger.checkpoint_over, show=ledger.show, within=ledger.progress
             )
     found = _with_faults(ledger.summary(), place)

@@ -218,6 +218,7 @@ def _needed(row: Formation, line: Lifeline) -> str:
     if row.control == "not testable":
         return f"{text}; that it hurts more than corrupting others like {who} is not testable with {counted(row)}."
     more, unsure = {
+        "first-order rotations": ("by what is written and not by the disturbance", "that it is by what is written"),
         "rotations": ("by what is written and not by the disturbance", "that it is by what is written"),
         "other sets": ("more than others like {} do", "that it hurts more than corrupting others like {}"),
     }[row.control]

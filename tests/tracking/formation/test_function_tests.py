@@ -1,5 +1,6 @@
 """One test a claim, chosen by counts; p is never below what controls allow, and uniform where nothing is special."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -9,7 +10,7 @@ from circuits.graph import Estimate as Est
 from circuits.graph import Node, NodeScores
 from tests.examples import history_from_drawing
 from tracking.formation.formation import formation_table
-from tracking.formation.function_tests import function_test, other_sets
+from tracking.formation.function_tests import Rotated, function_test, other_sets
 from tracking.history.history import History
 from tracking.history.records import Record
 
@@ -17,8 +18,8 @@ NAMES = [f"a{layer}.h{head}" for layer in range(2) for head in range(4)]
 HEADS = [Node.parse(name) for name in NAMES]
 
 
-def rotated(effects: np.ndarray, size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    return effects, size * np.random.default_rng(1).normal(size=(99, len(effects)))
+def rotated(effects: np.ndarray, exact: bool = True) -> Rotated:
+    return Rotated(effects, np.random.default_rng(1).normal(size=(99, len(effects))), exact)
 
 
 def test_a_single_head_of_eight_has_power_by_rotations() -> None:
@@ -58,9 +59,9 @@ def test_a_set_with_too_few_others_is_tested_by_what_it_writes() -> None:
 
 
 def test_rotations_of_heads_that_cannot_be_turned_are_no_test() -> None:
-    effects, draws = rotated(np.full(8, 5.0))
-    draws[:, 2] = np.nan
-    assert function_test(HEADS[2:3], NAMES, effects, rotated=(effects, draws)).kind == "not testable"
+    turned = rotated(np.full(8, 5.0))
+    turned.draws[:, 2] = np.nan
+    assert function_test(HEADS[2:3], NAMES, turned.effects, rotated=turned).kind == "not testable"
 
 
 def test_other_sets_are_different_and_never_the_set_itself() -> None:
@@ -100,5 +101,12 @@ def test_the_function_clock_reads_the_draws_of_a_history() -> None:
     history = History(plain.name, plain.graph, records)
     assert "rotation" not in {measure for _, measure in history.measures}
     row = formation_table(history, definitions=["half-rise"])["a1.h0", "function", "half-rise"]
-    assert (row.control, row.p_value, row.n_controls) == ("rotations", 0.01, 99)
-    assert "99 rotations of what is written" in row.status
+    assert (row.control, row.p_value, row.n_controls) == ("first-order rotations", 0.01, 99)
+    assert "99 rotations of what is written, to first order" in row.status
+    key, record = max(records.items())
+    own = record.scores["attribution"].estimate
+    exact = NodeScores(heads, replace(own, folds=9.0 + draws), "exact-rotation", record.task)
+    there = {**records, key: replace(record, scores={**record.scores, "exact-rotation": exact})}
+    table = formation_table(History(plain.name, plain.graph, there), definitions=["half-rise"])
+    row = table["a1.h0", "function", "half-rise"]
+    assert (row.control, row.p_value) == ("rotations", 1.0)  # what was measured exactly is what is told

@@ -18,7 +18,7 @@ from tests import unlucky
 from tracking.checkpoints.runs import Run
 from tracking.history.history import History
 from tracking.recording import model_slot, parallel
-from tracking.recording.measuring import Settings
+from tracking.recording.measuring import Settings, tested_steps
 from tracking.recording.recording import record
 from tracking.recording.summary import RecordingSummary, UnitResult
 from tracking.training.training import TrainingConfig, train
@@ -62,6 +62,17 @@ def broken(run: Path, tmp_path: Path) -> Callable[[Callable[[Path], None]], Path
         return tmp_path / run.name
 
     return make
+
+
+def test_what_heads_write_is_tested_exactly_at_the_end_of_the_series(whole: Path) -> None:
+    """Four checkpoints, so the last one alone; the effects that are turned are those of patching, on these prompts."""
+    history = History.open(whole)
+    there = {step: record for (step, task), record in history.records.items() if task == "induction"}
+    assert [step for step, record in sorted(there.items()) if "exact-rotation" in record.scores] == [6]
+    tested, patched = (there[6].scores[measure] for measure in ("exact-rotation", "patching"))
+    assert tested.folds.shape == (99, 4)
+    assert tested.values == pytest.approx([patched[node] for node in tested.nodes], abs=1e-6)
+    assert tested_steps(range(0, 320, 10)) == {270, 310}
 
 
 def truncate(checkpoint: Path) -> None:
@@ -351,7 +362,9 @@ def test_a_worker_reads_a_checkpoint_once_unless_it_changed(
     opened, how = Run.open(tmp_path / run.name), Settings(n_prompts=8)
 
     def do(step: int, *units: str) -> dict[tuple[int, str], UnitResult]:
-        item = parallel.WorkItem(opened.select(str(step)), tmp_path / "h", units, how, (("threads", 1),), False)
+        item = parallel.WorkItem(
+            opened.select(str(step)), tmp_path / "h", units, how, (("threads", 1),), False, frozenset()
+        )
         return {(result.step, result.unit): result for result in parallel.work(item)}
 
     for step in (0, 2):
