@@ -2,7 +2,10 @@
 
 Question: when a source's weight changes by a twentieth, does the date of induction move as `why` predicts?  Each seed
 trains one run (about 15 s of one core), asks once (40 s) and retrains twelve branches (9 s each).  `SEEDS` seeds are
-looked at, three by default.  The interval was made on seeds 0 to 2; seed 3 was looked at afterwards.
+looked at, three by default.  The interval was made on seeds 0 to 3; seed 4 was looked at afterwards.
+
+Measured (seeds 0 to 4): Spearman 1.00 in each; the sign right in 57 of 57 told; covered 56 of 59 (seed 4: 12 of 12).
+`why` takes 2.1 to 2.3 times the CPU time of the training.
 """
 
 import os
