@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from circuits.checkpoint import (
     read_weights,
     write_weights,
 )
+from circuits.decoding import as_type
 from circuits.lora import adapted_weights, base_of, lora_config
 from circuits.model import Model, check_fidelity
 from circuits.tensor_files import first_line
@@ -102,7 +104,7 @@ def model_of(
         module = _hugging_face(weights, config, folder, wanted)
         _fuse_activations(module)
     module.requires_grad_(False).eval().to(device)
-    name = _architecture(config)
+    name = _architecture(config, folder)
     model = Model(module, lay_open(module, name, folder), folder)
     check_fidelity(model, name)
     return model
@@ -170,8 +172,17 @@ def _stored_type(weights: Mapping[str, Tensor]) -> torch.dtype:
     return torch.float64 if any(weight.dtype == torch.float64 for weight in weights.values()) else torch.float32
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
-    return (config.get("architectures") or [config.get("architecture") or config.get("model_type") or "unknown"])[0]
+class _Named(msgspec.Struct, frozen=True):
+    """How a configuration calls its architecture; its other keys are the architecture's own."""
+
+    architectures: list[str] | None = None
+    architecture: str | None = None
+    model_type: str | None = None
+
+
+def _architecture(config: Mapping[str, Any], source: "str | Path") -> str:
+    named = as_type(dict(config), _Named, where=f"the configuration of {source}")
+    return (named.architectures or [named.architecture or named.model_type or "unknown"])[0]
 
 
 def _hugging_face(

@@ -94,8 +94,14 @@ random = {draws = 2, seed = 1, weight_decay = {low = 0.1, high = 0.5, scale = "l
 SPACE = """
 n_prompts = 8
 tasks = ["induction"]
-base = {steps = 40, checkpoints = "0..40:10", d_model = 16, schedule = "linear"}
-space = {learning_rate = {low = 0.1, high = 0.5, scale = "log"}, n_heads = [2, 4], warmup_steps = {low = 1, high = 9}}
+base = {steps = 40, checkpoints = "0..40:10", d_model = 16, schedule = "linear", weight_decay = 0.1, beta1 = 0.9}
+[space]
+learning_rate = {low = 0.1, high = 0.5, scale = "log"}
+n_heads = [2, 4]
+warmup_steps = {low = 1, high = 9}
+optimizer = ["adam", "sgd"]
+batch_size = [4, 8, 16]
+zipf_exponent = [0.5, 1.0]
 """
 WORDS = (
     ("adam", "adamw", "sgd", "muon"), ("LN", "RMS", "none", "LNPre", "RMSPre"), ("rotary", "standard"),

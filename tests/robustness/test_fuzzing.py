@@ -10,7 +10,7 @@ from tests.robustness.watching import Watched
 
 CASES = 14
 """Of each kind, some five hundred in all."""
-REFUSED = 0.7
+REFUSED = 0.8
 """Share of so few cases that the first check may refuse; of many, half (tests/benchmarks/test_fuzzing.py)."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from circuits.decoding import open_regular, parse_json
+from circuits.decoding import as_type, open_regular, parse_json
 from circuits.files import write_beside
 
 __all__ = ["FolderPatterns", "Patterns", "patterns_place", "read_patterns", "write_patterns"]
@@ -84,9 +84,10 @@ def read_patterns(place: Path) -> Patterns:
     try:
         with safe_open(place, framework="numpy") as file:
             shares, tokens = file.get_tensor("patterns"), file.get_tensor("tokens")
-            words = parse_json((file.metadata() or {}).get("words", ""), where="its words")
+            told = parse_json((file.metadata() or {}).get("words", ""), where="its words")
+            words = as_type(told, tuple[tuple[str, ...], ...], where="its words")
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{place} is damaged ({error}); delete it, and record the patterns again") from error
     if shares.dtype != np.uint8 or shares.ndim != 5 or tokens.shape != (shares.shape[0], shares.shape[3]):
         raise ValueError(f"{place} holds no attention patterns; delete it, and record them again")
-    return Patterns(shares, tokens, tuple(tuple(map(str, row)) for row in words))
+    return Patterns(shares, tokens, words)
