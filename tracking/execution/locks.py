@@ -84,7 +84,7 @@ def held(folder: "str | Path", doing: str) -> Iterator[None]:
     (folder / ".locks").mkdir(parents=True, exist_ok=True)
     lock, said = folder / ".locks" / "writer", folder / ".locks" / "writer.json"
     with claim(lock) as first:
-        other = _holder(said)
+        other = _holder(said) if first else _holder_soon(said)
         if not first or (other is not None and _lives_elsewhere(other, said)):
             raise HeldError(_refusal(folder, other))
         now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
@@ -112,6 +112,14 @@ def _holder(said: Path) -> Holder | None:
         return read_json(said, Holder)
     except (OSError, ValueError):
         return None
+
+
+def _holder_soon(said: Path) -> Holder | None:
+    """Who holds it, also where the holder has only just begun and its file is still to come."""
+    end = time.monotonic() + 2.0
+    while (found := _holder(said)) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
 
 
 def _lives_elsewhere(holder: Holder, said: Path) -> bool:

@@ -225,6 +225,8 @@ def load_state(config: TrainingConfig, folder: "str | Path", *, device: str = "c
         ValueError,
     ) as error:  # torch says wrong shapes and types so
         raise ValueError(f"cannot go on from {folder}: {error}") from error
+    except KeyError as error:  # of an entry that this optimiser keeps of every parameter
+        raise ValueError(f"cannot go on from {folder}: its state has no {error} of some parameter") from error
     return TrainingState(state.module, state.optimizer, header.step)
 
 
