@@ -53,8 +53,8 @@ def attribute(
     Args:
         steps: integration points; 1 is EAP.
         most_steps: where given, the points are doubled, up to so many, until the scores have converged: what the
-            edges from `input` carry adds up to the gap within `TOLERANCE` of it, and doubling left the largest edges
-            the same.
+            edges from `input` carry adds up to the gap within `TOLERANCE` of the prompts' gaps, and doubling left the
+            largest edges the same.
 
     Raises:
         ValueError: the metric has no gradient, the task does not suit the model, or there is no step.
@@ -91,7 +91,8 @@ def _at_once(model: Model, task: Task) -> tuple[Float[Tensor, "prompt writer rea
 
 
 TOLERANCE = 0.05
-"""The share of the gap between clean and corrupted metrics by which converged scores may miss it."""
+"""The share of the gaps between clean and corrupted metrics, each taken as positive, by which converged scores may miss
+their sum."""
 STABLE = 0.9
 """The share of the largest edges that doubling the steps must leave among the largest."""
 
@@ -117,8 +118,9 @@ def _at_several(
 
 
 def _complete(scores: Float[Tensor, "prompt writer reader"], gap: Float[Tensor, "prompt"]) -> bool:
-    """Whether the effects of the edges from `input` add up to the gap (completeness of integrated gradients)."""
-    return float((scores[:, 0].sum() - gap.sum()).abs()) <= TOLERANCE * float(gap.sum().abs())
+    """Whether the effects of the edges from `input` add up to the gap (completeness of integrated gradients), within a
+    share of what the prompts' gaps are: their sum is next to nothing where the model does not do the task."""
+    return float((scores[:, 0].sum() - gap.sum()).abs()) <= TOLERANCE * float(gap.abs().sum())
 
 
 def _same_largest(before: Float[Tensor, "writer reader"], after: Float[Tensor, "writer reader"]) -> bool:

@@ -1,9 +1,13 @@
 """Every method of the register runs, says what it costs, and agrees with exact patching where effects are linear."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+import transformers
 
-from circuits import scoring
+from circuits import attribution, scoring
 from circuits.attribution import attribute
 from circuits.graph import ModelGraph
 from circuits.loading import load_model
@@ -19,6 +23,7 @@ from circuits.scoring import (
     scoring_cost,
 )
 from circuits.tasks.induction import induction_task
+from circuits.tasks.task import Task
 from tests.models import random_task, save_induction_model, save_linear_model, tiny_model
 
 
@@ -96,6 +101,22 @@ def test_steps_are_doubled_until_completeness(tmp_path) -> None:
     )
     missed = [abs(found.edges.values[0].sum() * len(task) - gap) / gap for found in (few, converged)]
     assert missed[1] <= 0.05 < missed[0]
+
+
+def test_a_model_that_does_not_do_the_task_is_not_integrated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompts' gaps cancel out, and no sum of scores is near to nothing in units of nothing."""
+    points, gradients = [], attribution.gradients_at_reads
+
+    def counted(model: Model, task: Task, where: tuple[float, ...], **options: Any) -> Any:
+        points.extend(where)
+        return gradients(model, task, where, **options)
+
+    monkeypatch.setattr(attribution, "gradients_at_reads", counted)
+    config = transformers.GPT2Config(n_layer=4, n_embd=128, n_head=4, vocab_size=500, n_positions=64)
+    torch.manual_seed(3)
+    model = load_model(transformers.AutoModelForCausalLM.from_config(config).eval())
+    attribute(model, induction_task(model, n_prompts=8, seed=3), steps=5, most_steps=40)
+    assert len(points) == 10
 
 
 def test_contested_edges_lie_about_the_cut(linear: Model) -> None:
