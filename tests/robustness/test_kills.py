@@ -14,6 +14,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "record by two"])
 def test_a_verb_that_is_killed_ends_as_one_that_is_not(given: Path, tmp_path: Path, name: str) -> None:
-    kill_again_and_again(given, tmp_path, name, 3, "suite")
+    kill_again_and_again(given, tmp_path, name, 2, "suite")
