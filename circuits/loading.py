@@ -50,7 +50,7 @@ def load_model(
     dtype: "torch.dtype | str | None" = None,
 ) -> "Model":
     """A model from a local folder (`save_checkpoint`'s or Hugging Face's, or a LoRA adapter beside its base), a hub id,
-    or a module in memory.
+    or a module in memory, which is put into evaluation mode.
 
     Args:
         revision: branch, tag or commit on the hub; a local folder has none.
@@ -64,7 +64,7 @@ def load_model(
     """
     wanted = _data_type(dtype) if dtype is not None else None
     if isinstance(source, nn.Module):
-        return open_module(source.to(device, wanted), adapter=adapter)
+        return open_module(source.to(device, wanted).eval(), adapter=adapter)
     folder = locate(source, revision=revision)
     if (lora := lora_config(folder)) is not None:
         base = base_of(folder, lora)

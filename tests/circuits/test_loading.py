@@ -182,6 +182,17 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
         model.logits(torch.zeros(1, 3, dtype=torch.int64))
 
 
+def test_a_module_in_memory_is_measured_as_it_answers() -> None:
+    """Dropout is for training: a module that was just trained gives the same numbers twice."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    module = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=20, n_positions=8)).train()
+    model = load_model(module)
+    tokens = torch.arange(8)[None]
+    assert not module.training
+    assert torch.equal(model.logits(tokens), model.logits(tokens))
+
+
 def test_importing_circuits_imports_nothing_big() -> None:
     code = "import circuits, sys; dir(circuits); assert not {'torch', 'transformer_lens', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
