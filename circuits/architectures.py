@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -74,7 +75,8 @@ class NativeConfig:
         needed = ("n_layers", "d_model", "n_heads", "d_head", "d_vocab", "n_ctx")
         if missing := [key for key in needed if key not in values]:
             raise ValueError(f"expected {missing[0]!r} in the config of a native model; it is not there")
-        given = {key: value for key, value in values.items() if key in known}
+        numbers = {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
+        given = {key: value for key, value in numbers.items() if key in known}
         return as_type(given, NativeConfig, where="the config of a native model")
 
     def __post_init__(self) -> None:

@@ -138,11 +138,11 @@ def test_stopping_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mo
     series(tmp_path / "run", lambda step: induction_module(), STEPS[:4])
     real, calls = checkpoint_loop.measure, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(arguments[0])
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **options)
 
     options = ["record", str(tmp_path / "run"), "--out", str(tmp_path / "history"), "--n-prompts", "8"]
     with monkeypatch.context() as patch:

@@ -27,7 +27,7 @@ from tracking.lifelines.labelled_events import Labelled, events_of
 from tracking.lifelines.labels import RoleTable, labels_of, role_table
 from tracking.lifelines.leading_head import lead_events, lead_series
 from tracking.lifelines.linking import Linked, link_series
-from tracking.lifelines.roles import ROLE_THRESHOLDS, role_lifeline, role_scores
+from tracking.lifelines.roles import ROLE_THRESHOLDS, RoleScores, role_lifeline, role_scores
 from tracking.lifelines.series import EFFECT_MEASURES, series_of
 
 __all__ = ["ROLE_THRESHOLDS", "SHOWN", "Event", "Lifeline", "Lifelines", "link_lifelines"]
@@ -151,12 +151,14 @@ def _component_lifelines(
     steps = tuple(sorted({step for role in table.roles for step in role.steps}))
     doing = _main_roles(linked, table, labels)
     row = {step: index for index, step in enumerate(series.steps)}
+    column = {node: index for index, node in enumerate(series.nodes)}
+    places = [_Places(role) for role in table.roles]
     found = []
     for node in sorted(ever, key=lambda node: (node.layer, node.kind, node.index)):
         roles, strength, sure = [], [], []
         for step in steps:
-            place = int(doing[row[step], series.nodes.index(node)]) if step in row and node in series.nodes else -1
-            label, score, certain = _score_at(table, node, step, place)
+            place = int(doing[row[step], column[node]]) if step in row and node in column else -1
+            label, score, certain = _score_at(places, node, step, place)
             roles.append(label)
             strength.append(score)
             sure.append(certain)
@@ -181,13 +183,22 @@ def _main_roles(linked: Linked, table: RoleTable, labels: Sequence[Sequence[int]
     return found
 
 
-def _score_at(table: RoleTable, node: Node, step: int, place: int) -> tuple[str, float, float]:
+class _Places:
+    """Where each step and each component stands in the arrays of a role."""
+
+    def __init__(self, role: RoleScores) -> None:
+        self.role = role
+        self.rows: dict[int, int] = {step: place for place, step in enumerate(role.steps)}
+        self.columns: dict[Node, int] = {node: place for place, node in enumerate(role.nodes)}
+
+
+def _score_at(places: Sequence[_Places], node: Node, step: int, place: int) -> tuple[str, float, float]:
     """Label, score and certainty of one component at one step; its largest score where it has no role."""
     best = ("", float("nan"), 0.0)
-    for index, role in enumerate(table.roles):
-        if node not in role.nodes or step not in role.steps or place not in (-1, index):
+    for index, at in enumerate(places):
+        if node not in at.columns or step not in at.rows or place not in (-1, index):
             continue
-        row, column = role.steps.index(step), role.nodes.index(node)
+        row, column, role = at.rows[step], at.columns[node], at.role
         score, sure = float(role.value[row, column]), float(role.sure[row, column])
         if place == index:
             return role.label, score, sure

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from circuits.model import Model
     from circuits.tasks.task import Task
 
-__all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "make_tasks", "measure", "tested_steps", "training_record"]
+__all__ = ["PROBE", "TRAINING", "Settings", "failed_record", "late_steps", "make_tasks", "measure", "training_record"]
 
 PROBE, TRAINING = "repeated-tokens", "training"
 DTYPES = ("float32", "float64", "bfloat16")
@@ -40,7 +40,7 @@ class Settings:
     (`patching`): to first order a head whose attention is saturated looks as if nothing depended on it.  The
     effects of the heads' corruption turned at random are what the function clock is tested against: to first order
     everywhere (`rotation`, whose folds are the draws), and in models of so few components exactly (`exact-rotation`) at
-    the steps that `tested_steps` names.  `data` are the options of the training's data, of which tasks named
+    the steps that `late_steps` names.  `data` are the options of the training's data, of which tasks named
     `source:NAME` are made.
     """
 
@@ -95,8 +95,11 @@ def make_tasks(settings: Settings, model: "Model") -> "dict[str, Task]":
     return made
 
 
-def tested_steps(steps: Sequence[int]) -> frozenset[int]:
-    """Steps of a series at which the function of heads is tested exactly: the last one, and one an eighth before it."""
+def late_steps(steps: Sequence[int]) -> frozenset[int]:
+    """Steps of a run at which the function of heads is tested exactly: the last one, and one an eighth before it.
+
+    They are those of the whole run, so that what is measured at a step does not hang on which others are recorded.
+    """
     return frozenset({steps[-1], steps[-1 - len(steps) // 8]} if steps else ())
 
 
@@ -113,7 +116,7 @@ def measure(
     """One unit, with the checkpoint's weights in the model, and with what stood in for components in its training.
 
     Args:
-        tested: also test exactly what each head writes (see `tested_steps`).
+        tested: also test exactly what each head writes (see `late_steps`).
     """
     from tracking.interventions.applying import measured_under, standing_at
 

@@ -35,7 +35,7 @@ CLUSTER_THREADS = 4
 @dataclass(frozen=True)
 class WorkItem:
     """Some units of the one checkpoint of `run`; `slot` is how to make the model slot, `keeps` whether the hub's
-    checkpoints come to a folder beside the history, and `tested` are steps of the whole run (see `tested_steps`)."""
+    checkpoints come to a folder beside the history, and `tested` are steps of the whole run (see `late_steps`)."""
 
     run: Run
     folder: Path

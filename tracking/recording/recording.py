@@ -27,7 +27,7 @@ from tracking.history.history import History
 from tracking.history.records import settings_digest
 from tracking.recording.adaptive_steps import budget_of, first_steps, next_steps
 from tracking.recording.checkpoint_loop import CheckpointLoop
-from tracking.recording.measuring import PROBE, TRAINING, Settings, tested_steps
+from tracking.recording.measuring import PROBE, TRAINING, Settings, late_steps
 from tracking.recording.model_slot import ModelSlot
 from tracking.recording.parallel import record_in_parallel
 from tracking.recording.patterns import record_patterns
@@ -105,7 +105,7 @@ def record(
     run, place = source if isinstance(source, Run) else Run.open(source), Path(out)
     data = data_options(tasks, run.hyperparameters)
     settings = Settings(tuple(tasks), n_prompts, seed, method, target, dtype, options, data=data)
-    budget = budget_of(steps)
+    budget, tested = budget_of(steps), late_steps(run.steps)
     if budget is None:
         run = run.select(steps)
     if workers < 1:
@@ -118,7 +118,6 @@ def record(
     told = {"progress": progress or _silent, "events": events or _silent}
     ledger = Ledger(place, (TRAINING, *settings.units), counted=len(settings.units), total=total, **told)
     slot = ModelSlot(settings, device=device, threads=threads, config=config)
-    tested = tested_steps(run.steps)
     for chosen in _rounds(run, place, budget):
         if not force:
             _refuse_false_series(chosen, config)

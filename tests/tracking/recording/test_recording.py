@@ -18,7 +18,7 @@ from tests import unlucky
 from tracking.checkpoints.runs import Run
 from tracking.history.history import History
 from tracking.recording import model_slot, parallel
-from tracking.recording.measuring import Settings, tested_steps
+from tracking.recording.measuring import Settings, late_steps
 from tracking.recording.recording import record
 from tracking.recording.summary import RecordingSummary, UnitResult
 from tracking.training.training import TrainingConfig, train
@@ -72,7 +72,7 @@ def test_what_heads_write_is_tested_exactly_at_the_end_of_the_series(whole: Path
     tested, patched = (there[6].scores[measure] for measure in ("exact-rotation", "patching"))
     assert tested.folds.shape == (99, 4)
     assert tested.values == pytest.approx([patched[node] for node in tested.nodes], abs=1e-6)
-    assert tested_steps(range(0, 320, 10)) == {270, 310}
+    assert late_steps(range(0, 320, 10)) == {270, 310}
 
 
 def truncate(checkpoint: Path) -> None:
