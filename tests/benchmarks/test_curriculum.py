@@ -124,11 +124,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ends, dict[str, lis
     ends: dict[str, list[Ends]] = {what: [] for what in ("from why", "alone", "at random")}
     print(f"control: bias {control.bias.round(2)}, loss {control.loss.round(4)}", flush=True)
     for seed in SEARCHES:
-        for what, options in (
-            ("from why", {"budget": BUDGET, "start": response.to_dict()}),
-            ("alone", {"budget": BUDGET + FOR_WHY}),
-            ("at random", {"budget": BUDGET + FOR_WHY, "sampler": "random"}),
-        ):
+        kinds: dict[str, dict[str, Any]] = {
+            "from why": {"budget": BUDGET, "start": response.to_dict()},
+            "alone": {"budget": BUDGET + FOR_WHY},
+            "at random": {"budget": BUDGET + FOR_WHY, "sampler": "random"},
+        }
+        for what, options in kinds.items():
             options |= {"experiment": experiment, "seed": seed, "prune": False, "confirm": len(FRESH)}
             result = design(space, GOAL, **options)
             ends[what].append(ends_of(experiment, result.best))

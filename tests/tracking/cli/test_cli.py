@@ -82,6 +82,7 @@ def test_doctor_finds_no_problem_here(capsys: pytest.CaptureFixture[str]) -> Non
     assert {"python", "torch", "module circuits", "devices"} <= {finding["subject"] for finding in findings}
 
 
+@pytest.mark.slow
 def test_step_by_step_gives_the_tables_of_the_demo(demo_folder: Path, tmp_path: Path) -> None:
     history, tables = tmp_path / "history", tmp_path / "tables"
     assert run(["record", str(demo_folder / "run"), "--task", "induction", "--out", str(history)]) == 0
